@@ -1,0 +1,92 @@
+"""Train, sample and take apart language models in JAX.
+
+An array's name ends in its shape: `x_BTD`, `tok_BT`, `logits_BTV`. The letters:
+
+B batch, T time, S key time, D width, F hidden width, N heads (or rows where there are no heads), K key/value heads (or
+steps of a chunk), H head width, L layers, V vocabulary, E word-embedding width, C context tokens, M negatives, R rows
+of a data set, P prompt tokens, O order of an n-gram, I inputs of a layer, U distinct n-grams.
+
+The public names load when they are first used: importing jaxlm imports no JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxlm.config import (
+        BowConfig,
+        CheckpointConfig,
+        CountsConfig,
+        DataConfig,
+        EvalConfig,
+        GptConfig,
+        MlpConfig,
+        ModelConfig,
+        NgramConfig,
+        OptimConfig,
+        RnnConfig,
+        RunConfig,
+        SampleConfig,
+        WavenetConfig,
+    )
+    from jaxlm.errors import UserError
+    from jaxlm.inference import Run, generate, load_run, score
+    from jaxlm.training import train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "jaxlm.config": (
+        "BowConfig",
+        "CheckpointConfig",
+        "CountsConfig",
+        "DataConfig",
+        "EvalConfig",
+        "GptConfig",
+        "MlpConfig",
+        "ModelConfig",
+        "NgramConfig",
+        "OptimConfig",
+        "RnnConfig",
+        "RunConfig",
+        "SampleConfig",
+        "WavenetConfig",
+    ),
+    "jaxlm.errors": ("UserError",),
+    "jaxlm.inference": ("Run", "generate", "load_run", "score"),
+    "jaxlm.training": ("train",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BowConfig",
+    "CheckpointConfig",
+    "CountsConfig",
+    "DataConfig",
+    "EvalConfig",
+    "GptConfig",
+    "MlpConfig",
+    "ModelConfig",
+    "NgramConfig",
+    "OptimConfig",
+    "RnnConfig",
+    "Run",
+    "RunConfig",
+    "SampleConfig",
+    "UserError",
+    "WavenetConfig",
+    "generate",
+    "load_run",
+    "score",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'jaxlm' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])
