@@ -1,0 +1,1 @@
+"""Text to tokens to splits to batches as a function of (seed, step)."""

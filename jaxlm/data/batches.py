@@ -1,0 +1,170 @@
+"""Batches as pure functions of (seed, step): token arrays on the device, gathered inside jit."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.config import DataConfig, RunConfig
+from jaxlm.data.corpus import Corpus
+from jaxlm.tokenizer import BOUNDARY
+
+EVAL_TOKENS = 8192
+"""Predictions in one block of an evaluation."""
+
+
+class Batch(NamedTuple):
+    """Rows to predict. Windows: a context and one target. Sequences: a target at every position, padding weighs 0."""
+
+    tok: jax.Array
+    """tok_BC of windows, tok_BT of sequences, int32."""
+    target: jax.Array
+    """target_B of windows, target_BT of sequences, int32."""
+    weight: jax.Array | None
+    """1 where the target counts, else 0, in the target's shape. None: all count."""
+
+
+class Tokens(NamedTuple):
+    """A corpus on the device: see Corpus. Rows are the sequences that cover every prediction once."""
+
+    tokens_N: jax.Array
+    age_N: jax.Array
+    first_R: jax.Array
+    """Position of a row's first prediction."""
+    length_R: jax.Array
+    """Predictions in a row."""
+    skip_R: jax.Array
+    """Leading predictions of a row that an earlier row counts (a long line's overlap)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Batcher:
+    """How one run's batches are drawn. Hashable; the arrays it reads come as the argument `tokens`."""
+
+    example: str
+    kind: str
+    width: int
+    """Context tokens of a window, or predictions in a sequence."""
+    batch_size: int
+    train: tuple[int, int]
+    """The range of positions that belong to train."""
+    train_rows: tuple[int, int]
+    """The range of rows that belong to train."""
+    full: bool
+
+    @property
+    def examples(self) -> int:
+        """Rows that train has to offer."""
+        start, end = self.train if self.example == "window" else self.train_rows
+        return end - start
+
+    def at(self, tokens: Tokens, key: jax.Array, step: jax.Array) -> Batch:
+        """The batch of a step: rows drawn with replacement by fold_in(key, step)."""
+        start, end = self.train if self.example == "window" else self.train_rows
+        if self.full:
+            every_B = jnp.arange(start, end)
+            return windows_at(tokens, every_B, self.width) if self.example == "window" else self.rows(tokens, every_B)
+        key = jax.random.fold_in(key, step)
+        if self.example == "window":
+            return windows_at(tokens, jax.random.randint(key, (self.batch_size,), start, end), self.width)
+        if self.kind == "stream":
+            width = min(self.width, self.train[1] - self.train[0])
+            first_B = jax.random.randint(key, (self.batch_size,), self.train[0], self.train[1] - width + 1)
+            return sequences_at(tokens, first_B, jnp.full_like(first_B, width), jnp.zeros_like(first_B), self.width)
+        return self.rows(tokens, jax.random.randint(key, (self.batch_size,), start, end))
+
+    def rows(self, tokens: Tokens, row_B: jax.Array) -> Batch:
+        """The batch of given rows: positions for windows, numbers of sequences else. A row of -1 is padding."""
+        present_B = row_B >= 0
+        row_B = jnp.maximum(row_B, 0)
+        if self.example == "window":
+            return windows_at(tokens, row_B, self.width)._replace(weight=present_B.astype(jnp.float32))
+        batch = sequences_at(tokens, tokens.first_R[row_B], tokens.length_R[row_B], tokens.skip_R[row_B], self.width)
+        assert batch.weight is not None
+        return batch._replace(weight=batch.weight * present_B[:, None])
+
+
+def windows_at(tokens: Tokens, place_B: jax.Array, context: int) -> Batch:
+    """The `context` tokens before each position, boundary where its line has none, and the token at it."""
+    back_C = jnp.arange(context, 0, -1)
+    tok_BC = tokens.tokens_N[jnp.maximum(place_B[:, None] - back_C, 0)]
+    known_BC = tokens.age_N[place_B][:, None] >= back_C
+    return Batch(
+        jnp.where(known_BC, tok_BC, BOUNDARY).astype(jnp.int32), tokens.tokens_N[place_B].astype(jnp.int32), None
+    )
+
+
+def sequences_at(tokens: Tokens, first_B: jax.Array, length_B: jax.Array, skip_B: jax.Array, width: int) -> Batch:
+    """`width` predictions from each first position on: inputs, targets, and weight 1 from skip to length."""
+    offset_T = jnp.arange(width)
+    place_BT = jnp.minimum(first_B[:, None] + offset_T, tokens.tokens_N.shape[0] - 1)
+    inside_BT = offset_T < length_B[:, None]
+    counts_BT = inside_BT & (offset_T >= skip_B[:, None])
+    before_BT = jnp.where(tokens.age_N[place_BT] >= 1, tokens.tokens_N[jnp.maximum(place_BT - 1, 0)], BOUNDARY)
+    return Batch(
+        jnp.where(inside_BT, before_BT, BOUNDARY).astype(jnp.int32),
+        jnp.where(inside_BT, tokens.tokens_N[place_BT], BOUNDARY).astype(jnp.int32),
+        counts_BT.astype(jnp.float32),
+    )
+
+
+def row_table(corpus: Corpus, width: int) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, int]]]:
+    """Sequences of at most `width` predictions that cover every prediction of every split once.
+
+    A line (or a split of a stream) that is longer is cut into rows that overlap by half, of which each counts what the
+    one before it did not. Returns the columns first, length, skip (int32) and each split's range of rows.
+    """
+    starts_L = np.flatnonzero(corpus.age_N == 0)
+    ends_L = np.append(starts_L[1:], len(corpus.tokens_N))
+    step = max(1, width // 2)
+    extra_L = -(-np.maximum(ends_L - starts_L - width, 0) // step)
+    line_R = np.repeat(np.arange(len(starts_L)), extra_L + 1)
+    nth_R = np.arange(len(line_R)) - np.repeat(np.cumsum(extra_L + 1) - (extra_L + 1), extra_L + 1)
+    first_R = starts_L[line_R] + nth_R * step
+    columns = {
+        "first": first_R,
+        "length": np.minimum(ends_L[line_R] - first_R, width),
+        "skip": np.where(nth_R > 0, width - step, 0),
+    }
+    ranges = {}
+    for split, (start, end) in corpus.bounds.items():
+        low, high = np.searchsorted(first_R, [start, end])
+        ranges[split] = (int(low), int(high))
+    return {name: column.astype(np.int32) for name, column in columns.items()}, ranges
+
+
+def sequence_length(config: DataConfig, corpus: Corpus) -> int:
+    """Predictions in a sequence: those of the longest line, or of a stream data.max_length, which is the most."""
+    return min(config.max_length, corpus.longest) if config.kind == "lines" else config.max_length
+
+
+def prepare(
+    config: RunConfig, corpus: Corpus, context: int | None, max_length: int | None = None
+) -> tuple[Batcher, Tokens, dict[str, np.ndarray]]:
+    """A run's batcher, its arrays (on the host still), and the rows of each split for evaluation.
+
+    `context` is what the model sees, None where that is unlimited; `max_length` is what it takes at once.
+    """
+    width = min(sequence_length(config.data, corpus), max_length or config.data.max_length)
+    columns, row_ranges = row_table(corpus, width)
+    full = config.batch_size == "full"
+    window = config.data.example == "window"
+    batcher = Batcher(
+        example=config.data.example,
+        kind=config.data.kind,
+        width=context if window and context is not None else width,
+        batch_size=0 if config.batch_size == "full" else config.batch_size,
+        train=corpus.bounds["train"],
+        train_rows=row_ranges["train"],
+        full=full,
+    )
+    if full:
+        batcher = dataclasses.replace(batcher, batch_size=batcher.examples)
+    ranges = corpus.bounds if window else row_ranges
+    rows = {split: np.arange(*ranges[split], dtype=np.int32) for split in ranges}
+    host = Tokens(
+        *(corpus.tokens_N, corpus.age_N, columns["first"], columns["length"], columns["skip"])  # type: ignore[arg-type]
+    )
+    return batcher, host, rows

@@ -1,0 +1,116 @@
+"""Where text comes from: a file of the user's, the bundled names, or a named set that is downloaded once."""
+
+import dataclasses
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from importlib import resources
+from pathlib import Path
+
+from jaxlm.config import DataConfig
+from jaxlm.errors import UserError, near_path
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedSet:
+    """A text on the web whose content is pinned by its hash."""
+
+    name: str
+    url: str
+    sha256: str
+
+
+NAMED_SETS = {
+    named.name: named
+    for named in (
+        NamedSet(
+            "makemore",
+            "https://raw.githubusercontent.com/karpathy/makemore/master/names.txt",
+            "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
+        ),
+        NamedSet(
+            "tinyshakespeare",
+            "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+            "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        ),
+    )
+}
+
+
+def read(config: DataConfig) -> str:
+    """The text that the settings name, LF at its line ends. Raises UserError naming data.path or data.name."""
+    if config.path is not None:
+        return read_text(Path(config.path), "data.path")
+    if config.name == "ssa_2017":
+        return resources.files("jaxlm").joinpath("bundled/ssa_2017.txt").read_text("utf-8")
+    return read_text(fetch(NAMED_SETS[config.name], cache_dir()), "data.name")
+
+
+def read_text(path: Path, setting: str) -> str:
+    """A UTF-8 file, byte-order mark or not, CRLF or LF, as text with LF. Raises UserError naming the setting."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{setting} {str(path)!r} does not exist{near_path(path)}") from None
+    except IsADirectoryError:
+        raise UserError(f"{setting} wants a text file, got the directory {str(path)!r}") from None
+    except OSError as error:
+        raise UserError(f"{setting} {str(path)!r} cannot be read: {error.strerror}") from error
+    if b"\0" in raw[:65536]:
+        raise UserError(f"{setting} wants a UTF-8 text file, got the binary file {str(path)!r}")
+    try:
+        text = raw.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{setting} wants UTF-8, got byte 0x{raw[error.start]:02x} at offset {error.start} (line {line}) of "
+            f"{str(path)!r}; convert it with: iconv -f latin1 -t utf-8"
+        ) from None
+    text = text.replace("\r\n", "\n")
+    if not text.strip():
+        raise UserError(f"{setting} wants text, got nothing but white space in {str(path)!r}")
+    return text
+
+
+def cache_dir() -> Path:
+    """Where downloads and compiled programs are kept between runs: $XDG_CACHE_HOME/jaxlm or ~/.cache/jaxlm."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxlm"
+
+
+def fetch(named: NamedSet, cache: Path) -> Path:
+    """The file of a named set, downloaded unless the cache has it; it appears whole, with the right hash, or not.
+
+    Raises UserError where it cannot be had, with --data.path as the way out.
+    """
+    path = cache / f"{named.name}.txt"
+    if path.is_file() and _sha256(path.read_bytes()) == named.sha256:
+        return path
+    way_out = "; get the file yourself and give it with --data.path FILE"
+    try:
+        with urllib.request.urlopen(named.url, timeout=30) as response:
+            raw = response.read()
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        raise UserError(f"data.name {named.name} cannot be downloaded from {named.url} ({reason}){way_out}") from error
+    got = _sha256(raw)
+    if got != named.sha256:
+        raise UserError(f"data.name {named.name} wants sha256 {named.sha256[:12]}…, got {got[:12]}…{way_out}")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            (Path(scratch) / path.name).write_bytes(raw)
+            (Path(scratch) / path.name).replace(path)
+    except OSError as error:
+        raise UserError(
+            f"data.name {named.name} cannot be kept in {str(cache)!r}: {error.strerror}{way_out}"
+        ) from error
+    return path
+
+
+def _sha256(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
