@@ -1,0 +1,177 @@
+"""What every language model offers, and the one way to offer it for models that see a fixed window."""
+
+import abc
+import dataclasses
+from typing import Any, Protocol, TypeVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.losses import nats_per_target
+from jaxlm.ops import windows
+from jaxlm.tokenizer import BOUNDARY
+
+Params = dict[str, Any]
+"""Nested dicts of arrays with string keys."""
+
+Cache = TypeVar("Cache")
+"""What a model remembers of the tokens so far, a tree of arrays."""
+
+
+class LanguageModel(Protocol[Cache]):
+    """Pure functions from parameters and tokens to logits of the next token. Hashable, holds no arrays."""
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that a prediction can depend on; None: all before it."""
+        ...
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of a sequence at most, where positions are learned; None: any number."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in the vocabulary."""
+        ...
+
+    def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
+        """Untrained parameters. Only the shape of tok_BT is read."""
+        ...
+
+    def apply(self, params: Params, tok_BT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """logits_BTV of the token after each position. `key` is dropout's; None: no dropout."""
+        ...
+
+    def next_logits(self, params: Params, ctx_BC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """logits_BV of the token after each context of the model's full width."""
+        ...
+
+    def next_nats(self, params: Params, ctx_BC: jax.Array, target_B: jax.Array) -> jax.Array:
+        """-log p of the token after each context, nats_B, without the other tokens' logits where that can be."""
+        ...
+
+    def init_cache(self, params: Params, batch: int, length: int) -> Cache:
+        """A memory of nothing, with room for `length` tokens."""
+        ...
+
+    def extend(self, params: Params, cache: Cache, tok_BT: jax.Array) -> tuple[jax.Array, Cache]:
+        """logits_BTV after each of some more tokens, and the memory with them in it."""
+        ...
+
+
+class FittedModel(LanguageModel[Cache], Protocol[Cache]):
+    """A model whose parameters come from one look at the data."""
+
+    def fit(self, tokens_N: np.ndarray, age_N: np.ndarray) -> tuple[Params, list[str]]:
+        """Parameters from a text's tokens, age_N of which precede each one in its own line; notes for the user."""
+        ...
+
+
+class NatsFromLogits(abc.ABC):
+    """`next_nats` of a model that has the logits of all tokens at once."""
+
+    @abc.abstractmethod
+    def next_logits(self, params: Params, ctx_BC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """logits_BV after each context."""
+
+    def next_nats(self, params: Params, ctx_BC: jax.Array, target_B: jax.Array) -> jax.Array:
+        """-log softmax(logits)[target]."""
+        return nats_per_target(self.next_logits(params, ctx_BC), target_B)
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextModel(NatsFromLogits):
+    """A model of the last `context` tokens: `next_logits` gives the rest of the interface, the memory is the tokens."""
+
+    context: int
+    vocab_size: int
+
+    @property
+    def max_length(self) -> None:
+        """None: any number of tokens."""
+
+    def apply(self, params: Params, tok_BT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """logits_BTV after each position; the boundary stands before the row."""
+        return self._over_windows(params, windows(tok_BT, self.context), key)
+
+    def init_cache(self, params: Params, batch: int, length: int) -> jax.Array:
+        """tok_BC of boundaries."""
+        return jnp.full((batch, self.context), BOUNDARY, jnp.int32)
+
+    def extend(self, params: Params, cache: jax.Array, tok_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """logits_BTV after each new token, and the last `context` tokens."""
+        seen_BT = jnp.concatenate([cache, tok_BT], axis=1)
+        win_BTC = windows(seen_BT, self.context)[:, self.context :]
+        return self._over_windows(params, win_BTC, None), seen_BT[:, seen_BT.shape[1] - self.context :]
+
+    def _over_windows(self, params: Params, win_BTC: jax.Array, key: jax.Array | None) -> jax.Array:
+        B, T, C = win_BTC.shape
+        return self.next_logits(params, win_BTC.reshape(B * T, C), key=key).reshape(B, T, self.vocab_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowModel(ContextModel):
+    """A ContextModel around a Flax module from ctx_NC to logits_NV."""
+
+    module: nn.Module
+
+    def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
+        """Untrained parameters, by the module's initialisers."""
+        ctx_NC = jnp.zeros((tok_BT.shape[0], self.context), jnp.int32)
+        return self.module.init(key, ctx_NC)["params"]
+
+    def next_logits(self, params: Params, ctx_BC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """logits_BV after each context."""
+        rngs = None if key is None else {"dropout": key}
+        logits_BV = self.module.apply({"params": params}, ctx_BC, rngs=rngs)
+        assert isinstance(logits_BV, jax.Array)
+        return logits_BV
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceModel(NatsFromLogits):
+    """A model around a Flax module that reads a sequence: `module(tok_BT)`, `module.init_cache`, `module.extend`."""
+
+    module: nn.Module
+    context: int | None
+    vocab_size: int
+
+    @property
+    def max_length(self) -> int | None:
+        """As many tokens as there are positions."""
+        return self.context
+
+    def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
+        """Untrained parameters, by the module's initialisers."""
+        return self.module.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+    def apply(self, params: Params, tok_BT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """logits_BTV after each position."""
+        rngs = None if key is None else {"dropout": key}
+        logits_BTV = self.module.apply({"params": params}, tok_BT, rngs=rngs)
+        assert isinstance(logits_BTV, jax.Array)
+        return logits_BTV
+
+    def next_logits(self, params: Params, ctx_BC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """logits_BV after each context."""
+        return self.apply(params, ctx_BC, key=key)[:, -1]
+
+    def init_cache(self, params: Params, batch: int, length: int) -> Any:
+        """The module's memory of nothing."""
+        return self.module.apply({"params": params}, batch, length, method="init_cache")
+
+    def extend(self, params: Params, cache: Any, tok_BT: jax.Array) -> tuple[jax.Array, Any]:
+        """logits_BTV after each new token, and the module's memory with them in it."""
+        result: Any = self.module.apply({"params": params}, cache, tok_BT, method="extend")
+        return result
+
+
+def needed(value: int | None, setting: str) -> int:
+    """A setting that the model cannot be built without. Raises ValueError while it is left to the data."""
+    if value is None:
+        raise ValueError(f"{setting} wants a number to build the model, got None")
+    return value

@@ -1,0 +1,133 @@
+"""The transformer of GPT-2 (Radford et al. 2019): pre-LayerNorm, learned positions, GELU by tanh."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxlm.config.gpt import GptConfig
+from jaxlm.models.base import SequenceModel, needed
+from jaxlm.ops import causal_attention, layer_norm
+
+Layer = dict[str, jax.Array]
+INIT = 0.02
+
+
+class Gpt(nn.Module):
+    """x = embed[tok] + position; L times x += attention(norm(x)), x += mlp(norm(x)); logits = norm(x) U.
+
+    The blocks' parameters are stacked along a first axis of L, and a scan runs over it: one block is compiled, not L.
+    """
+
+    vocab_size: int
+    context: int
+    n_layers: int
+    n_heads: int
+    d_model: int
+    dropout: float
+    tied: bool
+
+    def setup(self) -> None:
+        V, C, L, D = self.vocab_size, self.context, self.n_layers, self.d_model
+        normal, zeros, ones = nn.initializers.normal, nn.initializers.zeros, nn.initializers.ones
+        residual = normal(INIT / (2 * L) ** 0.5)
+        self.embed_VD = self.param("embed", normal(INIT), (V, D))
+        self.position_CD = self.param("position", normal(INIT), (C, D))
+        self.layers = {
+            "norm1_scale": self.param("norm1_scale", ones, (L, D)),
+            "norm1_bias": self.param("norm1_bias", zeros, (L, D)),
+            "qkv": self.param("qkv", normal(INIT), (L, D, 3 * D)),
+            "qkv_bias": self.param("qkv_bias", zeros, (L, 3 * D)),
+            "attend": self.param("attend", residual, (L, D, D)),
+            "attend_bias": self.param("attend_bias", zeros, (L, D)),
+            "norm2_scale": self.param("norm2_scale", ones, (L, D)),
+            "norm2_bias": self.param("norm2_bias", zeros, (L, D)),
+            "up": self.param("up", normal(INIT), (L, D, 4 * D)),
+            "up_bias": self.param("up_bias", zeros, (L, 4 * D)),
+            "down": self.param("down", residual, (L, 4 * D, D)),
+            "down_bias": self.param("down_bias", zeros, (L, D)),
+        }
+        self.norm_scale_D = self.param("norm_scale", ones, (D,))
+        self.norm_bias_D = self.param("norm_bias", zeros, (D,))
+        self.out_VD = self.embed_VD if self.tied else self.param("out", normal(INIT), (V, D))
+
+    def __call__(self, tok_BT: jax.Array) -> jax.Array:
+        key_L: jax.Array | None = None
+        x_BTD = self.embed_VD[tok_BT] + self.position_CD[: tok_BT.shape[1]]
+        if self.dropout and self.has_rng("dropout"):
+            first, *keys = jax.random.split(self.make_rng("dropout"), 1 + self.n_layers)
+            x_BTD = self._drop(x_BTD, first)
+            key_L = jnp.stack(keys)
+
+        def block(x_BTD: jax.Array, layer: tuple[Layer, jax.Array | None]) -> tuple[jax.Array, None]:
+            return self._block(x_BTD, *layer), None
+
+        x_BTD, _ = jax.lax.scan(block, x_BTD, (dict(self.layers), key_L))
+        return self._logits(x_BTD)
+
+    def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
+        S = min(length, self.context)
+        shape = (self.n_layers, batch, S, self.n_heads, self.d_model // self.n_heads)
+        return {"k": jnp.zeros(shape), "v": jnp.zeros(shape), "at": jnp.int32(0)}
+
+    def extend(self, cache: dict[str, jax.Array], tok_BT: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        at, T = cache["at"], tok_BT.shape[1]
+        x_BTD = self.embed_VD[tok_BT] + jax.lax.dynamic_slice_in_dim(self.position_CD, at, T)
+
+        def block(
+            x_BTD: jax.Array, layer: tuple[Layer, jax.Array, jax.Array]
+        ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            p, k_BSNH, v_BSNH = layer
+            q_BTNH, k_BTNH, new_v_BTNH = self._qkv(x_BTD, p)
+            k_BSNH = jax.lax.dynamic_update_slice_in_dim(k_BSNH, k_BTNH, at, axis=1)
+            v_BSNH = jax.lax.dynamic_update_slice_in_dim(v_BSNH, new_v_BTNH, at, axis=1)
+            y_BTNH, _ = causal_attention(q_BTNH, k_BSNH, v_BSNH, at)
+            x_BTD = x_BTD + y_BTNH.reshape(x_BTD.shape) @ p["attend"] + p["attend_bias"]
+            return x_BTD + self._mlp(x_BTD, p), (k_BSNH, v_BSNH)
+
+        x_BTD, (k, v) = jax.lax.scan(block, x_BTD, (dict(self.layers), cache["k"], cache["v"]))
+        return self._logits(x_BTD), {"k": k, "v": v, "at": at + T}
+
+    def _block(self, x_BTD: jax.Array, p: Layer, key: jax.Array | None) -> jax.Array:
+        attend, first, second = (None, None, None) if key is None else jax.random.split(key, 3)
+        q_BTNH, k_BTNH, v_BTNH = self._qkv(x_BTD, p)
+        y_BTNH = self._attention(q_BTNH, k_BTNH, v_BTNH, attend)
+        y_BTD = y_BTNH.reshape(x_BTD.shape) @ p["attend"] + p["attend_bias"]
+        x_BTD = x_BTD + self._drop(y_BTD, first)
+        return x_BTD + self._drop(self._mlp(x_BTD, p), second)
+
+    def _qkv(self, x_BTD: jax.Array, p: Layer) -> list[jax.Array]:
+        B, T, D = x_BTD.shape
+        n_BTD = layer_norm(x_BTD, p["norm1_scale"], p["norm1_bias"])
+        qkv_BTD = n_BTD @ p["qkv"] + p["qkv_bias"]
+        return [part.reshape(B, T, self.n_heads, D // self.n_heads) for part in jnp.split(qkv_BTD, 3, axis=-1)]
+
+    def _attention(self, q_BTNH: jax.Array, k_BTNH: jax.Array, v_BTNH: jax.Array, key: jax.Array | None) -> jax.Array:
+        y_BTNH, w_BNTS = causal_attention(q_BTNH, k_BTNH, v_BTNH)
+        return y_BTNH if key is None else jnp.einsum("bnts,bsnh->btnh", self._drop(w_BNTS, key), v_BTNH)
+
+    def _mlp(self, x_BTD: jax.Array, p: Layer) -> jax.Array:
+        n_BTD = layer_norm(x_BTD, p["norm2_scale"], p["norm2_bias"])
+        return jax.nn.gelu(n_BTD @ p["up"] + p["up_bias"], approximate=True) @ p["down"] + p["down_bias"]
+
+    def _logits(self, x_BTD: jax.Array) -> jax.Array:
+        return layer_norm(x_BTD, self.norm_scale_D, self.norm_bias_D) @ self.out_VD.T
+
+    def _drop(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        if key is None:
+            return x
+        return jnp.where(jax.random.bernoulli(key, 1 - self.dropout, x.shape), x / (1 - self.dropout), 0)
+
+
+def build(config: GptConfig) -> SequenceModel:
+    """The model of these settings."""
+    V, C = needed(config.vocab_size, "GptConfig.vocab_size"), needed(config.context, "GptConfig.context")
+    module = Gpt(
+        vocab_size=V,
+        context=C,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        d_model=config.d_model,
+        dropout=config.dropout,
+        tied=config.tied,
+    )
+    return SequenceModel(module, context=C, vocab_size=V)

@@ -1,0 +1,50 @@
+"""The multilayer perceptron of Bengio et al., "A neural probabilistic language model", JMLR 3 (2003), equation 1."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxlm.config.mlp import MlpConfig
+from jaxlm.models.base import WindowModel, needed
+from jaxlm.ops import dense, readout
+
+TANH_GAIN = 5 / 3
+"""Keeps the variance of a tanh layer's outputs near that of its inputs."""
+
+
+class Mlp(nn.Module):
+    """logits = tanh(concat(embed[ctx]) @ W + b) @ U.T + c.
+
+    Without the paper's optional direct connections from the embeddings to the logits. U has one row for each token, as
+    an embedding does.
+    """
+
+    vocab_size: int
+    d_embed: int
+    d_hidden: int
+    init_style: str
+
+    @nn.compact
+    def __call__(self, ctx_NC: jax.Array) -> jax.Array:
+        N, C = ctx_NC.shape
+        V, E, F, I = self.vocab_size, self.d_embed, self.d_hidden, C * self.d_embed
+        normal = nn.initializers.normal
+        if self.init_style == "normal":
+            hidden_scale, out_scale, bias = 1.0, 1.0, normal(1.0)
+        else:
+            hidden_scale, out_scale, bias = TANH_GAIN / I**0.5, 0.01 * TANH_GAIN / F**0.5, nn.initializers.zeros
+        embed_VE = self.param("embed", normal(1.0), (V, E))
+        hidden_IF = self.param("hidden", normal(hidden_scale), (I, F))
+        hidden_bias_F = self.param("hidden_bias", bias, (F,))
+        out_VF = self.param("out", normal(out_scale), (V, F))
+        out_bias_V = self.param("out_bias", bias, (V,))
+        x_NI = embed_VE[ctx_NC].reshape(N, I)
+        h_NF = jnp.tanh(dense(x_NI, hidden_IF) + hidden_bias_F)
+        return readout(h_NF, out_VF) + out_bias_V
+
+
+def build(config: MlpConfig) -> WindowModel:
+    """The model of these settings."""
+    V = needed(config.vocab_size, "MlpConfig.vocab_size")
+    module = Mlp(vocab_size=V, d_embed=config.d_embed, d_hidden=config.d_hidden, init_style=config.init)
+    return WindowModel(context=config.context, vocab_size=V, module=module)

@@ -1,0 +1,75 @@
+"""The recurrent networks: Elman's with tanh (Mikolov et al. 2010), GRU (Cho et al. 2014), LSTM (Graves 2013)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxlm.config.rnn import RnnConfig
+from jaxlm.models.base import SequenceModel, needed
+from jaxlm.ops import gru_step, lstm_step, rnn_step
+
+INPUTS = {"rnn": 1, "gru": 3, "lstm": 4}
+"""Widths of the state that a cell's input products have."""
+
+State = dict[str, jax.Array]
+
+
+class Rnn(nn.Module):
+    """state[t] = cell(state[t - 1], embed[tok[t]] W + b); logits = h[t] U + c. The start state is learned.
+
+    The products with the inputs do not wait for the state: they are one product for the whole sequence.
+    """
+
+    vocab_size: int
+    d_embed: int
+    d_hidden: int
+    cell: str
+
+    def setup(self) -> None:
+        V, E, F, G = self.vocab_size, self.d_embed, self.d_hidden, INPUTS[self.cell] * self.d_hidden
+        normal, zeros = nn.initializers.normal, nn.initializers.zeros
+        fan_in = (E + F) ** -0.5
+        self.embed_VE = self.param("embed", normal(1.0), (V, E))
+        self.input_EG = self.param("input", normal(fan_in), (E, G))
+        self.input_bias_G = self.param("input_bias", zeros, (G,))
+        self.out_FV = self.param("out", normal(0.1 * F**-0.5), (F, V))
+        self.out_bias_V = self.param("out_bias", zeros, (V,))
+        self.start = {"h": self.param("start", zeros, (F,))}
+        if self.cell == "lstm":
+            self.start_cell_F = self.param("start_cell", zeros, (F,))
+        if self.cell == "gru":
+            self.gates_FG = self.param("gates", normal(fan_in), (F, 2 * F))
+            self.candidate_FF = self.param("candidate", normal(fan_in), (F, F))
+        else:
+            self.recurrent_FG = self.param("recurrent", normal(fan_in), (F, G))
+
+    def __call__(self, tok_BT: jax.Array) -> jax.Array:
+        return self.extend(self.init_cache(tok_BT.shape[0], tok_BT.shape[1]), tok_BT)[0]
+
+    def init_cache(self, batch: int, length: int) -> State:
+        start = dict(self.start) | ({"cell": self.start_cell_F} if self.cell == "lstm" else {})
+        return {name: jnp.broadcast_to(state_F, (batch, self.d_hidden)) for name, state_F in start.items()}
+
+    def extend(self, cache: State, tok_BT: jax.Array) -> tuple[jax.Array, State]:
+        in_BTG = self.embed_VE[tok_BT] @ self.input_EG + self.input_bias_G
+        in_TBG = jnp.swapaxes(in_BTG, 0, 1)
+        state, h_TBF = jax.lax.scan(self._step, cache, in_TBG)
+        return jnp.swapaxes(h_TBF, 0, 1) @ self.out_FV + self.out_bias_V, state
+
+    def _step(self, state: State, in_BG: jax.Array) -> tuple[State, jax.Array]:
+        h_BF = state["h"]
+        if self.cell == "lstm":
+            h_BF, cell_BF = lstm_step(h_BF, state["cell"], in_BG, self.recurrent_FG)
+            return {"h": h_BF, "cell": cell_BF}, h_BF
+        if self.cell == "gru":
+            h_BF = gru_step(h_BF, in_BG, self.gates_FG, self.candidate_FF)
+        else:
+            h_BF = rnn_step(h_BF, in_BG, self.recurrent_FG)
+        return {"h": h_BF}, h_BF
+
+
+def build(config: RnnConfig) -> SequenceModel:
+    """The model of these settings."""
+    V = needed(config.vocab_size, "RnnConfig.vocab_size")
+    module = Rnn(vocab_size=V, d_embed=config.d_embed, d_hidden=config.d_hidden, cell=config.cell)
+    return SequenceModel(module, context=None, vocab_size=V)

@@ -1,0 +1,71 @@
+"""All n-grams of a text in compressed rows, counted with NumPy."""
+
+import dataclasses
+
+import numpy as np
+
+DENSE_ENTRIES = 2**22
+"""A level with at most so many possible n-grams (or four times the tokens) is counted in a table, not by sorting."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """The distinct n-grams of one length, sorted by (parent, token), the parent being all tokens but the last.
+
+    The children of parent p are the nodes start[p] to start[p + 1]. A context of boundaries only is a node too, with
+    count 0, so that every context that occurs has one.
+    """
+
+    token: np.ndarray
+    """The last token of each node, int32."""
+    start: np.ndarray
+    """(parents + 1,) int32."""
+    count: np.ndarray
+    """Occurrences of each node, int64."""
+    preceded: np.ndarray
+    """Distinct tokens that stand before each node, which is the number of longer n-grams that end in it, int64.
+    Empty at the longest length."""
+
+    @property
+    def parent(self) -> np.ndarray:
+        """The parent of each node."""
+        return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
+
+
+def count(tokens_N: np.ndarray, age_N: np.ndarray, order: int, vocab_size: int) -> list[Level]:
+    """Levels 1 to order of the n-grams that end at each position, with boundaries (token 0) before a line's start.
+
+    age_N is how many tokens of its own line precede each position. Each level takes a few passes over the tokens, and
+    a sort where its possible n-grams are too many for a table. Keys are (node of the parent) * V + token in 64 bits:
+    they grow with the distinct n-grams, not with V ** order.
+    """
+    V, N = vocab_size, len(tokens_N)
+    token_M = np.append(tokens_N, 0).astype(np.int64)  # the last one is the end of the all-boundary context
+    inside_M = np.append(age_N > 0, False)
+    node_M, parents = np.zeros(N + 1, np.int64), 1
+    levels: list[Level] = []
+    for _ in range(order):
+        parent_M = np.where(inside_M, np.concatenate([node_M[-1:], node_M[:-1]]), node_M[-1])
+        key_M = parent_M * V + token_M
+        shorter_M = node_M
+        key_U, node_M = _number(key_M, parents * V)
+        count_U = np.bincount(node_M[:N], minlength=len(key_U))
+        if levels:
+            shorter_U = np.empty(len(key_U), np.int64)
+            shorter_U[node_M] = shorter_M
+            preceded = np.bincount(shorter_U[count_U > 0], minlength=len(levels[-1].token))
+            levels[-1] = dataclasses.replace(levels[-1], preceded=preceded)
+        start = np.concatenate([[0], np.cumsum(np.bincount(key_U // V, minlength=parents))])
+        none = np.zeros(0, np.int64)
+        levels.append(Level((key_U % V).astype(np.int32), start.astype(np.int32), count_U, none))
+        parents = len(key_U)
+    return levels
+
+
+def _number(key_M: np.ndarray, keys: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct keys in order, and the place of each key among them."""
+    if keys > max(DENSE_ENTRIES, 4 * len(key_M)):
+        return np.unique(key_M, return_inverse=True)
+    present = np.zeros(keys, bool)
+    present[key_M] = True
+    return np.flatnonzero(present), (np.cumsum(present) - 1)[key_M]

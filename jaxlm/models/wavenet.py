@@ -1,0 +1,161 @@
+"""The WaveNets: pairs fused level by level, or gated dilated convolutions with residuals and skips."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxlm.config.wavenet import WavenetConfig
+from jaxlm.models.base import NatsFromLogits, Params, needed
+from jaxlm.ops import layer_norm
+from jaxlm.tokenizer import BOUNDARY
+
+Layer = dict[str, jax.Array]
+
+
+class Levels(nn.Module):
+    """Level i joins its inputs at t - 2 ** i and t. A level is a function of the two, the same for a window of 2 ** L
+    tokens, of which each level needs half of the places the one below had, and for a sequence, of which it needs all.
+
+    fusion: y = tanh(norm([x_before, x_now] W)); the last level gives the logits (the makemore lecture, part 5, with
+    LayerNorm in place of batch norm).
+    gated: y = tanh(u) * sigmoid(g) with u, g = [x_before, x_now] W + b; the next level sees x_now + y R, and the logits
+    come from the sum over levels of y S, rectified twice (van den Oord et al. 2016, equation 2 and figure 4).
+    """
+
+    vocab_size: int
+    layers: int
+    d_embed: int
+    d_hidden: int
+    style: str
+
+    def setup(self) -> None:
+        V, E, F = self.vocab_size, self.d_embed, self.d_hidden
+        normal, zeros, ones = nn.initializers.normal, nn.initializers.zeros, nn.initializers.ones
+        gated = self.style == "gated"
+        self.embed_VE = self.param("embed", normal(1.0), (V, E))
+        self.out_FV = self.param("out", normal(0.1 * F**-0.5), (F, V))
+        self.out_bias_V = self.param("out_bias", zeros, (V,))
+        if gated:
+            self.enter_EF = self.param("enter", normal(E**-0.5), (E, F))
+            self.skip_FF = self.param("skip_out", normal((2 / F) ** 0.5), (F, F))
+            self.skip_bias_F = self.param("skip_out_bias", zeros, (F,))
+        levels: list[Layer] = []
+        for level in range(self.layers):
+            width = E if level == 0 and not gated else F
+
+            def own(name: str, init: Any, shape: tuple[int, ...], level: int = level) -> jax.Array:
+                return self.param(f"{name}_{level}", init, shape)
+
+            if gated:
+                levels.append(
+                    {
+                        "pair": own("pair", normal((2 * width) ** -0.5), (2 * width, 2 * F)),
+                        "bias": own("pair_bias", zeros, (2 * F,)),
+                        "residual": own("residual", normal(F**-0.5), (F, F)),
+                        "skip": own("skip", normal((self.layers * F) ** -0.5), (F, F)),
+                    }
+                )
+            else:
+                levels.append(
+                    {
+                        "pair": own("pair", normal(5 / 3 * (2 * width) ** -0.5), (2 * width, F)),
+                        "scale": own("norm_scale", ones, (F,)),
+                        "bias": own("norm_bias", zeros, (F,)),
+                    }
+                )
+        self.levels = levels
+
+    def __call__(self, ctx_NC: jax.Array) -> jax.Array:
+        """logits_NV after each window of 2 ** L tokens."""
+        x_NTF, skips = self._enter(ctx_NC), []
+        for level in self.levels:
+            x_NTF, skip_NTF = self._join(level, x_NTF[:, 0::2], x_NTF[:, 1::2])
+            skips.append(skip_NTF[:, -1])
+        return self._logits(x_NTF[:, -1], skips)
+
+    def init_cache(self, batch: int, length: int) -> list[jax.Array]:
+        """Each level's last 2 ** i inputs: of boundary tokens, of which there are as many as one likes."""
+        x_BF, queues = self._enter(jnp.full((batch, 1), BOUNDARY))[:, 0], []
+        for i, level in enumerate(self.levels):
+            queues.append(jnp.repeat(x_BF[:, None], 2**i, axis=1))
+            x_BF, _ = self._join(level, x_BF, x_BF)
+        return queues
+
+    def extend(self, cache: list[jax.Array], tok_BT: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        """logits_BTV after each new token."""
+        T = tok_BT.shape[1]
+        x_BTF, skips, queues = self._enter(tok_BT), [], []
+        for i, level in enumerate(self.levels):
+            all_BTF = jnp.concatenate([cache[i], x_BTF], axis=1)
+            queues.append(all_BTF[:, T:])
+            x_BTF, skip_BTF = self._join(level, all_BTF[:, :T], x_BTF)
+            skips.append(skip_BTF)
+        return self._logits(x_BTF, skips), queues
+
+    def _enter(self, tok: jax.Array) -> jax.Array:
+        x = self.embed_VE[tok]
+        return x @ self.enter_EF if self.style == "gated" else x
+
+    def _join(self, p: Layer, before: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(what the next level sees, what the logits see) at each place."""
+        u = jnp.concatenate([before, now], axis=-1) @ p["pair"]
+        if self.style == "fusion":
+            y = jnp.tanh(layer_norm(u, p["scale"], p["bias"]))
+            return y, y
+        u, g = jnp.split(u + p["bias"], 2, axis=-1)
+        y = jnp.tanh(u) * jax.nn.sigmoid(g)
+        return now + y @ p["residual"], y @ p["skip"]
+
+    def _logits(self, last: jax.Array, skips: list[jax.Array]) -> jax.Array:
+        if self.style == "gated":
+            last = jax.nn.relu(jax.nn.relu(sum(skips[1:], skips[0])) @ self.skip_FF + self.skip_bias_F)
+        return last @ self.out_FV + self.out_bias_V
+
+
+@dataclasses.dataclass(frozen=True)
+class Wavenet(NatsFromLogits):
+    """A LanguageModel around Levels: windows for single predictions, queues for sequences."""
+
+    module: Levels
+    context: int
+    vocab_size: int
+
+    @property
+    def max_length(self) -> None:
+        """None: any number of tokens."""
+
+    def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
+        """Untrained parameters."""
+        return self.module.init(key, jnp.zeros((1, self.context), jnp.int32))["params"]
+
+    def next_logits(self, params: Params, ctx_BC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """logits_BV after each window."""
+        logits_BV = self.module.apply({"params": params}, ctx_BC)
+        assert isinstance(logits_BV, jax.Array)
+        return logits_BV
+
+    def apply(self, params: Params, tok_BT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """logits_BTV after each position; boundaries stand before the row."""
+        B, T = tok_BT.shape
+        return self.extend(params, self.init_cache(params, B, T), tok_BT)[0]
+
+    def init_cache(self, params: Params, batch: int, length: int) -> Any:
+        """The queues of a model that has seen nothing but boundaries."""
+        return self.module.apply({"params": params}, batch, length, method="init_cache")
+
+    def extend(self, params: Params, cache: Any, tok_BT: jax.Array) -> tuple[jax.Array, Any]:
+        """logits_BTV after each new token, and the queues."""
+        result: Any = self.module.apply({"params": params}, cache, tok_BT, method="extend")
+        return result
+
+
+def build(config: WavenetConfig) -> Wavenet:
+    """The model of these settings."""
+    V = needed(config.vocab_size, "WavenetConfig.vocab_size")
+    module = Levels(
+        vocab_size=V, layers=config.layers, d_embed=config.d_embed, d_hidden=config.d_hidden, style=config.style
+    )
+    return Wavenet(module, context=2**config.layers, vocab_size=V)
