@@ -1,0 +1,35 @@
+"""Range checks that name the setting, what it wants and what it got."""
+
+import math
+
+from jaxlm.errors import UserError
+
+
+def at_least(name: str, value: float | None, low: float) -> None:
+    """Raise UserError unless value is None or a finite number >= low."""
+    _check(name, value, f">= {low}", value is None or value >= low)
+
+
+def more_than(name: str, value: float | None, low: float) -> None:
+    """Raise UserError unless value is None or a finite number > low."""
+    _check(name, value, f"> {low}", value is None or value > low)
+
+
+def between(name: str, value: float | None, low: float, high: float) -> None:
+    """Raise UserError unless value is None or low <= value <= high."""
+    _check(name, value, f"from {low} to {high}", value is None or low <= value <= high)
+
+
+def below(name: str, value: float | None, low: float, high: float) -> None:
+    """Raise UserError unless value is None or low <= value < high."""
+    _check(name, value, f">= {low} and < {high}", value is None or low <= value < high)
+
+
+def half_open(name: str, value: float | None, low: float, high: float) -> None:
+    """Raise UserError unless value is None or low < value <= high."""
+    _check(name, value, f"above {low} and at most {high}", value is None or low < value <= high)
+
+
+def _check(name: str, value: float | None, wanted: str, good: bool) -> None:
+    if not good or (value is not None and not math.isfinite(value)):
+        raise UserError(f"{name} wants a number {wanted}, got {value}")
