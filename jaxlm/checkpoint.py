@@ -1,0 +1,214 @@
+"""Saving and loading training states with Orbax."""
+
+import contextlib
+import json
+import logging
+import shutil
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from jaxlm.errors import UserError, disk_reason
+
+# Orbax leaves such coroutines behind where a checkpoint cannot be loaded; they warn whenever they are collected.
+warnings.filterwarnings("ignore", message="coroutine .*_background_load. was never awaited", category=RuntimeWarning)
+
+NO_DEV_LOSS = float("inf")
+SUMS = "files.json"
+"""In each checkpoint's directory: a checksum of each of its files."""
+
+
+class Saved(NamedTuple):
+    """A checkpoint that can be read: its step, and the plain JSON that was saved with it."""
+
+    step: int
+    notes: dict[str, Any]
+
+    @property
+    def dev_loss(self) -> float:
+        """The dev loss at this step in nats per token; infinite where none was taken."""
+        return self.notes["dev_loss"] if self.notes["dev_loss"] is not None else NO_DEV_LOSS
+
+
+class CheckpointWriter:
+    """Saves the checkpoints of one run: the newest `keep`, and the best by dev loss, stay.
+
+    Each holds `params` and `training` (the rest of the state) apart, so that sampling reads parameters alone. Saving
+    goes on in a thread until `wait`. A context manager: leaving it ends what was begun.
+    """
+
+    def __init__(self, directory: Path, keep: int):
+        self._directory, self._keep = directory, keep
+        self._dev_losses = {one.step: one.dev_loss for one in saved(directory)}
+        self._quiet = contextlib.ExitStack()
+        self._quiet.enter_context(_quiet_loggers())
+        self._checkpointer = ocp.training.Checkpointer(
+            directory.resolve(), preservation_policy=self, cleanup_tmp_directories=True
+        )
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self.wait()
+        except Exception:
+            if error is None:
+                raise
+        finally:
+            with contextlib.suppress(Exception):
+                self._checkpointer.close()
+            self._thread.shutdown()
+            self._quiet.close()
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Orbax asks which of its checkpoints, oldest first, are to stay."""
+        steps_C = [one.step for one in checkpoints]
+        best = min(steps_C, key=lambda step: (self._dev_losses.get(step, NO_DEV_LOSS), -step), default=None)
+        return [step in steps_C[-self._keep :] or step == best for step in steps_C]
+
+    def save(self, step: int, params: Any, training: Any, *, dev_loss: float | None, notes: dict[str, Any]) -> None:
+        """Begin to save; the save before must have ended well. Raises UserError where the disk does not take it."""
+        self.wait()
+        self._dev_losses[step] = NO_DEV_LOSS if dev_loss is None else dev_loss
+        parts = {"params": params, "training": training}
+        self._pending = self._thread.submit(self._save, step, parts, {"step": step, "dev_loss": dev_loss, **notes})
+
+    def wait(self) -> None:
+        """Return when what was begun is on disk. Raises UserError where the disk did not take it."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _save(self, step: int, parts: dict[str, Any], notes: dict[str, Any]) -> None:
+        with self._disk_errors():
+            self._checkpointer.save_checkpointables(step, parts, force=True, overwrite=True, custom_metadata=notes)
+            place = self._directory / str(step)
+            (place / SUMS).write_text(json.dumps(_file_sums(place)))
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            reason = disk_reason(error)
+            if reason is None:
+                raise
+            kept = ", ".join(str(one.step) for one in saved(self._directory)) or "none"
+            raise UserError(
+                f"run_dir {str(self._directory.parent)!r} does not take the checkpoint ({reason}); "
+                f"checkpoints that are whole: {kept}; make room and run the same command again"
+            ) from error
+
+
+def saved(directory: Path) -> list[Saved]:
+    """All checkpoints whose notes can be read, oldest first."""
+    found = []
+    for step in steps(directory):
+        with contextlib.suppress(Exception), _quiet():
+            notes = ocp.checkpointables_metadata((directory / str(step)).resolve()).custom_metadata
+            if isinstance(notes, dict) and notes.get("step") == step:
+                found.append(Saved(step, notes))
+    return found
+
+
+def best_first(directory: Path) -> list[Saved]:
+    """Checkpoints in the order in which sampling tries them: by dev loss, then newest first."""
+    return sorted(saved(directory), key=lambda one: (one.dev_loss, -one.step))
+
+
+def load(directory: Path, one: Saved, abstract: dict[str, Any]) -> dict[str, Any] | None:
+    """The parts that `abstract` names ("params", "training"), laid out as its leaves say; None where broken."""
+    place = directory / str(one.step)
+    try:
+        if not _intact(place):
+            return None
+        with _quiet():
+            return dict(ocp.load_checkpointables(place.resolve(), abstract))
+    except Exception as error:
+        if disk_reason(error):
+            raise
+        return None
+
+
+def load_params(directory: Path, one: Saved, sharding: jax.sharding.Sharding) -> Any | None:
+    """The parameters alone, with the shapes they were saved with; None where they are broken."""
+    try:
+        if not _intact(directory / str(one.step)):
+            return None
+        with _quiet():
+            described = ocp.checkpointables_metadata((directory / str(one.step)).resolve()).metadata["params"]
+            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), described)
+    except Exception:
+        return None
+    loaded = load(directory, one, {"params": like})
+    return None if loaded is None else loaded["params"]
+
+
+def set_aside(directory: Path, step: int) -> None:
+    """Move a broken checkpoint to broken/ beside the others, so that its step can be saved again."""
+    target = directory.parent / "broken" / str(step)
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(exist_ok=True)
+    (directory / str(step)).rename(target)
+
+
+def set_aside_unreadable(directory: Path) -> list[int]:
+    """Set aside every checkpoint without readable notes, and give their steps. Orbax would not list the others."""
+    broken = sorted(set(steps(directory)) - {one.step for one in saved(directory)})
+    for step in broken:
+        set_aside(directory, step)
+    return broken
+
+
+def abstract_like(tree: Any) -> Any:
+    """Shapes, types and shardings of a tree of arrays, as loading wants them."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def steps(directory: Path) -> list[int]:
+    """The steps of all checkpoints, broken ones too, oldest first."""
+    return sorted(int(entry.name) for entry in directory.glob("*") if entry.name.isdecimal())
+
+
+def _intact(place: Path) -> bool:
+    """Whether all files are as they were saved. Orbax does not notice a flipped bit in a larger array, and complains
+    from other threads about a missing file. A kill right after a save leaves no sums, and nothing to compare.
+    """
+    return not (place / SUMS).exists() or json.loads((place / SUMS).read_text()) == _file_sums(place)
+
+
+def _file_sums(place: Path) -> dict[str, int]:
+    """CRC-32 of each file of a checkpoint."""
+    files = (path for path in sorted(place.rglob("*")) if path.is_file() and path.name != SUMS)
+    return {str(path.relative_to(place)): zlib.crc32(path.read_bytes()) for path in files}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what Orbax and asyncio say about a broken checkpoint off the user's terminal."""
+    with _quiet_loggers(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _quiet_loggers() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,160 @@
+"""What sample.py does: one function for each thing that can be asked of a run."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from functools import partial
+from typing import Any
+
+from jaxlm.cli import SampleCommand
+from jaxlm.config import check
+from jaxlm.errors import UserError
+
+
+def answer(command: SampleCommand) -> None:
+    """Open the run, do what was asked, print."""
+    from jaxlm import sharding
+    from jaxlm.data.source import cache_dir
+    from jaxlm.runs import open_existing
+
+    open_existing(command.run)
+    sharding.choose_device(command.device)
+    sharding.keep_compiled(cache_dir())
+    from jaxlm.inference import load_run
+
+    run = load_run(command.run, which=command.checkpoint, say=partial(print, file=sys.stderr))
+    if command.score is not None or command.score_text is not None:
+        _score(command, run)
+    elif command.compare:
+        _compare(command, run)
+    elif command.interactive:
+        _interact(command, run)
+    else:
+        _sample(command, run)
+
+
+def _texts(command: SampleCommand, run: Any, params: Any = None) -> list[str]:
+    import jax
+
+    from jaxlm.inference import generate
+
+    usual = 200 if run.config.data.kind == "lines" else 500
+    return generate(
+        run,
+        n=command.n,
+        prompt=command.prompt,
+        temperature=command.temperature,
+        top_k=command.top_k,
+        top_p=command.top_p,
+        min_p=command.min_p,
+        max_tokens=command.max_tokens or usual,
+        stop=command.stop,
+        key=jax.random.key(command.seed),
+        params=params,
+    )
+
+
+def _sample(command: SampleCommand, run: Any) -> None:
+    from jaxlm import show
+    from jaxlm.inference import classify
+    from jaxlm.runs import RunDir
+
+    texts = _texts(command, run)
+    if run.config.data.kind == "stream":
+        print(json.dumps([{"text": text} for text in texts], ensure_ascii=False) if command.json else _joined(texts))
+        return
+    seen = classify(RunDir(run.path).read_seen(), texts)
+    if command.json:
+        pairs = [{"text": text, "seen": where} for text, where in zip(texts, seen, strict=True)]
+        print(json.dumps(pairs, ensure_ascii=False))
+    else:
+        print(show.sorted_samples(texts, seen))
+
+
+def _compare(command: SampleCommand, run: Any) -> None:
+    from jaxlm import show
+
+    untrained, trained = _texts(command, run, run.untrained()), _texts(command, run)
+    if command.json:
+        print(json.dumps({"untrained": untrained, "trained": trained}, ensure_ascii=False))
+    else:
+        print(show.side_by_side(untrained, trained, ("untrained", "trained")))
+
+
+def _score(command: SampleCommand, run: Any) -> None:
+    from jaxlm import show
+    from jaxlm.data.source import read_text
+    from jaxlm.inference import score
+
+    if command.score is not None:
+        scored = score(run, read_text(command.score, "--score"))
+    else:
+        scored = score(run, command.score_text or "")
+    if command.json:
+        print(json.dumps(show.score_json(scored), ensure_ascii=False))
+    else:
+        print(show.score_line(scored.total) if command.score is not None else show.term_by_term(scored))
+
+
+HELP = """a prompt and Enter   samples that begin with it (an empty one: from the start)
+/n 5                 so many samples
+/temperature 0.7     0 takes the likeliest token
+/quit                end (so does Ctrl-D)"""
+
+
+def _interact(command: SampleCommand, run: Any) -> None:
+    from jaxlm.data.source import cache_dir
+
+    history = cache_dir() / "history"
+    with contextlib.suppress(ImportError, OSError):
+        import readline
+
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            readline.read_history_file(history)
+    if sys.stdin.isatty():
+        print(HELP)
+    if command.n == SampleCommand.n:
+        command = dataclasses.replace(command, n=5)
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "")
+        except (EOFError, KeyboardInterrupt):
+            break
+        if line.strip() == "/quit":
+            break
+        try:
+            command = _one_line(command, run, line)
+        except UserError as error:
+            print(f"error: {error}")
+    with contextlib.suppress(ImportError, OSError):
+        import readline
+
+        readline.write_history_file(history)
+
+
+def _one_line(command: SampleCommand, run: Any, line: str) -> SampleCommand:
+    """Answer one line of the prompt loop; gives the command for the next."""
+    if not line.startswith("/"):
+        print(_joined(_texts(dataclasses.replace(command, prompt=line), run)), flush=True)
+        return dataclasses.replace(command, seed=(command.seed + 1) % 2**32)
+    name, _, value = line.strip().partition(" ")
+    try:
+        if name == "/n":
+            check.at_least("/n", int(value), 1)
+            return dataclasses.replace(command, n=int(value))
+        if name == "/temperature":
+            check.at_least("/temperature", float(value), 0)
+            return dataclasses.replace(command, temperature=float(value))
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{name} wants a number, got {value!r}") from None
+    print(HELP)
+    return command
+
+
+def _joined(texts: list[str]) -> str:
+    """Texts under each other; those of several lines set apart."""
+    return ("\n---\n" if any("\n" in text for text in texts) else "\n").join(texts)

@@ -1,0 +1,221 @@
+"""A finished (or running) run, opened to generate and to score."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm import checkpoint, sampling, sharding
+from jaxlm.config import RunConfig, check
+from jaxlm.data.batches import Tokens, prepare
+from jaxlm.data.corpus import encode_text, line_hash
+from jaxlm.errors import UserError
+from jaxlm.evaluation import Evaluator, Score
+from jaxlm.models.base import LanguageModel, Params
+from jaxlm.runs import open_existing
+from jaxlm.sampling import Strategy
+from jaxlm.tokenizer import BOUNDARY, CharTokenizer
+
+Seen = Literal["train", "dev+test", "new"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A model with its parameters, tokenizer and settings."""
+
+    path: Path
+    config: RunConfig
+    tokenizer: CharTokenizer
+    model: LanguageModel[Any]
+    params: Params
+    step: int
+    """Updates behind the parameters."""
+
+    def untrained(self) -> Params:
+        """The parameters before the first step, derived from the seed again."""
+        return untrained_params(self.config, self.model)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextScore:
+    """A text's score as a whole and token by token."""
+
+    total: Score
+    tokens: list[str]
+    """Each predicted token, spelled; the boundary as '.'."""
+    nats: np.ndarray
+    """-log p of each, infinite where p = 0."""
+
+    @property
+    def nats_per_token(self) -> float | None:
+        """The mean; None where an event had probability 0."""
+        return self.total.nats_per_token
+
+
+def load_run(
+    path: str | Path, *, which: Literal["best", "last"] = "best", say: Callable[[str], None] | None = None
+) -> Run:
+    """Open a run directory with its best checkpoint by dev loss, or its last; a broken one is told to `say`.
+
+    Raises UserError where it is not a run, is from a newer format, or has no checkpoint that can be read.
+    """
+    run = open_existing(Path(path))
+    config = run.read_config()
+    model = config.model.build()
+    saved = checkpoint.best_first(run.checkpoints)
+    if which == "last":
+        saved.sort(key=lambda one: -one.step)
+    everywhere = sharding.replicated(sharding.make_mesh())
+    for one in saved:
+        params = checkpoint.load_params(run.checkpoints, one, everywhere)
+        if params is not None:
+            return Run(Path(path), config, run.read_tokenizer(), model, params, one.step)
+        if say:
+            say(f"checkpoint {one.step} of {path} is broken: taking the next best")
+    raise UserError(f"run {str(path)!r} has no checkpoint that can be read: train it again with train.py")
+
+
+def untrained_params(config: RunConfig, model: LanguageModel[Any]) -> Params:
+    """Parameters from the run's seed, in one compiled call."""
+    width = model.context or 1
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    if not config.model.trained_by_steps:
+        return model.init(key, jnp.zeros((1, width), jnp.int32))
+    return jax.jit(model.init)(key, jnp.zeros((1, width), jnp.int32))
+
+
+def generate(
+    run: Run,
+    *,
+    n: int = 1,
+    prompt: str | Sequence[str] = "",
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    max_tokens: int = 200,
+    stop: str = "",
+    key: jax.Array,
+    params: Params | None = None,
+) -> list[str]:
+    """N texts for each prompt, prompts included, without what ends them (the line's end, or `stop`).
+
+    `params` in place of the run's own (untrained ones, say). Raises UserError for a setting out of range or a
+    character that the tokenizer does not have.
+    """
+    check.at_least("n", n, 1)
+    check.at_least("max_tokens", max_tokens, 1)
+    strategy = Strategy(temperature, top_k, top_p, min_p)
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    starts = [text for text in prompts for _ in range(n)]
+    rows = [_prompt_tokens(run, text) for text in starts]
+    params = run.params if params is None else params
+    stop_S = tuple(run.tokenizer.encode(stop).tolist())
+    new = _generate(run, params, rows, key, strategy, max_tokens, stop_S) if rows else []
+    texts = [text + run.tokenizer.decode(tokens) for text, tokens in zip(starts, new, strict=True)]
+    return [_cut(text, stop, len(start)) for text, start in zip(texts, starts, strict=True)]
+
+
+def _generate(
+    run: Run,
+    params: Params,
+    rows: list[list[int]],
+    key: jax.Array,
+    strategy: Strategy,
+    max_tokens: int,
+    stop_S: tuple[int, ...],
+) -> list[list[int]]:
+    """What follows each row of tokens.
+
+    A model with max_length positions sees the last of them: lines end where the positions do, running text goes on from
+    the last half of what it sees.
+    """
+    lines, most = run.config.data.kind == "lines", run.model.max_length
+    made: list[list[int]] = [[] for _ in rows]
+    seen = rows if most is None else [row[-most:] for row in rows]
+    while True:
+        length_B = np.array([len(row) for row in seen], np.int32)
+        width = 1 << int(length_B.max() - 1).bit_length()
+        room = max_tokens if most is None else min(max_tokens, most + 1 - int(length_B.max()))
+        width = width if most is None else min(width, most)
+        prompt_BP = np.zeros((len(rows), width), np.int32)
+        for prompt_P, tokens in zip(prompt_BP, seen, strict=True):
+            prompt_P[: len(tokens)] = tokens
+        new_BN, count_B = sampling.generate(
+            run.model.extend,
+            params,
+            run.model.init_cache(params, len(rows), width + room),
+            prompt_BP,
+            length_B,
+            key,
+            strategy=strategy,
+            max_tokens=room,
+            end=BOUNDARY if lines else None,
+            allowed_V=_drawn_tokens(run),
+            stop=stop_S,
+        )
+        for row, new_N, count in zip(made, np.asarray(new_BN), np.asarray(count_B), strict=True):
+            row += new_N[:count].tolist()
+        max_tokens -= room
+        if lines or not max_tokens or most is None:
+            return made
+        seen = [(row + new)[-max(1, most // 2) :] for row, new in zip(rows, made, strict=True)]
+        key = jax.random.fold_in(key, max_tokens)
+
+
+def score(run: Run, text: str) -> TextScore:
+    """How well the run's model predicts a text: lines each with its end, or running text, as the run was trained.
+
+    Raises UserError for a character that the tokenizer does not have.
+    """
+    corpus = encode_text(text, run.tokenizer, run.config.data.kind)
+    config = dataclasses.replace(run.config, batch_size=1)
+    batcher, host, rows = prepare(config, corpus, run.model.context, run.model.max_length)
+    mesh = sharding.make_mesh()
+    tokens = Tokens(*jax.device_put(tuple(host), sharding.replicated(mesh)))
+    bytes_V = run.tokenizer.bytes_of_token
+    nats = Evaluator(run.model, batcher, tokens, bytes_V, mesh).per_token(run.params, rows["train"])
+    possible = np.isfinite(nats)
+    total = Score(
+        nats=float(nats[possible].sum(dtype=np.float64)),
+        tokens=len(nats),
+        bytes=int(bytes_V[corpus.tokens_N].sum()),
+        impossible=int((~possible).sum()),
+    )
+    return TextScore(total, [run.tokenizer.spell(token) for token in corpus.tokens_N.tolist()], nats)
+
+
+def classify(run_seen: dict[str, np.ndarray], texts: Sequence[str]) -> list[Seen]:
+    """Whether each text is a line of train, of dev or test only, or new, by the hashes in seen.npz."""
+    hashes = np.array([line_hash(text) for text in texts], np.uint64)
+    train = np.isin(hashes, run_seen["train"])
+    rest = np.isin(hashes, run_seen["dev"]) | np.isin(hashes, run_seen["test"])
+    return ["train" if t else "dev+test" if r else "new" for t, r in zip(train, rest, strict=True)]
+
+
+def _prompt_tokens(run: Run, text: str) -> list[int]:
+    try:
+        tokens = run.tokenizer.encode(text).tolist()
+    except UserError as error:
+        raise UserError(f"prompt {text!r} cannot be used: {error}") from None
+    if run.config.data.kind == "lines":
+        return [BOUNDARY, *tokens]
+    return (
+        tokens
+        or run.tokenizer.encode("\n" if "\n" in run.tokenizer.characters else run.tokenizer.characters[0]).tolist()
+    )
+
+
+def _drawn_tokens(run: Run) -> np.ndarray:
+    """allowed_V: what the tokenizer can decode; running text has no boundaries."""
+    token_V = np.arange(run.model.vocab_size)
+    return (token_V < run.tokenizer.vocab_size) & ((token_V != BOUNDARY) | (run.config.data.kind == "lines"))
+
+
+def _cut(text: str, stop: str, prompt: int) -> str:
+    place = text.find(stop, prompt) if stop else -1
+    return text if place < 0 else text[:place]

@@ -1,0 +1,117 @@
+"""What a run tells while it trains: metrics.jsonl, TensorBoard, the progress line."""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from jaxlm.errors import UserError
+
+NATS_PER_BIT = math.log(2)
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class MetricsLog:
+    """metrics.jsonl, one JSON object a line, and TensorBoard beside it where asked."""
+
+    def __init__(self, path: Path, tensorboard: Path | None):
+        self._file = path.open("a", encoding="utf-8")
+        self._board = summary_writer()(str(tensorboard)) if tensorboard else None
+
+    def write(self, **values: Any) -> None:
+        """Append one line; numbers that are not finite become null."""
+        line = {name: _finite(value) for name, value in values.items()}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._board:
+            for name in ("nats_per_token", "bits_per_byte", "tokens_per_s", "lr"):
+                if line.get(name) is not None:
+                    self._board.add_scalar(f"{line['split']}/{name}", line[name], line["step"])
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def cut(path: Path, step: int) -> None:
+    """Drop the lines beyond a step, and a last line that a kill left in half, so that a resume can append."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text("utf-8").splitlines() if _step_of(line) <= step]
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(line + "\n" for line in kept), "utf-8")
+    part.replace(path)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All lines of metrics.jsonl."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+class Progress:
+    """Loss, dev loss, steps/s and time left: one moving line on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self, steps: int, start: int, out: TextIO | None = None):
+        self._out = out or sys.stderr
+        self._steps, self._start, self._done = steps, start, start
+        self._began = self._last_line = time.monotonic()
+        self._dev: float | None = None
+        self._bar: Any = None
+        if self._out.isatty():
+            self._bar = tqdm(total=steps, initial=start, unit="step", file=self._out, dynamic_ncols=True)
+
+    def dev(self, loss: float | None) -> None:
+        """The newest dev loss."""
+        self._dev = loss
+
+    def steps(self, done: int, loss: float) -> None:
+        """`done` steps are behind us, the newest with this train loss."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._losses(loss), refresh=False)
+            self._bar.update(done - self._done)
+        self._done = done
+        now = time.monotonic()
+        last = done == self._steps
+        if self._bar is None and (last or now - self._last_line >= SECONDS_BETWEEN_LINES):
+            self._last_line = now
+            rate = (done - self._start) / max(now - self._began, 1e-9)
+            left = tqdm.format_interval((self._steps - done) / rate) if rate else "?"
+            print(
+                f"step {done:,}/{self._steps:,}  {self._losses(loss)}  {rate:,.0f} steps/s  {left} left",
+                file=self._out,
+                flush=True,
+            )
+
+    def close(self) -> None:
+        """Leave the line as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _losses(self, loss: float) -> str:
+        return f"loss {loss:.4f}" + (f"  dev {self._dev:.4f}" if self._dev is not None else "")
+
+
+def summary_writer() -> Any:
+    """The class that writes TensorBoard's files. Raises UserError without the extra."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise UserError("tensorboard wants the extra: pip install 'jaxlm[tensorboard]'") from None
+    return SummaryWriter
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf

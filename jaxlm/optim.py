@@ -1,0 +1,50 @@
+"""OptimConfig to a learning-rate schedule to an Optax transformation."""
+
+import jax
+import optax
+
+from jaxlm.config import OptimConfig
+from jaxlm.errors import UserError
+
+
+def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
+    """The learning rate of each step, counted from 0.
+
+    constant: lr. piecewise: lr times every factor whose boundary is <= step. cosine: a linear rise over the warm-up,
+    then lr * (f + (1 - f) (1 + cos(pi t)) / 2) with t from 0 to 1 over the rest and f the end factor
+    (Loshchilov and Hutter 2017, equation 5).
+    """
+    if config.schedule == "piecewise":
+        factors: dict[int, float] = {}
+        for boundary, factor in zip(config.boundaries, config.factors, strict=True):
+            step = in_steps(boundary, steps)
+            factors[step] = factors.get(step, 1.0) * factor
+        return optax.piecewise_constant_schedule(config.lr, factors)
+    if config.schedule == "cosine":
+        warmup = in_steps(config.warmup, steps)
+        if warmup >= steps:
+            raise UserError(f"optim.warmup wants fewer than the run's {steps} steps, got {config.warmup:g}")
+        return optax.warmup_cosine_decay_schedule(
+            0.0 if warmup else config.lr, config.lr, warmup, steps, config.lr * config.end_factor
+        )
+    return optax.constant_schedule(config.lr)
+
+
+def in_steps(place: float, steps: int) -> int:
+    """A place in a run in steps: below 1 it is a fraction of the run."""
+    return round(place * steps) if place < 1 else round(place)
+
+
+def transformation(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+    """Clipping, then the update rule under the schedule."""
+    rate = schedule(config, steps)
+    if config.name == "sgd":
+        rule = optax.sgd(rate, momentum=config.momentum or None)
+    else:
+        rule = optax.adamw(rate, *config.betas, eps=config.eps, weight_decay=config.weight_decay)
+    return rule if config.clip is None else optax.chain(optax.clip_by_global_norm(config.clip), rule)
+
+
+def count_parameters(params: object) -> int:
+    """Numbers in a tree of arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

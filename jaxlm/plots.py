@@ -1,0 +1,121 @@
+"""Pictures of a run. The only matplotlib; figures are made without pyplot, so any thread may draw."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+
+from jaxlm.data.corpus import Corpus
+from jaxlm.tokenizer import BOUNDARY
+
+FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Noto Sans", "Noto Emoji", "Symbola")
+"""Tried in turn for each character, where they are installed; the first comes with matplotlib."""
+
+TABLE_TOKENS = 27
+"""Rows and columns of the bigram table at most."""
+LISTED_PAIRS = 20
+
+
+def pair_counts(corpus: Corpus) -> np.ndarray:
+    """How often each token of train follows each other one: count_VV[before, after], the boundary before a line."""
+    V = corpus.tokenizer.vocab_size
+    after_N = corpus.tokens("train").astype(np.int64)
+    before_N = np.where(corpus.age_N[: len(after_N)] > 0, np.roll(after_N, 1), BOUNDARY)
+    return np.bincount(before_N * V + after_N, minlength=V * V).reshape(V, V)
+
+
+def bigram_table(corpus: Corpus, path: Path) -> None:
+    """The counts of train's pairs as a picture: each cell the pair and its count, darker the more often.
+
+    Of a larger vocabulary the TABLE_TOKENS most frequent tokens are shown.
+    """
+    count_VV = pair_counts(corpus)
+    V = len(count_VV)
+    shown = np.arange(V)
+    if V > TABLE_TOKENS:
+        shown = np.sort(np.argsort(-count_VV.sum(0), kind="stable")[:TABLE_TOKENS])
+    fonts = _fonts()
+    spelled = [_drawable(corpus.tokenizer.spell(int(token)), fonts) for token in shown]
+    table = count_VV[np.ix_(shown, shown)]
+    figure = Figure(figsize=(16, 16), dpi=90)
+    axes = figure.add_axes((0.01, 0.01, 0.98, 0.96))
+    axes.imshow(np.sqrt(table), cmap="Blues")
+    dark = np.sqrt(table.max()) * 0.5
+    for i, before in enumerate(spelled):
+        for j, after in enumerate(spelled):
+            color = "white" if np.sqrt(table[i, j]) > dark else "black"
+            text: dict[str, Any] = {
+                "ha": "center",
+                "color": color,
+                "fontsize": 8,
+                "parse_math": False,
+                "fontfamily": fonts,
+            }
+            axes.text(j, i, before + after, va="bottom", **text)
+            axes.text(j, i, f"{table[i, j]}", va="top", **text)
+    axes.set_axis_off()
+    part = f", the {TABLE_TOKENS} most frequent of {V} tokens" if V > TABLE_TOKENS else ""
+    axes.set_title(f"Pairs of tokens in train: the first is the row{part}; '.' is a line's start or end")
+    figure.savefig(path)
+
+
+def frequent_pairs(corpus: Corpus, path: Path) -> None:
+    """The most frequent pairs of train, and the least frequent of those that occur, as bars."""
+    count_VV = pair_counts(corpus)
+    order = np.argsort(-count_VV, axis=None, kind="stable")
+    order = order[count_VV.reshape(-1)[order] > 0]
+    fonts = _fonts()
+    figure = Figure(figsize=(10, 6), dpi=90, layout="constrained")
+    for place, (title, places) in enumerate(
+        {"most frequent pairs": order[:LISTED_PAIRS], "least frequent pairs that occur": order[-LISTED_PAIRS:]}.items()
+    ):
+        axes = figure.add_subplot(1, 2, place + 1)
+        before, after = np.unravel_index(places, count_VV.shape)
+        spelled = [_drawable(corpus.tokenizer.spell(token), fonts) for token in range(len(count_VV))]
+        labels = [spelled[a] + spelled[b] for a, b in zip(before, after, strict=True)]
+        bars = axes.barh(range(len(labels)), count_VV[before, after], color="steelblue")
+        axes.bar_label(bars, padding=2, fontsize=8)
+        for tick in axes.set_yticks(range(len(labels)), labels, fontfamily=fonts):
+            tick.label1.set_parse_math(False)
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.set_xlabel("count in train")
+        axes.set_title(title)
+    figure.savefig(path)
+
+
+def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
+    """Train and dev loss against the step, from the lines of metrics.jsonl."""
+    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    styles = {"train": ("train (mean since the last point)", 0.8, None), "dev": ("dev", 1.8, "o")}
+    for split, (label, width, marker) in styles.items():
+        points = [(line["step"], line["loss"]) for line in lines if line["split"] == split and line["loss"] is not None]
+        if points:
+            steps, losses = zip(*points, strict=True)
+            end = f": {losses[-1]:.4f} at the end"
+            axes.plot(steps, losses, label=label + end, linewidth=width, marker=marker, markersize=3)
+    settled = [line["loss"] for line in lines if line["loss"] is not None and line["step"] > 0]
+    if settled:
+        low, high = min(settled), float(np.quantile(settled, 0.95))
+        axes.set_ylim(low - 0.05 * (high - low + 0.01), high + 0.5 * (high - low + 0.01))
+        axes.legend()
+    axes.set_xlabel("step")
+    axes.set_ylabel("nats per token")
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+
+
+def _fonts() -> list[str]:
+    """Those of FONTS that are installed."""
+    installed = set(font_manager.get_font_names())
+    return [name for name in FONTS if name in installed]
+
+
+def _drawable(text: str, fonts: Sequence[str]) -> str:
+    """A text with its code point in place of each character that none of the fonts can draw."""
+    faces = [font_manager.get_font(font_manager.findfont(name)) for name in fonts]
+    return "".join(c if any(face.get_char_index(ord(c)) for face in faces) else f"U+{ord(c):X} " for c in text)

@@ -1,0 +1,206 @@
+"""The run directory: create, lock, fingerprint, resume or refuse."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxlm.config import RunConfig
+from jaxlm.config.codec import differences, from_json, settings_that_change_numbers, to_json
+from jaxlm.data.corpus import SPLITS, Corpus, line_hashes
+from jaxlm.errors import UserError, disk_reason, near_path
+from jaxlm.tokenizer import CharTokenizer
+
+FORMAT = 1
+"""Of the run directory. A run of a newer format is refused."""
+
+State = Literal["new", "resume", "done"]
+
+
+class RunDir:
+    """The files of one run, by name."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.json"
+        self.tokenizer = path / "tokenizer.json"
+        self.seen = path / "seen.npz"
+        self.fingerprint = path / "fingerprint.json"
+        self.metrics = path / "metrics.jsonl"
+        self.eval = path / "eval.json"
+        self.samples = path / "samples.txt"
+        self.checkpoints = path / "checkpoints"
+        self.broken = path / "broken"
+        self.plots = path / "plots"
+        self.tensorboard = path / "tensorboard"
+        self.lock = path / ".lock"
+
+    def read_config(self) -> RunConfig:
+        """The resolved settings."""
+        return from_json(read_json(self.config))
+
+    def read_tokenizer(self) -> CharTokenizer:
+        """What encodes and decodes."""
+        return CharTokenizer.from_json(read_json(self.tokenizer))
+
+    def read_seen(self) -> dict[str, np.ndarray]:
+        """Hashes of each split's lines."""
+        with np.load(self.seen) as arrays:
+            return {split: arrays[split] for split in SPLITS}
+
+
+def open_existing(path: Path) -> RunDir:
+    """A run directory to read. Raises UserError where it is not one or is from a newer format."""
+    run = RunDir(path)
+    if not path.is_dir():
+        raise UserError(f"run {str(path)!r} does not exist{near_path(path)}; train it first: train.py CONFIG")
+    if not run.fingerprint.is_file():
+        raise UserError(f"run {str(path)!r} is not a run directory (it has no fingerprint.json)")
+    found = read_json(run.fingerprint)
+    made = found.get("format") if isinstance(found, dict) else None
+    if not isinstance(made, int):
+        raise UserError(f"run {str(path)!r} is not a run directory: its fingerprint.json is not ours")
+    if made > FORMAT:
+        raise UserError(f"run {str(path)!r} has format {made}, this version reads up to {FORMAT}: update jaxlm")
+    return run
+
+
+def fingerprint(config: RunConfig, corpus: Corpus) -> dict[str, Any]:
+    """What decides between done, resume and refuse: hashes of data, tokenizer and split, and the settings."""
+    return {
+        "format": FORMAT,
+        "data": corpus.data_hash,
+        "tokenizer": hashlib.sha256(dump(corpus.tokenizer.to_json()).encode()).hexdigest(),
+        "split": corpus.split_hash,
+        "settings": settings_that_change_numbers(to_json(config)),
+    }
+
+
+@contextlib.contextmanager
+def hold(config: RunConfig, corpus: Corpus, *, restart: bool) -> Iterator[tuple[RunDir, State]]:
+    """The run directory of a config, locked against other processes, and what is to be done in it.
+
+    Raises UserError, with everything as it was, where the directory cannot be used.
+    """
+    path = Path(config.run_dir or "runs/run")
+    print_of_run = fingerprint(config, corpus)
+    try:
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            _create(path, config, corpus, print_of_run)
+        run = RunDir(path)
+        if not run.fingerprint.is_file():
+            raise UserError(f"run_dir {str(path)!r} exists and is not a run directory: choose another with --run-dir")
+        with _locked(run):
+            if restart:
+                _empty(run)
+            else:
+                _refuse_changes(open_existing(path), print_of_run)
+            state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
+            if state == "new":
+                _fill(run, config, corpus, print_of_run)
+            elif state == "resume":
+                write_json(run.config, to_json(config))
+            yield run, state
+    except OSError as error:
+        place = None if error.filename is None else Path(os.fsdecode(error.filename))
+        ours = place is not None and (place.is_relative_to(path.parent) or path.is_relative_to(place))
+        if ours or disk_reason(error):
+            raise UserError(f"run_dir {str(path)!r} cannot be written: {error.strerror}") from error
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file whole or not at all."""
+    try:
+        content = dump(value).encode()
+    except UnicodeEncodeError:  # a path of bytes that are not UTF-8
+        content = json.dumps(value, indent=2, allow_nan=False).encode()
+    write_bytes(path, content + b"\n")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a run. Raises UserError where it is missing or broken."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"run file {str(path)!r} cannot be read: {error}") from error
+
+
+def dump(value: Any) -> str:
+    """JSON as people can read it; NaN and infinity are a bug."""
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def _create(path: Path, config: RunConfig, corpus: Corpus, print_of_run: dict[str, Any]) -> None:
+    """Make the directory beside its place, fill it, and move it there: it is whole or it is not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        part.chmod(0o755)
+        _fill(RunDir(part), config, corpus, print_of_run)
+        with contextlib.suppress(OSError):
+            part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _fill(run: RunDir, config: RunConfig, corpus: Corpus, print_of_run: dict[str, Any]) -> None:
+    write_json(run.config, to_json(config))
+    write_json(run.tokenizer, corpus.tokenizer.to_json())
+    np.savez(run.seen, **{split: line_hashes(lines) for split, lines in corpus.lines.items()})  # type: ignore[arg-type]
+    write_json(run.fingerprint, print_of_run)
+
+
+def _empty(run: RunDir) -> None:
+    """Take the results first, so that a kill in between leaves a run that trains again."""
+    for path in (run.eval, run.metrics, run.samples):
+        path.unlink(missing_ok=True)
+    for path in (run.checkpoints, run.broken, run.plots, run.tensorboard):
+        if path.exists():
+            shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def _locked(run: RunDir) -> Iterator[None]:
+    with run.lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"run_dir {str(run.path)!r} is in use by another process: wait for it, or choose another --run-dir"
+            ) from None
+        yield
+
+
+def _refuse_changes(run: RunDir, now: dict[str, Any]) -> None:
+    was = read_json(run.fingerprint)
+    changed = [
+        f"{name} has other content (sha256 {was[name][:8]}, now {now[name][:8]})"
+        for name in ("data", "tokenizer", "split")
+        if was[name] != now[name]
+    ]
+    changed += differences(was["settings"], now["settings"])
+    if changed:
+        raise UserError(
+            f"run_dir {str(run.path)!r} belongs to other data or settings: {'; '.join(changed)}. "
+            "Take another --run-dir, or --restart to throw the old run away"
+        )

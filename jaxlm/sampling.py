@@ -1,0 +1,121 @@
+"""How a next token is chosen from logits, and the one compiled loop that generates. Takes functions, not models."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm.config import check
+from jaxlm.ops import log_normalize
+
+Extend = Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
+"""(params, cache, tok_BT) -> (logits_BTV, cache): see models/base.py."""
+
+
+COLDEST = 1e-30
+"""Below this temperature the likeliest token is taken: float32 could not divide by it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Strategy:
+    """What is done to the logits before a token is drawn: temperature first, then each filter on what is left."""
+
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the likeliest token."""
+    top_k: int | None = None
+    """Only the k likeliest tokens (and those as likely as the last of them)."""
+    top_p: float | None = None
+    """Only the fewest likeliest tokens whose probabilities reach p together (Holtzman et al. 2020)."""
+    min_p: float | None = None
+    """Only tokens at least p times as likely as the likeliest (Nguyen et al. 2024)."""
+
+    def __post_init__(self) -> None:
+        check.at_least("temperature", self.temperature, 0)
+        check.at_least("top_k", self.top_k, 1)
+        check.half_open("top_p", self.top_p, 0, 1)
+        check.between("min_p", self.min_p, 0, 1)
+
+    def log_probabilities(self, logits_BV: jax.Array) -> jax.Array:
+        """The log-probabilities log p_BV of what is drawn; uniform where no token is possible."""
+        hopeless_B1 = jnp.all(jnp.isneginf(logits_BV), axis=-1, keepdims=True)
+        logp_BV = log_normalize(jnp.where(hopeless_B1, 0.0, logits_BV))
+        if self.temperature < COLDEST:
+            best_B1 = jnp.argmax(logp_BV, axis=-1, keepdims=True)
+            return jnp.where(jnp.arange(logp_BV.shape[-1]) == best_B1, 0.0, -jnp.inf)
+        logp_BV = log_normalize((logp_BV - jnp.max(logp_BV, axis=-1, keepdims=True)) / self.temperature)
+        if self.top_k is not None:
+            least_B1 = jax.lax.top_k(logp_BV, min(self.top_k, logp_BV.shape[-1]))[0][:, -1:]
+            logp_BV = log_normalize(jnp.where(logp_BV >= least_B1, logp_BV, -jnp.inf))
+        if self.top_p is not None and self.top_p < 1:
+            sorted_BV = jnp.sort(logp_BV, axis=-1, descending=True)
+            before_BV = jnp.cumsum(jnp.exp(sorted_BV), axis=-1) - jnp.exp(sorted_BV)
+            least_B1 = jnp.min(jnp.where(before_BV < self.top_p, sorted_BV, jnp.inf), axis=-1, keepdims=True)
+            logp_BV = log_normalize(jnp.where(logp_BV >= least_B1, logp_BV, -jnp.inf))
+        if self.min_p is not None:
+            least_B1 = jnp.max(logp_BV, axis=-1, keepdims=True) + jnp.log(self.min_p)
+            logp_BV = log_normalize(jnp.where(logp_BV >= least_B1, logp_BV, -jnp.inf))
+        return logp_BV
+
+
+@partial(jax.jit, static_argnames=("extend", "strategy", "max_tokens", "end", "stop"))
+def generate(
+    extend: Extend,
+    params: Any,
+    cache: Any,
+    prompt_BP: jax.Array,
+    length_B: jax.Array,
+    key: jax.Array,
+    *,
+    strategy: Strategy,
+    max_tokens: int,
+    end: int | None = None,
+    allowed_V: jax.Array | None = None,
+    stop: tuple[int, ...] = (),
+) -> tuple[jax.Array, jax.Array]:
+    """Continue each prompt by at most max_tokens tokens.
+
+    Row b's prompt is prompt_BP[b, :length_B[b]], at least one token; prompts may differ in length. A row ends after the
+    token `end` or once its last tokens are `stop`; only tokens that allowed_V holds true for are drawn.
+    Row b's randomness depends on key and b alone, so more rows or longer prompts beside it change nothing.
+    Returns new_BN, the tokens after the prompt (0 where there are none), and how many there are, count_B.
+    """
+    B, P = prompt_BP.shape
+    total = P + max_tokens
+    tok_BT = jnp.zeros((B, total), jnp.int32).at[:, :P].set(prompt_BP)
+    key_B = jax.vmap(lambda b: jax.random.fold_in(key, b))(jnp.arange(B))
+
+    def unfinished(carry: tuple[Any, ...]) -> jax.Array:
+        t, _, _, _, done_B = carry
+        return (t < total - 1) & ~jnp.all(done_B)
+
+    def one_token(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        t, cache, tok_BT, count_B, done_B = carry
+        logits_B1V, cache = extend(params, cache, jax.lax.dynamic_slice_in_dim(tok_BT, t, 1, axis=1))
+        logits_BV = logits_B1V[:, 0]
+        if allowed_V is not None:
+            hopeless_B1 = jnp.all(jnp.isneginf(logits_BV) | ~allowed_V, axis=-1, keepdims=True)
+            logits_BV = jnp.where(allowed_V, jnp.where(hopeless_B1, 0.0, logits_BV), -jnp.inf)
+        logp_BV = strategy.log_probabilities(logits_BV)
+        drawn_B = jax.vmap(jax.random.categorical)(jax.vmap(jax.random.fold_in)(key_B, count_B), logp_BV)
+        writes_B = (t + 1 >= length_B) & ~done_B
+        old_B = jax.lax.dynamic_slice_in_dim(tok_BT, t + 1, 1, axis=1)[:, 0]
+        new_B = jnp.where(writes_B, drawn_B, old_B)
+        tok_BT = jax.lax.dynamic_update_slice_in_dim(tok_BT, new_B[:, None], t + 1, axis=1)
+        count_B = count_B + writes_B
+        done_B = done_B | (count_B >= max_tokens)
+        if end is not None:
+            done_B = done_B | (writes_B & (new_B == end))
+        if 0 < len(stop) <= total:
+            last_BS = jax.lax.dynamic_slice_in_dim(tok_BT, t + 2 - len(stop), len(stop), axis=1)
+            found_B = jnp.all(last_BS == jnp.array(stop), axis=-1) & (count_B >= len(stop))
+            done_B = done_B | (writes_B & found_B)
+        return t + 1, cache, tok_BT, count_B, done_B
+
+    start = (jnp.int32(0), cache, tok_BT, jnp.zeros(B, jnp.int32), jnp.zeros(B, bool))
+    _, _, tok_BT, count_B, _ = jax.lax.while_loop(unfinished, one_token, start)
+    place_BN = length_B[:, None] + jnp.arange(max_tokens)
+    new_BN = jnp.take_along_axis(tok_BT, jnp.minimum(place_BN, total - 1), axis=1)
+    return jnp.where(jnp.arange(max_tokens) < count_B[:, None], new_BN, 0), count_B

@@ -1,0 +1,256 @@
+"""The loop: chunks of steps on a fixed grid, with losses, checkpoints and signals at its points."""
+
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.checkpoint import CheckpointWriter
+from jaxlm.config import RunConfig
+from jaxlm.errors import NonFiniteLoss
+from jaxlm.evaluation import Score
+from jaxlm.metrics import NATS_PER_BIT, MetricsLog, Progress
+from jaxlm.training.state import Chunk, TrainState
+
+CHUNK_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+CHUNK_SECONDS, FLOPS_PER_SECOND = 0.5, 2e10
+BATCH_TOKENS_OF_A_CHUNK = 2**23
+
+
+class Stopped(Exception):
+    """A signal ended training; the state is saved at `step`."""
+
+    def __init__(self, signum: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name} at step {step}")
+        self.signum, self.step = signum, step
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The grid of a run in steps. Cadences are multiples of `chunk`, so a resume meets the same points."""
+
+    steps: int
+    chunk: int
+    log_every: int
+    eval_every: int
+    save_every: int
+
+    @classmethod
+    def of(cls, config: RunConfig, parameters: int, batch_tokens: int) -> "Plan":
+        """The chunk is the largest that takes about half a second at a cautious speed, from sizes alone: the same
+        settings give the same grid on every machine. Cadences are rounded up to it.
+        """
+        assert config.steps is not None
+        flops = step_flops(parameters, batch_tokens)
+        most = min(CHUNK_SECONDS * FLOPS_PER_SECOND / flops, BATCH_TOKENS_OF_A_CHUNK / batch_tokens, config.steps)
+        fitting = [size for size in CHUNK_SIZES if size <= most] or [1]
+        even = [size for size in fitting if config.steps % size == 0 and 4 * size >= fitting[-1]]
+        chunk = (even or fitting)[-1]
+        log_every = _on_grid(config.eval.log_every or config.steps // 100, chunk)
+        eval_every = _on_grid(config.eval.every or config.steps // 10, chunk)
+        return cls(config.steps, chunk, log_every, eval_every, _on_grid(config.checkpoint.every or eval_every, chunk))
+
+    def at(self, step: int, every: int) -> bool:
+        """Whether something that happens every so often happens after this step."""
+        return step % every == 0 or step == self.steps
+
+
+def step_flops(parameters: int, batch_tokens: int) -> float:
+    """Operations of a step, roughly: two for each parameter and token forward, four backward."""
+    return 6.0 * parameters * batch_tokens
+
+
+@dataclasses.dataclass
+class Tally:
+    """What has been summed since the last train line, and the seconds spent; goes with each checkpoint."""
+
+    loss_sum: float = 0.0
+    steps: int = 0
+    tokens: int = 0
+    seconds_at_line: float = 0.0
+    seconds: float = 0.0
+
+
+def fit(
+    state: TrainState,
+    run_chunk: Callable[[TrainState, int], tuple[TrainState, Chunk]],
+    evaluate: Callable[[Any], dict[str, Score]],
+    plan: Plan,
+    *,
+    log: MetricsLog,
+    writer: CheckpointWriter,
+    progress: Progress,
+    tally: Tally,
+    bytes_per_token: float,
+    block: bool = False,
+) -> TrainState:
+    """Run from state.step to plan.steps. `run_chunk` takes (state, K); the losses it gives are read one chunk late.
+
+    `evaluate` gives the score of each split it looks at ("dev" among them where there is one); it is called before the
+    first step, every plan.eval_every steps, and at the end. `tally` is what the checkpoint of the first state holds;
+    `bytes_per_token` is train's mean, for bits per byte.
+    Raises NonFiniteLoss at the first loss that is not a number, and Stopped after SIGINT or SIGTERM, the state saved.
+    """
+    loop = _Loop(state, int(state.step), run_chunk, evaluate, plan, log, writer, progress, tally, bytes_per_token)
+    with _signals() as caught:
+        loop.run(caught, block)
+    return loop.state
+
+
+class _Loop:
+    """The variables of one `fit`."""
+
+    def __init__(
+        self,
+        state: TrainState,
+        step: int,
+        run_chunk: Callable[[TrainState, int], tuple[TrainState, Chunk]],
+        evaluate: Callable[[Any], dict[str, Score]],
+        plan: Plan,
+        log: MetricsLog,
+        writer: CheckpointWriter,
+        progress: Progress,
+        tally: Tally,
+        bytes_per_token: float,
+    ):
+        self.state, self.step = state, step
+        self.run_chunk, self.evaluate, self.plan = run_chunk, evaluate, plan
+        self.log, self.writer, self.progress, self.tally = log, writer, progress, tally
+        self.bytes_per_token = bytes_per_token
+        self.saved = step if step else None
+        self.pending: Chunk | None = None
+        self.began = time.monotonic() - tally.seconds
+        self.snapshot = jax.jit(_snapshot)
+
+    def run(self, caught: list[int], block: bool) -> None:
+        plan = self.plan
+        if self.step == 0:
+            self.take_dev_loss()
+        while self.step < plan.steps:
+            on_grid = self.step % plan.chunk == 0 and self.step + plan.chunk <= plan.steps
+            K = plan.chunk if on_grid else 1
+            self.state, chunk = self.run_chunk(self.state, K)
+            if block:
+                jax.block_until_ready(self.state)
+            self.read_losses()
+            self.pending, self.step = chunk, self.step + K
+            logs, evals = plan.at(self.step, plan.log_every), plan.at(self.step, plan.eval_every)
+            saves = plan.at(self.step, plan.save_every)
+            if logs or evals or saves or caught:
+                self.read_losses()
+            if logs:
+                self.write_train_line(float(chunk.lr))
+            dev_loss = self.take_dev_loss() if evals else None
+            if saves or (caught and self.saved != self.step):
+                self.save(dev_loss)
+            if caught:
+                self.writer.wait()
+                raise Stopped(caught[0], self.step)
+        self.writer.wait()
+
+    def read_losses(self) -> None:
+        """Add up the losses of the chunk before; they have arrived, or are waited for."""
+        if self.pending is None:
+            return
+        loss_K = np.asarray(self.pending.loss_K, np.float64)
+        bad_K = np.flatnonzero(~np.isfinite(loss_K))
+        if bad_K.size:
+            self.fail(f"the loss is {loss_K[bad_K[0]]}", self.step - len(loss_K) + int(bad_K[0]) + 1)
+        self.tally.loss_sum += float(loss_K.sum())
+        self.tally.steps += len(loss_K)
+        self.tally.tokens += int(np.asarray(self.pending.count_K, np.float64).sum())
+        self.progress.steps(self.step, float(loss_K[-1]))
+        self.pending = None
+
+    def write_train_line(self, lr: float) -> None:
+        tally, now = self.tally, time.monotonic() - self.began
+        mean = tally.loss_sum / max(tally.steps, 1)
+        self.log.write(
+            step=self.step,
+            split="train",
+            loss=mean,
+            unit="nats/token",
+            nats_per_token=mean,
+            bits_per_byte=mean / NATS_PER_BIT / self.bytes_per_token,
+            tokens_per_s=tally.tokens / max(now - tally.seconds_at_line, 1e-9),
+            lr=lr,
+            time_s=now,
+        )
+        self.tally = Tally(seconds_at_line=now)
+
+    def take_dev_loss(self) -> float | None:
+        """Score the splits, write their lines, and give dev's loss. An event of probability 0 is no failure."""
+        began = time.monotonic()
+        scores = self.evaluate(self.state.params)
+        now = time.monotonic()
+        for split, score in scores.items():
+            if not math.isfinite(score.nats):
+                self.fail(f"the {split} loss is {score.nats}", self.step)
+            self.log.write(**score.metrics_line(self.step, split, seconds=now - began, time_s=now - self.began))
+        dev_loss = scores["dev"].nats_per_token if "dev" in scores else None
+        self.progress.dev(dev_loss)
+        return dev_loss
+
+    def save(self, dev_loss: float | None) -> None:
+        """Begin a checkpoint of a copy: the next chunk takes the state's own memory."""
+        copy, finite = self.snapshot(self.state)
+        if not finite:
+            self.fail("a parameter is not a number", self.step)
+        self.tally.seconds = time.monotonic() - self.began
+        self.writer.save(
+            self.step,
+            copy.params,
+            {"step": copy.step, "opt_state": copy.opt_state},
+            dev_loss=dev_loss,
+            notes={"tally": dataclasses.asdict(self.tally)},
+        )
+        self.saved = self.step
+
+    def fail(self, what: str, step: int) -> None:
+        self.writer.wait()
+        good = (
+            "no checkpoint was saved before" if self.saved is None else f"the last good checkpoint is step {self.saved}"
+        )
+        raise NonFiniteLoss(
+            f"{what} at step {step} of {self.plan.steps}; {good}; "
+            "try a smaller --optim.lr, or --optim.clip 1, in another --run-dir or with --restart"
+        )
+
+
+def _on_grid(every: int, chunk: int) -> int:
+    return max(1, math.ceil(every / chunk)) * chunk
+
+
+def _snapshot(state: TrainState) -> tuple[TrainState, jax.Array]:
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.params)]
+    return jax.tree.map(jnp.copy, state), jnp.all(jnp.stack(finite))
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """A list that the first SIGINT or SIGTERM lands in; a second one does what it did before. Only the main thread
+    can catch signals; in another the list stays empty.
+    """
+    caught: list[int] = []
+    before: dict[int, Any] = {}
+
+    def note(signum: int, frame: Any) -> None:
+        caught.append(signum)
+        signal.signal(signum, before[signum])
+
+    if threading.current_thread() is threading.main_thread():
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            before[signum] = signal.signal(signum, note)
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

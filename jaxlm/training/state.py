@@ -1,0 +1,102 @@
+"""The training state and the pure functions that move it on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxlm import sharding
+from jaxlm.data.batches import Batch, Batcher, Tokens
+from jaxlm.losses import cross_entropy, mean_square
+from jaxlm.models.base import LanguageModel, Params
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Arrays only. `step` counts the updates made."""
+
+    step: jax.Array
+    params: Params
+    opt_state: optax.OptState
+
+
+@flax.struct.dataclass
+class Chunk:
+    """What K steps tell: the mean loss of each, the predictions it counted, and the last step's learning rate."""
+
+    loss_K: jax.Array
+    count_K: jax.Array
+    lr: jax.Array
+
+
+StepFunction = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, jax.Array, jax.Array]]
+
+
+def batch_loss(
+    model: LanguageModel[Any], params: Params, batch: Batch, key: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy of a batch of windows or sequences in nats: (sum, count of predictions)."""
+    if batch.target.ndim == 1:
+        return cross_entropy(model.next_logits(params, batch.tok, key=key), batch.target, batch.weight)
+    logits_BTV = model.apply(params, batch.tok, key=key)
+    weight_N = None if batch.weight is None else batch.weight.reshape(-1)
+    return cross_entropy(logits_BTV.reshape(-1, logits_BTV.shape[-1]), batch.target.reshape(-1), weight_N)
+
+
+def make_step(model: LanguageModel[Any], optimizer: optax.GradientTransformation, l2: float = 0.0) -> StepFunction:
+    """One update by the gradient of the batch's mean loss + l2 * mean_square(params).
+
+    The function takes (state, batch, dropout key) and gives (state, mean loss in nats per token without the l2 term,
+    predictions counted).
+    """
+
+    def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, jax.Array, jax.Array]:
+        def objective(params: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            total, count = batch_loss(model, params, batch, key)
+            loss = total / jnp.maximum(count, 1.0)
+            return loss + l2 * mean_square(params) if l2 else loss, (loss, count)
+
+        grads, (loss, count) = jax.grad(objective, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), loss, count
+
+    return step
+
+
+def make_chunk(
+    step: StepFunction,
+    batcher: Batcher,
+    rate: optax.Schedule,
+    mesh: Any,
+    *,
+    batch_key: jax.Array,
+    dropout_key: jax.Array,
+) -> Callable[[TrainState, Tokens, int], tuple[TrainState, Chunk]]:
+    """K steps as one function of (state, tokens, K), to be compiled with K static and the state donated.
+
+    The batches of all K steps are gathered before the scan; step s draws them by fold_in(batch_key, s).
+    """
+
+    def chunk(state: TrainState, tokens: Tokens, K: int) -> tuple[TrainState, Chunk]:
+        step_K = state.step + jnp.arange(K)
+        if batcher.full:
+            same = sharding.split_rows(mesh, batcher.at(tokens, batch_key, state.step), axis=0)
+            batches = None
+        else:
+            same = None
+            batches = jax.vmap(lambda s: batcher.at(tokens, batch_key, s))(step_K)
+            batches = sharding.split_rows(mesh, batches, axis=1)
+
+        def one(state: TrainState, batch: Batch | None) -> tuple[TrainState, tuple[jax.Array, jax.Array]]:
+            dropout = jax.random.fold_in(dropout_key, state.step)
+            state, loss, count = step(state, same if batch is None else batch, dropout)
+            return state, (loss, count)
+
+        state, (loss_K, count_K) = jax.lax.scan(one, state, batches, length=K)
+        return state, Chunk(loss_K=loss_K, count_K=count_K, lr=jnp.asarray(rate(step_K[-1])))
+
+    return chunk
