@@ -1,0 +1,90 @@
+"""The recipe of configs/names_mlp.py, ours against eager PyTorch as whole processes in turn.
+
+    pip install -e ".[bench]" && python benchmarks/mlp.py names.txt [--steps 100000] [--rounds 3]
+
+Start-up, compilation, losses, checkpoints, pictures and samples are in our time, start-up and one dev loss in
+PyTorch's.
+The first of our processes compiles with an empty cache, the others find their programs compiled.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOPS_PER_STEP = 3 * 2 * 32 * (30 * 200 + 200 * 27)
+"""Three products (forward, two gradients) of two layers, two operations each; all else is small beside them."""
+
+
+def main() -> None:
+    """Alternate the peers and print medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help="a list of names")
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    torch_script = str(ROOT / "benchmarks" / "torch_mlp.py")
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = {**os.environ, "XDG_CACHE_HOME": f"{scratch}/cache"}
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+        times: dict[str, list[float]] = {"ours": [], "torch, 1 thread": [], "torch, 2 threads": []}
+        for turn in range(args.rounds):
+            run = f"{scratch}/run{turn}"
+            ours = [str(ROOT / "train.py"), str(ROOT / "configs/names_mlp.py"), "--data.path", args.data]
+            times["ours"].append(seconds([*ours, "--steps", str(args.steps), "--run-dir", run], environment))
+            for threads in (1, 2):
+                name = f"torch, {threads} thread{'s' if threads > 1 else ''}"
+                times[name].append(seconds([torch_script, args.data, str(args.steps), str(threads)], environment))
+        result = json.loads((Path(run) / "eval.json").read_text())
+        lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    for name, values in times.items():
+        shown = ", ".join(f"{value:.1f}" for value in values)
+        print(f"{name:17} median {statistics.median(values):6.1f} s of {shown}")
+    best = min(statistics.median(values) for name, values in times.items() if name != "ours")
+    rate = statistics.median(line["tokens_per_s"] / 32 for line in lines if line["split"] == "train")
+    limit = one_core_flops()
+    print(f"whole process: ours {best / statistics.median(times['ours']):.1f} times as fast as the better PyTorch")
+    print(f"               ours with nothing compiled before: {best / times['ours'][0]:.1f} times")
+    print(f"ours: dev {result['dev']['nats_per_token']:.4f}, {rate:,.0f} steps/s between losses (median)")
+    print(
+        f"limit: {FLOPS_PER_STEP / 1e6:.2f} Mflop a step, {limit / 1e9:.0f} Gflop/s of large NumPy products on one "
+        f"core give {limit / FLOPS_PER_STEP:,.0f} steps/s; ours is at {rate * FLOPS_PER_STEP / limit:.0%} of it"
+    )
+    print(f"largest process: {peak / 1e6:.2f} GB")
+
+
+def seconds(command: list[str], environment: dict[str, str]) -> float:
+    """Wall time of a whole Python process."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *command], check=True, env=environment, capture_output=True)
+    return time.perf_counter() - began
+
+
+def one_core_flops(size: int = 768, repeats: int = 5) -> float:
+    """Floating-point operations a second of a large float32 matrix product, in a process of one thread."""
+    code = (
+        "import numpy as np, time\n"
+        f"a = np.ones(({size}, {size}), np.float32)\n"
+        "a @ a\n"
+        "times = []\n"
+        f"for _ in range({repeats}):\n"
+        "    began = time.perf_counter(); a @ a; times.append(time.perf_counter() - began)\n"
+        f"print(2 * {size} ** 3 / min(times))\n"
+    )
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    printed = subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True)
+    return float(np.float64(printed.stdout))
+
+
+if __name__ == "__main__":
+    main()
