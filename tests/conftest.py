@@ -1,0 +1,155 @@
+"""What all tests share: the data beside the repository, tiny runs, and caches that are thrown away."""
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+import jaxlm
+from jaxlm.training import train
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+NAMES = [
+    "emma",
+    "olivia",
+    "ava",
+    "isabella",
+    "sophia",
+    "charlotte",
+    "mia",
+    "amelia",
+    "harper",
+    "evelyn",
+    "abigail",
+    "emily",
+    "elizabeth",
+    "mila",
+    "ella",
+    "avery",
+    "sofia",
+    "camila",
+    "aria",
+    "scarlett",
+    "victoria",
+    "madison",
+    "luna",
+    "grace",
+    "chloe",
+    "penelope",
+    "layla",
+    "riley",
+    "zoey",
+    "nora",
+    "lily",
+    "eleanor",
+    "hannah",
+    "lillian",
+    "addison",
+    "aubrey",
+    "ellie",
+    "stella",
+    "natalie",
+    "zoe",
+    "leah",
+    "hazel",
+    "violet",
+    "aurora",
+    "savannah",
+    "audrey",
+    "brooklyn",
+    "bella",
+    "claire",
+    "skylar",
+]
+"""Fifty lines: 40 of train, 5 of dev and 5 of test under the usual split."""
+TINY = jaxlm.MlpConfig(d_embed=4, d_hidden=16)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this session keeps compiled programs and everything under XDG_CACHE_HOME, subprocesses included."""
+    cache = tmp_path_factory.mktemp("cache")
+    os.environ["XDG_CACHE_HOME"] = str(cache)
+    os.environ["MPLCONFIGDIR"] = str(cache / "matplotlib")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache / "compiled")
+    jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
+    return cache
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The data sets beside the repository; the test is skipped where they are missing."""
+    path = REPOSITORY.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("wants ../shared/data")
+    return path
+
+
+def write_run(
+    directory: Path,
+    model: jaxlm.ModelConfig | None = None,
+    *,
+    text: str = "\n".join(NAMES),
+    data: dict[str, Any] | None = None,
+    name: str = "run",
+    **settings: Any,
+) -> Path:
+    """Train a tiny run in directory/name on a text of its own; `data` and `settings` override DataConfig, RunConfig.
+
+    Returns the run directory. The same name again resumes, or finds the run done.
+    """
+    path = directory / "text.txt"
+    path.write_text(text, "utf-8", newline="")
+    defaults: dict[str, Any] = {"steps": 20, "batch_size": 8, "sample": jaxlm.SampleConfig(n=3, max_tokens=20)}
+    config = jaxlm.RunConfig(
+        model=model or TINY,
+        data=jaxlm.DataConfig(**{"path": str(path)} | (data or {})),
+        run_dir=str(directory / name),
+        **defaults | settings,
+    )
+    train(config, say=lambda line: None)
+    return directory / name
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """`write_run` in this test's own directory: make_run(model, text=..., name=..., data={...}, steps=20, ...)."""
+
+    def make(model: jaxlm.ModelConfig | None = None, **settings: Any) -> Path:
+        return write_run(tmp_path, model, **settings)
+
+    return make
+
+
+def _read_only(factory: pytest.TempPathFactory, name: str, model: jaxlm.ModelConfig, **settings: Any) -> jaxlm.Run:
+    """A finished run on NAMES that the workers of this session share; the first to come trains it."""
+    base = factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"read_only_{name}"
+    directory.mkdir(exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (directory / "run" / "eval.json").exists():
+            write_run(directory, model, **settings)
+    return jaxlm.load_run(directory / "run")
+
+
+@pytest.fixture(scope="session")
+def mlp_run(caches: Path, tmp_path_factory: pytest.TempPathFactory) -> jaxlm.Run:
+    """One finished run of an MLP, to read only."""
+    return _read_only(tmp_path_factory, "mlp", TINY)
+
+
+@pytest.fixture(scope="session")
+def counts_run(caches: Path, tmp_path_factory: pytest.TempPathFactory) -> jaxlm.Run:
+    """One finished run of a trigram with add_k = 0, to read only."""
+    return _read_only(tmp_path_factory, "counts", jaxlm.CountsConfig(order=3, add_k=0.0))
+
+
+@pytest.fixture(scope="session")
+def stream_run(caches: Path, tmp_path_factory: pytest.TempPathFactory) -> jaxlm.Run:
+    """One finished run of a trigram with add_k = 0 on running text, to read only."""
+    return _read_only(tmp_path_factory, "stream", jaxlm.CountsConfig(order=3, add_k=0.0), data={"kind": "stream"})

@@ -1,0 +1,142 @@
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm import checkpoint, sharding
+from jaxlm.errors import UserError
+from jaxlm.inference import load_run
+
+tensorstore_may_answer_late = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""Where one array of a checkpoint fails to load, the others' answers can reach an event loop that is closed already.
+That a user sees none of it is tested through processes, in test_resume.py."""
+
+
+def state(seed: int, width: int = 3) -> dict[str, Any]:
+    key = jax.random.key(seed)
+    params = {"table": jax.random.normal(key, (width,)), "layer": {"w": jax.random.normal(key, (2, 3))}}
+    training = {"step": jnp.int32(seed), "opt_state": ({"m": -jax.random.normal(key, (width,))},)}
+    return jax.device_put({"params": params, "training": training}, sharding.replicated(sharding.make_mesh()))
+
+
+def save(directory: Path, losses: dict[int, float | None], keep: int = 2, width: int = 3) -> None:
+    with checkpoint.CheckpointWriter(directory, keep) as writer:
+        for step, loss in losses.items():
+            writer.save(step, **state(step, width), dev_loss=loss, notes={"tally": {"steps": step}})
+
+
+def load(directory: Path, step: int, width: int = 3):
+    one = next((one for one in checkpoint.saved(directory) if one.step == step), None)
+    return None if one is None else checkpoint.load(directory, one, checkpoint.abstract_like(state(0, width)))
+
+
+def bits(state) -> list[bytes]:
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
+
+
+def test_what_is_saved_is_loaded_bit_for_bit(tmp_path):
+    save(tmp_path / "checkpoints", {1: 3.0, 2: None})
+    for step in (1, 2):
+        assert bits(load(tmp_path / "checkpoints", step)) == bits(state(step)) != bits(state(3))
+        one = checkpoint.saved(tmp_path / "checkpoints")[step - 1]
+        params = checkpoint.load_params(tmp_path / "checkpoints", one, sharding.replicated(sharding.make_mesh()))
+        assert bits(params) == bits(state(step)["params"])
+    assert [(one.step, one.dev_loss) for one in checkpoint.saved(tmp_path / "checkpoints")] == [
+        (1, 3.0),
+        (2, checkpoint.NO_DEV_LOSS),
+    ]
+    assert checkpoint.saved(tmp_path / "checkpoints")[0].notes["tally"] == {"steps": 1}
+
+
+def test_the_newest_and_the_best_stay(tmp_path):
+    save(tmp_path / "checkpoints", {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: 2.5})
+    assert checkpoint.steps(tmp_path / "checkpoints") == [2, 4, 5]
+    assert [one.step for one in checkpoint.best_first(tmp_path / "checkpoints")] == [2, 5, 4]
+
+
+def test_a_saved_step_can_be_saved_again(tmp_path):
+    save(tmp_path / "checkpoints", {1: 3.0, 2: 2.0})
+    with checkpoint.CheckpointWriter(tmp_path / "checkpoints", 2) as writer:
+        writer.save(2, **state(7), dev_loss=1.0, notes={})
+    assert bits(load(tmp_path / "checkpoints", 2)) == bits(state(7))
+
+
+@tensorstore_may_answer_late
+def test_other_shapes_are_not_loaded(tmp_path):
+    save(tmp_path / "checkpoints", {1: 3.0})
+    assert load(tmp_path / "checkpoints", 1, width=4) is None
+    assert load(tmp_path / "checkpoints", 2) is None
+
+
+PARTS = ("_CHECKPOINT_METADATA", "params/_METADATA", "params/manifest.ocdbt", "training/manifest.ocdbt", "training/d")
+
+
+@tensorstore_may_answer_late
+@pytest.mark.parametrize("how", ["missing", "empty", "half", "garbage"])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_broken_checkpoint_is_never_loaded(tmp_path, part, how):
+    directory = tmp_path / "checkpoints"
+    save(directory, {1: 3.0, 2: 2.0})
+    path = directory / "2" / part
+    path = next(path.iterdir()) if path.is_dir() else path
+    content = path.read_bytes()
+    path.unlink()
+    if how != "missing":
+        garbage = bytes(random.Random(0).randrange(256) for _ in content)
+        path.write_bytes({"empty": b"", "half": content[: len(content) // 2], "garbage": garbage}[how])
+    readable = [one.step for one in checkpoint.saved(directory)]
+    assert readable in ([1], [1, 2])
+    assert readable == [1] or load(directory, 2) is None
+    checkpoint.set_aside(directory, 2)
+    assert (tmp_path / "broken" / "2").is_dir() and checkpoint.steps(directory) == [1]
+    assert bits(load(directory, 1)) == bits(state(1))
+
+
+@tensorstore_may_answer_late
+@pytest.mark.parametrize("part", ["params", "training"])
+def test_a_flipped_bit_is_never_loaded(tmp_path, part):
+    """Arrays of some kB lie in files of their own; one bit in the middle of one is another number."""
+    directory = tmp_path / "checkpoints"
+    save(directory, {1: 3.0}, width=20_000)
+    path = max((directory / "1" / part).rglob("*"), key=lambda entry: entry.stat().st_size)
+    content = bytearray(path.read_bytes())
+    assert len(content) > 40_000
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    loaded = load(directory, 1, width=20_000)
+    assert loaded is None or bits(loaded) == bits(state(1, 20_000))
+
+
+@pytest.mark.parametrize("content", [b"", b'{"custom_me', b"\xff\xfe", b"[]"])
+def test_a_broken_old_checkpoint_costs_no_newer_one(tmp_path, content):
+    directory = tmp_path / "checkpoints"
+    save(directory, {1: 1.0, 2: 2.0, 3: 3.0})
+    (directory / "1" / "_CHECKPOINT_METADATA").write_bytes(content)
+    assert checkpoint.set_aside_unreadable(directory) == [1]
+    with checkpoint.CheckpointWriter(directory, 2) as writer:
+        writer.save(4, **state(4), dev_loss=4.0, notes={})
+    assert checkpoint.steps(directory) == [2, 3, 4]
+    assert bits(load(directory, 3)) == bits(state(3))
+
+
+@tensorstore_may_answer_late
+def test_sampling_takes_the_next_best_checkpoint_that_can_be_read(tmp_path, mlp_run):
+    shutil.copytree(mlp_run.path, tmp_path / "run")
+    directory = tmp_path / "run" / "checkpoints"
+    (best,) = checkpoint.saved(directory)
+    other = jax.tree.map(lambda x: x + 1, mlp_run.params)
+    with checkpoint.CheckpointWriter(directory, 2) as writer:
+        writer.save(best.step + 1, other, {"step": jnp.int32(0)}, dev_loss=best.dev_loss + 1, notes={})
+    assert bits(load_run(tmp_path / "run").params) == bits(mlp_run.params) != bits(other)
+    assert load_run(tmp_path / "run", which="last").step == best.step + 1
+    (directory / str(best.step) / "params" / "manifest.ocdbt").write_bytes(b"")
+    fallen = load_run(tmp_path / "run")
+    assert fallen.step == best.step + 1 and bits(fallen.params) == bits(other)
+    shutil.rmtree(directory)
+    with pytest.raises(UserError, match=r"no checkpoint"):
+        load_run(tmp_path / "run")

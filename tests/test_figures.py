@@ -1,0 +1,69 @@
+"""The published figures on makemore's names: the lecture's losses, reached."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+import jaxlm
+from jaxlm.cli import parse_train
+from jaxlm.training import train
+from tests.conftest import REPOSITORY
+
+WHOLE = ["--data.split", "1", "0", "0"]
+
+
+@pytest.fixture(scope="session")
+def names(shared_data: Path) -> Path:
+    path = shared_data / "names" / "makemore_names.txt"
+    if not path.is_file():
+        pytest.skip("wants makemore_names.txt")
+    return path
+
+
+def result_of(config: str, names: Path, run_dir: Path, *args: str) -> dict:
+    command = parse_train(
+        [str(REPOSITORY / "configs" / config), "--data.path", str(names), "--run-dir", str(run_dir), *args]
+    )
+    assert command is not None
+    train(command.config, say=lambda line: None)
+    return json.loads((run_dir / "eval.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("config", "add_k", "figure"),
+    [
+        ("names_bigram.py", 1, 2.4546),
+        ("names_trigram.py", 0, 2.1857),
+        ("names_trigram.py", 1, 2.2126),
+    ],
+)
+def test_counts_on_all_names(names, tmp_path, config, add_k, figure):
+    result = result_of(config, names, tmp_path / "run", *WHOLE, "--model.add-k", str(add_k))
+    assert result["train"]["tokens"] == 228_146
+    assert result["train"]["bytes"] == names.stat().st_size + (not names.read_text().endswith("\n"))
+    assert result["train"]["nats_per_token"] == pytest.approx(figure, abs=5e-5)
+    assert result["dev"] is None and result["test"] is None
+
+
+def test_the_bigram_without_smoothing_and_emma_term_by_term(names, tmp_path):
+    """The lecture's table: p(e|.), p(m|e), p(m|m), p(a|m), p(.|a)."""
+    result = result_of("names_bigram.py", names, tmp_path / "run", *WHOLE, "--model.add-k", "0")
+    assert result["train"]["nats_per_token"] == pytest.approx(2.4540, abs=5e-5)
+    scored = jaxlm.score(jaxlm.load_run(tmp_path / "run"), "emma")
+    assert [round(math.exp(-nats), 4) for nats in scored.nats.tolist()] == [0.0478, 0.0377, 0.0253, 0.3899, 0.1960]
+
+
+@pytest.mark.slow
+def test_the_neural_bigram_on_all_names(names, tmp_path):
+    result = result_of("names_bigram_neural.py", names, tmp_path / "run", *WHOLE)
+    assert 2.4540 - 5e-5 < result["train"]["nats_per_token"] < 2.4540 + 0.005
+
+
+@pytest.mark.slow
+def test_the_scaled_mlp_after_a_short_run(names, tmp_path):
+    """Below the trigram's 2.21 within a twentieth of the lecture's steps."""
+    result = result_of("names_mlp_better.py", names, tmp_path / "run", "--steps", "20000")
+    assert result["dev"]["nats_per_token"] < 2.21
+    assert result["train"]["nats_per_token"] < result["dev"]["nats_per_token"] + 0.05

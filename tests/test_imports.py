@@ -1,0 +1,200 @@
+"""Imports point one way, and importing does nothing else."""
+
+import ast
+import itertools
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+import jaxlm
+
+PACKAGE = Path(jaxlm.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+CONFIG, DATA, MODELS = (
+    [name for name in MODULES if f"{name}.".startswith(f"jaxlm.{room}.")] for room in ("config", "data", "models")
+)
+ENTRY_POINTS = {"train", "sample", "configs", "benchmarks", "tests"}
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imports(nodes, package, late=True):
+    """The full names that nodes and all below them import, TYPE_CHECKING blocks left out; late=False: functions too."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            home = ".".join(filter(None, [above, node.module]))
+            yield from (f"{home}.{alias.name}" for alias in node.names)
+        elif is_type_checking(node):
+            yield from imports(node.orelse, package, late)
+        elif late or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from imports(ast.iter_child_nodes(node), package, late)
+
+
+def imported_by(module, late=True):
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return set(imports([ast.parse(path.read_text("utf-8"))], package, late))
+
+
+def within(name, package):
+    return name == package or name.startswith(package + ".")
+
+
+def own(names):
+    """Which of jaxlm's modules some imported names are or come from."""
+    return {max((m for m in MODULES if within(name, m)), key=len) for name in names if within(name, "jaxlm")}
+
+
+def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
+    path = tmp_path / "m.py"
+    path.write_text(
+        "import a.b, c\nfrom d import e as f\nfrom . import g\nfrom .h import i\nfrom ..j import k\n"
+        "if TYPE_CHECKING:\n    import l\nelse:\n    import m\n"
+        "def n():\n    import o\nclass P:\n    import q\ntry:\n    import r\nexcept ImportError:\n    import s\n"
+    )
+    monkeypatch.setitem(MODULES, "x.y.z", path)
+    early = {"a.b", "c", "d.e", "x.y.g", "x.y.h.i", "x.j.k", "m", "q", "r", "s"}
+    assert imported_by("x.y.z", late=False) == early
+    assert imported_by("x.y.z") == early | {"o"}
+
+
+@pytest.mark.parametrize(
+    ("module", "below"),
+    [
+        ("jaxlm.errors", set()),
+        ("jaxlm.ops", set()),
+        ("jaxlm.losses", {"jaxlm.ops"}),
+        ("jaxlm.tokenizer", {"jaxlm.errors"}),
+        ("jaxlm.optim", {"jaxlm.errors", *CONFIG}),
+        ("jaxlm.sampling", {"jaxlm.errors", "jaxlm.ops", "jaxlm.tokenizer", *CONFIG}),
+        *((module, {"jaxlm.errors", "jaxlm.tokenizer", *CONFIG, *DATA}) for module in DATA),
+    ],
+)
+def test_what_lies_below_imports_nothing_above_itself(module, below):
+    assert own(imported_by(module)) <= below
+
+
+@pytest.mark.parametrize("module", CONFIG)
+def test_settings_import_no_jax_and_no_other_room(module):
+    early = imported_by(module, late=False)
+    assert not [name for name in early if name.partition(".")[0] in {"jax", "flax", "optax", "orbax", "numpy"}]
+    assert own(early) <= {"jaxlm.errors", *CONFIG}
+
+
+@pytest.mark.parametrize("module", MODELS)
+def test_models_know_nothing_of_data_training_runs_or_sampling(module):
+    below = {"jaxlm.errors", "jaxlm.ops", "jaxlm.losses", "jaxlm.tokenizer"}
+    assert own(imported_by(module)) <= below | {*CONFIG, *MODELS}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_package_imports_no_entry_point(module):
+    assert not {name.partition(".")[0] for name in imported_by(module)} & ENTRY_POINTS
+
+
+@pytest.mark.parametrize("module", ["jaxlm.ops", "jaxlm.losses"])
+def test_mathematics_knows_no_flax(module):
+    assert {name.partition(".")[0] for name in imported_by(module)} <= {"jax", "jaxlm"}
+
+
+@pytest.mark.parametrize(
+    ("library", "users"),
+    [
+        ("orbax", {"jaxlm.checkpoint"}),
+        ("matplotlib", {"jaxlm.plots"}),
+        ("tyro", {"jaxlm.cli"}),
+        ("argparse", set()),
+        ("pickle", set()),
+    ],
+)
+def test_a_library_is_used_in_its_own_room_only(library, users):
+    assert {module for module in MODULES if any(within(name, library) for name in imported_by(module))} == users
+
+
+def test_only_sharding_names_devices():
+    words = {"Mesh", "NamedSharding", "shard_map", "PartitionSpec", "pmap"}
+
+    def named(module):
+        nodes = list(ast.walk(ast.parse(MODULES[module].read_text("utf-8"))))
+        used = {node.id for node in nodes if isinstance(node, ast.Name)}
+        used |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        return used | {name.rpartition(".")[2] for name in imported_by(module)}
+
+    assert {module for module in MODULES if named(module) & words} == {"jaxlm.sharding"}
+    assert {"Mesh", "NamedSharding"} <= named("jaxlm.sharding")
+
+
+def test_the_public_names_are_those_listed_and_can_all_be_had():
+    assert set(jaxlm.__all__) <= set(dir(jaxlm))
+    assert all(getattr(jaxlm, name).__name__ == name for name in jaxlm.__all__)
+    with pytest.raises(AttributeError, match="module 'jaxlm' has no attribute 'nothing'"):
+        _ = jaxlm.nothing
+
+
+def python(code, tmp_path, *args):
+    """What a fresh process prints that runs code in an empty folder; nothing it writes stays unseen."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    places = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home" / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args],
+        env={
+            **os.environ,
+            **places,
+            "PYTHONPATH": str(PACKAGE.parent),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "MPLCONFIGDIR": matplotlib.get_cachedir(),
+        },
+        cwd=tmp_path / "here",
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    written = itertools.chain((tmp_path / "home").rglob("*"), (tmp_path / "here").rglob("*"))
+    assert not [path for path in written if path.is_file()]
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "module", ["jaxlm", "jaxlm.config", "jaxlm.config.codec", "jaxlm.cli", "jaxlm.tokenizer", "jaxlm.data.corpus"]
+)
+def test_what_needs_no_jax_loads_none(tmp_path, module):
+    code = f"import sys, {module}; print(sorted({{'jax', 'flax', 'optax', 'orbax', 'matplotlib'}} & set(sys.modules)))"
+    assert python(code, tmp_path) == "[]\n"
+
+
+def test_settings_can_be_made_without_jax(tmp_path):
+    code = "import sys, jaxlm; jaxlm.RunConfig(model=jaxlm.CountsConfig()); print('jax' in sys.modules)"
+    assert python(code, tmp_path) == "False\n"
+
+
+def test_importing_every_module_parses_no_arguments_and_writes_nothing(tmp_path):
+    names = [found.name for found in pkgutil.walk_packages([str(PACKAGE)], "jaxlm.")]
+    assert {"jaxlm", *names} == set(MODULES)
+    code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
+    assert python(code, tmp_path, "--help", "--no-such-setting") == ""
+
+
+def test_importing_every_module_leaves_jax_as_it_was(tmp_path):
+    code = (
+        "import os, importlib, signal, logging, jax\n"
+        "def state(): return (dict(os.environ), dict(jax.config.values), signal.getsignal(signal.SIGTERM))\n"
+        f"before = state()\nfor name in {sorted(MODULES)!r}: importlib.import_module(name)\n"
+        "from jax._src import xla_bridge\n"
+        "print(state() == before, xla_bridge.backends_are_initialized())"
+    )
+    assert python(code, tmp_path) == "True False\n"

@@ -1,0 +1,91 @@
+"""Pure array mathematics against plain Python and float64."""
+
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxlm.ops import context_index, log_normalize, windows
+
+
+def log_softmax64(logits):
+    """Log-softmax in float64 NumPy."""
+    z = np.asarray(logits, np.float64)
+    z = z - z.max(-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("context", [0, 1, 2, 5, 9])
+def test_windows_are_the_last_tokens_and_boundaries_before_the_row(context):
+    tok_BT = np.random.default_rng(0).integers(1, 27, (3, 5)).astype(np.int32)
+    win_BTC = windows(jnp.asarray(tok_BT), context)
+    chex.assert_shape(win_BTC, (3, 5, context))
+    chex.assert_type(win_BTC, jnp.int32)
+    for b, t in itertools.product(range(3), range(5)):
+        padded = [0] * context + tok_BT[b].tolist()
+        assert win_BTC[b, t].tolist() == padded[t + 1 : t + 1 + context]
+
+
+def test_windows_of_one_token_are_that_token():
+    assert windows(jnp.array([[7]]), 3).tolist() == [[[0, 0, 7]]]
+
+
+@pytest.mark.parametrize(("vocab_size", "context"), [(2, 5), (3, 3), (5, 1), (4, 0), (27, 2)])
+def test_contexts_are_numbered_as_digits_oldest_first(vocab_size, context):
+    every_NC = list(itertools.product(range(vocab_size), repeat=context))
+    row_N = context_index(jnp.array(every_NC, jnp.int32).reshape(len(every_NC), context), vocab_size)
+    chex.assert_type(row_N, jnp.int32)
+    assert row_N.tolist() == list(range(vocab_size**context))
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=7, max_size=7))
+def test_log_probabilities_are_float64s_and_add_up_to_one(logits):
+    y_NV = log_normalize(jnp.array([logits], jnp.float32))
+    np.testing.assert_allclose(y_NV[0], log_softmax64(logits), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(np.exp(np.asarray(y_NV, np.float64)).sum(), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e2, 1e4, 1e30])
+def test_no_size_of_logits_overflows(scale):
+    z_NV = np.random.default_rng(1).normal(size=(50, 27)).astype(np.float32) * np.float32(scale)
+    y_NV = log_normalize(jnp.asarray(z_NV))
+    chex.assert_tree_all_finite(y_NV)
+    np.testing.assert_allclose(y_NV, log_softmax64(z_NV), rtol=1e-6, atol=1e-6)
+
+
+def test_a_shift_of_all_logits_changes_nothing():
+    z_NV = jnp.array([[0.0, 1.0, -2.0], [5.0, 5.0, 5.0]])
+    chex.assert_trees_all_equal(log_normalize(z_NV), log_normalize(z_NV + 1024.0))
+
+
+def test_half_precision_logits_are_normalised_in_float32():
+    z_NV = jax.random.normal(jax.random.key(0), (4, 300)).astype(jnp.bfloat16)
+    y_NV = log_normalize(z_NV)
+    chex.assert_type(y_NV, jnp.float32)
+    np.testing.assert_allclose(y_NV, log_softmax64(np.asarray(z_NV.astype(jnp.float32))), rtol=1e-6)
+
+
+def test_impossible_tokens_stay_impossible_and_leave_the_others_normalised():
+    y_NV = log_normalize(jnp.array([[-jnp.inf, 1.0, 2.0], [-jnp.inf, -jnp.inf, 3.0]]))
+    assert np.isneginf(y_NV[0, 0])
+    np.testing.assert_allclose(y_NV[0, 1:], log_softmax64([1.0, 2.0]), rtol=1e-6)
+    assert y_NV[1].tolist() == [-np.inf, -np.inf, 0.0]
+
+
+def test_a_row_without_a_possible_token_stays_so_and_touches_no_other_row():
+    y_NV = log_normalize(jnp.array([[-jnp.inf] * 3, [0.0, 0.0, 0.0]]))
+    assert y_NV[0].tolist() == [-np.inf] * 3
+    np.testing.assert_allclose(y_NV[1], np.log([1 / 3] * 3), rtol=1e-6)
+
+
+def test_the_gradient_is_that_of_log_softmax():
+    z_V = jax.random.normal(jax.random.key(2), (9,)) * 3
+    jacobian = jax.jacobian(lambda z_V: log_normalize(z_V[None])[0])(z_V)
+    probabilities = np.exp(log_softmax64(z_V))
+    np.testing.assert_allclose(jacobian, np.eye(9) - probabilities[None], rtol=1e-5, atol=1e-7)

@@ -1,0 +1,170 @@
+"""Pictures are written, and show the numbers they should."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from jaxlm import plots
+from jaxlm.config import DataConfig
+from jaxlm.data.corpus import from_lines, from_stream
+from jaxlm.plots import LISTED_PAIRS, TABLE_TOKENS, bigram_table, frequent_pairs, loss_curve, pair_counts
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+NAMES = "\n".join(["emma", "olivia", "ava", "sophia", "mia", "ava", ALPHABET])
+
+
+def corpus_of(text):
+    return from_lines(text, DataConfig(split=(1, 0, 0)))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that the code under test draws."""
+    figures = []
+
+    class Kept(Figure):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            figures.append(self)
+
+    monkeypatch.setattr(plots, "Figure", Kept)
+    return figures
+
+
+def assert_picture(path):
+    picture = imread(path)
+    assert min(picture.shape[:2]) >= 400
+    assert picture[..., :3].std() > 0.01
+
+
+def counted_pairs(corpus):
+    """How often each spelled pair occurs, by a plain loop over lines with '.' around them."""
+    pairs: Counter[tuple[str, str]] = Counter()
+    for line in corpus.lines["train"]:
+        spelled = [".", *(corpus.tokenizer.spell(token) for token in corpus.tokenizer.encode(line)), "."]
+        pairs.update(itertools.pairwise(spelled))
+    return pairs
+
+
+def test_pairs_are_counted_as_in_a_plain_loop():
+    corpus = from_lines(NAMES, DataConfig(split=(0.5, 0.25, 0.25)))
+    count_VV, spell = pair_counts(corpus), corpus.tokenizer.spell
+    assert count_VV.shape == (27, 27)
+    counted = {(spell(a), spell(b)): int(count_VV[a, b]) for a, b in zip(*np.nonzero(count_VV), strict=True)}
+    assert counted == counted_pairs(corpus)
+    assert count_VV.sum() == corpus.size("train")
+
+
+def test_the_table_shows_every_pair_of_27_tokens_with_its_count(tmp_path, drawn):
+    corpus = corpus_of(NAMES)
+    bigram_table(corpus, tmp_path / "table.png")
+    assert_picture(tmp_path / "table.png")
+    (axes,) = drawn[0].axes
+    pairs = counted_pairs(corpus)
+    texts = [text.get_text() for text in axes.texts]
+    shown = dict(zip(texts[::2], map(int, texts[1::2]), strict=True))
+    assert shown == {a + b: pairs[a, b] for a, b in itertools.product("." + ALPHABET, repeat=2)}
+    assert all(a.get_position() == b.get_position() for a, b in zip(axes.texts[::2], axes.texts[1::2], strict=True))
+    places = {text.get_text(): text.get_position() for text in axes.texts[::2]}
+    assert (places[".a"], places["a."], places["zz"]) == ((1, 0), (0, 1), (26, 26))
+    shades = np.asarray(axes.images[0].get_array())
+    assert shades[0, 1] == pytest.approx(pairs[".", "a"] ** 0.5)
+    assert "most frequent" not in axes.get_title()
+
+
+def test_of_more_tokens_the_table_shows_the_most_frequent(tmp_path, drawn):
+    frequent, rare = ALPHABET, "0123456789éß"
+    corpus = corpus_of("\n".join([*(frequent * 2), *rare]))
+    bigram_table(corpus, tmp_path / "table.png")
+    assert_picture(tmp_path / "table.png")
+    (axes,) = drawn[0].axes
+    assert len(axes.texts) == 2 * TABLE_TOKENS**2
+    assert {char for text in axes.texts[::2] for char in text.get_text()} == set(frequent) | {"."}
+    assert f"the {TABLE_TOKENS} most frequent of {1 + 26 + 12} tokens" in axes.get_title()
+
+
+TEXTS = {
+    "dollars": "$$\n$a$\n$^$\n$_{\n^_x\n\\frac$\n$\\b$\n{}%#&",
+    "accents": "zoë\nnaïve\nÅsa\nßø",
+    "white space": "mary ann\na\tb\nx\u00a0y\u2003z\n\u200bq\x07",
+    "one character": "a",
+    "printable": "".join(map(chr, range(32, 127))),
+    "greek and arabic": "αβγ\nабв\nابت\nשלום",
+    "cjk": "日本語\n한국\n中文",
+    "many cjk": "".join(map(chr, range(0x4E00, 0x4E40))),
+    "emoji": "😀a\n👍🏽",
+    "surrogate": "a\ud800",
+}
+
+
+@pytest.mark.parametrize("draw", [bigram_table, frequent_pairs])
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
+def test_any_characters_can_be_drawn(tmp_path, draw, text):
+    draw(corpus_of(text), tmp_path / "plot.png")
+    assert_picture(tmp_path / "plot.png")
+
+
+def test_no_pair_is_read_as_a_formula(tmp_path, drawn):
+    for draw in (bigram_table, frequent_pairs):
+        draw(corpus_of(TEXTS["dollars"]), tmp_path / "plot.png")
+    texts = [*drawn[0].axes[0].texts, *(label for axes in drawn[1].axes for label in axes.get_yticklabels())]
+    assert "$$" in {text.get_text() for text in texts}
+    assert not any(text.get_parse_math() for text in texts)
+
+
+def test_running_text_with_line_ends_can_be_drawn(tmp_path):
+    corpus = from_stream("to be,\nor not\n\nto be\t!\n" * 3, DataConfig(kind="stream"))
+    for draw in (bigram_table, frequent_pairs):
+        draw(corpus, tmp_path / "plot.png")
+        assert_picture(tmp_path / "plot.png")
+
+
+def test_the_bars_are_the_most_and_the_least_frequent_pairs(tmp_path, drawn):
+    corpus = corpus_of(NAMES)
+    frequent_pairs(corpus, tmp_path / "pairs.png")
+    assert_picture(tmp_path / "pairs.png")
+    pairs = {a + b: count for (a, b), count in counted_pairs(corpus).items()}
+    counts = sorted(pairs.values(), reverse=True)
+    most, least = drawn[0].axes
+    for axes, expected in ((most, counts[:LISTED_PAIRS]), (least, counts[-LISTED_PAIRS:])):
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        widths = [int(bar.get_width()) for bar in axes.patches]
+        assert widths == expected == [pairs[label] for label in labels]
+    assert (most.get_title(), least.get_title()) == ("most frequent pairs", "least frequent pairs that occur")
+
+
+def line(step, split, loss):
+    return {"step": step, "split": split, "loss": loss}
+
+
+def test_the_loss_curve_shows_train_and_dev_against_the_step(tmp_path, drawn):
+    lines = [line(0, "dev", 3.3), line(10, "train", 2.9), line(20, "train", 2.5), line(20, "dev", 2.6)]
+    loss_curve([*lines, line(30, "train", None), line(30, "test", 9.9)], tmp_path / "loss.png")
+    assert_picture(tmp_path / "loss.png")
+    (axes,) = drawn[0].axes
+    curves = {curve.get_label().partition(" ")[0].rstrip(":"): curve for curve in axes.lines}
+    assert [curves["train"].get_xdata().tolist(), curves["train"].get_ydata().tolist()] == [[10, 20], [2.9, 2.5]]
+    assert [curves["dev"].get_xdata().tolist(), curves["dev"].get_ydata().tolist()] == [[0, 20], [3.3, 2.6]]
+    assert curves["train"].get_label().endswith("2.5000 at the end")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "nats per token")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [line(0, "dev", 3.3)],
+        [line(1, "train", 2.0)],
+        [line(1, "train", None)],
+        [line(i, "train", 2.0) for i in range(1, 5)],
+        [line(i, "train", 1e30 / i) for i in range(1, 5)],
+    ],
+    ids=["nothing", "only the start", "one point", "no number", "flat", "huge"],
+)
+def test_a_loss_curve_of_little_or_odd_is_drawn_too(tmp_path, lines):
+    loss_curve(lines, tmp_path / "loss.png")
+    assert_picture(tmp_path / "loss.png")

@@ -1,0 +1,62 @@
+"""Models with a table of positions: what happens at its end."""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlm
+from jaxlm.inference import generate, load_run
+
+SMALL: dict[str, Any] = {"n_layers": 1, "n_heads": 2, "d_model": 16}
+SEQUENCES: dict[str, Any] = {"example": "sequence", "split": (0.8, 0.2, 0)}
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return "\n".join("abcdefg"[i % 5 :] * (1 + i % 3) for i in range(40))
+
+
+def test_running_text_goes_on_past_the_positions(make_run, text):
+    path = make_run(jaxlm.GptConfig(context=8, **SMALL), text=text, data={**SEQUENCES, "kind": "stream"}, steps=20)
+    run = load_run(path)
+    assert run.model.max_length == 8
+    (short,) = generate(run, prompt="ab", max_tokens=7, key=jax.random.key(0))
+    (long,) = generate(run, prompt="ab" * 9, max_tokens=50, key=jax.random.key(0))
+    assert (len(short), len(long)) == (9, 18 + 50)
+    assert long.startswith("ab" * 9)
+
+
+def test_past_the_positions_the_last_half_is_what_is_seen(make_run, text):
+    """The first token after the positions are full is the likeliest after their last half alone."""
+    path = make_run(jaxlm.GptConfig(context=8, **SMALL), text=text, data={**SEQUENCES, "kind": "stream"}, steps=20)
+    run = load_run(path)
+    (made,) = generate(run, prompt="abc", max_tokens=7, temperature=0, key=jax.random.key(0))
+    seen = run.tokenizer.encode(made[:9])[-4:]
+    logits_V = np.array(run.model.apply(run.params, jnp.asarray(seen)[None]))[0, -1]
+    logits_V[0] = -np.inf
+    assert made[9] == run.tokenizer.decode([int(logits_V.argmax())])
+
+
+def test_lines_end_with_the_positions(make_run, text):
+    path = make_run(jaxlm.GptConfig(context=8, **SMALL), text=text, data=SEQUENCES, steps=20)
+    run = load_run(path)
+    texts = generate(run, n=50, max_tokens=100, key=jax.random.key(0))
+    assert max(map(len, texts)) <= 8
+    (cropped,) = generate(run, prompt="abcdefg" * 3, max_tokens=100, key=jax.random.key(0))
+    assert len(cropped) <= 21 + 1
+
+
+@pytest.mark.parametrize(
+    "model", [jaxlm.BowConfig(), jaxlm.GptConfig(**SMALL), jaxlm.RnnConfig(), jaxlm.WavenetConfig()]
+)
+def test_every_sequence_model_learns_from_lines(make_run, text, model):
+    path = make_run(model, text=text, data=SEQUENCES, steps=60, optim=jaxlm.OptimConfig(name="adamw", lr=0.01))
+    losses = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    dev = [line["loss"] for line in losses if line["split"] == "dev"]
+    assert dev[-1] < dev[0] - 0.5
+    longest = max(map(len, text.split("\n"))) + 1
+    assert getattr(load_run(path).config.model, "context", longest) in (longest, 8)

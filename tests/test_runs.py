@@ -1,0 +1,241 @@
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxlm import metrics, runs
+from jaxlm.config import DataConfig, MlpConfig, OptimConfig, RunConfig
+from jaxlm.data import corpus as corpora
+from jaxlm.errors import UserError
+from jaxlm.evaluation import Score
+from tests import processes
+from tests.processes import tree
+
+TEXT = "emma\nolivia\nava\nisabella\nmia\nzoe\nnora\nlily\nella\naria\n"
+CONFIG = RunConfig(model=MlpConfig(context=2, d_embed=2, d_hidden=3), steps=10)
+
+
+def corpus(text: str = TEXT, **settings) -> corpora.Corpus:
+    return corpora.from_lines(text, DataConfig(**settings))
+
+
+def at(path: Path, **settings) -> RunConfig:
+    return dataclasses.replace(CONFIG, run_dir=str(path), **settings)
+
+
+def test_a_new_run_directory_holds_all_that_sampling_needs(tmp_path):
+    config = at(tmp_path / "deep" / "run")
+    with runs.hold(config, corpus(), restart=False) as (run, state):
+        assert state == "new" and run.path == tmp_path / "deep" / "run"
+    assert run.read_config() == config
+    assert run.read_tokenizer() == corpus().tokenizer
+    assert json.loads(run.fingerprint.read_text())["format"] == runs.FORMAT
+    seen, lines = run.read_seen(), corpus().lines
+    for split in corpora.SPLITS:
+        assert seen[split].tolist() == sorted(corpora.line_hash(line) for line in lines[split])
+    assert [path.name for path in run.path.parent.iterdir()] == ["run"]
+
+
+def test_the_state_follows_from_what_is_there(tmp_path):
+    config = at(tmp_path / "run")
+    for expected, made in (("new", "checkpoints/7"), ("resume", "eval.json"), ("done", "plots")):
+        with runs.hold(config, corpus(), restart=False) as (run, state):
+            assert state == expected
+        (run.path / made).mkdir(parents=True)
+
+
+def test_an_empty_directory_becomes_a_run(tmp_path):
+    with runs.hold(at(tmp_path), corpus(), restart=False) as (run, state):
+        assert state == "new" and run.read_config().steps == 10
+
+
+def test_restart_throws_everything_away_but_what_is_not_the_runs(tmp_path):
+    with runs.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, _):
+        pass
+    for name in ("checkpoints/7/params", "broken/3", "plots", "tensorboard"):
+        (run.path / name).mkdir(parents=True)
+    for path in (run.eval, run.metrics, run.samples, run.path / "notes.txt"):
+        path.write_text("{}")
+    changed = at(tmp_path / "run", seed=5)
+    with runs.hold(changed, corpus("bob\nabe\n"), restart=True) as (run, state):
+        assert state == "new" and run.read_config() == changed
+    assert set(run.read_tokenizer().characters) == set("abeo")
+    left = {path.name for path in run.path.iterdir()}
+    assert left == {"config.json", "tokenizer.json", "seen.npz", "fingerprint.json", ".lock", "notes.txt"}
+
+
+def test_every_difference_is_listed(tmp_path):
+    with runs.hold(at(tmp_path / "run"), corpus(), restart=False):
+        pass
+    before = tree(tmp_path)
+    changed = at(tmp_path / "run", steps=11, optim=OptimConfig(lr=0.2), data=DataConfig(split_seed=1))
+    with (
+        pytest.raises(UserError, match=r"--run-dir.*--restart") as error,
+        runs.hold(changed, corpus(TEXT + "zed\n", split_seed=1), restart=False),
+    ):
+        pass
+    for name in ("data has", "tokenizer has", "split has", "steps: 10, now 11", "optim.lr: 0.1, now 0.2"):
+        assert name in str(error.value)
+    assert "data.split_seed: 42, now 1" in str(error.value)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_one_process_at_a_time(tmp_path, restart):
+    with runs.hold(at(tmp_path / "run"), corpus(), restart=False):
+        before = tree(tmp_path)
+        with (
+            pytest.raises(UserError, match="in use by another process"),
+            runs.hold(at(tmp_path / "run"), corpus(), restart=restart),
+        ):
+            pass
+        assert tree(tmp_path) == before
+    with runs.hold(at(tmp_path / "run"), corpus(), restart=restart) as (_, state):
+        assert state == "new"
+
+
+def test_a_directory_name_need_not_be_utf8(tmp_path):
+    config = at(tmp_path / "run", data=DataConfig(path=os.fsdecode(b"na\xefmes.txt")))
+    with runs.hold(config, corpus(), restart=False) as (run, _):
+        assert run.read_config() == config
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"format": null}', "{", ""])
+def test_a_fingerprint_of_something_else(tmp_path, content):
+    (tmp_path / "fingerprint.json").write_text(content)
+    with pytest.raises(UserError, match="fingerprint"):
+        runs.open_existing(tmp_path)
+
+
+def test_a_run_of_a_newer_format(tmp_path):
+    (tmp_path / "fingerprint.json").write_text(json.dumps({"format": runs.FORMAT + 1}))
+    with pytest.raises(UserError, match=f"format {runs.FORMAT + 1}.*update jaxlm"):
+        runs.open_existing(tmp_path)
+
+
+def test_a_missing_run_has_a_near_name(tmp_path):
+    (tmp_path / "names_mlp").mkdir()
+    with pytest.raises(UserError, match=r"does not exist.*did you mean.*names_mlp"):
+        runs.open_existing(tmp_path / "names_mlpp")
+
+
+KILL = """\
+import os, signal, sys
+from jaxlm import runs
+from tests.test_runs import at, corpus
+from pathlib import Path
+name, count = sys.argv[2], int(sys.argv[3])
+original, calls = getattr(Path, name), [0]
+def dying(self, *args, **kwargs):
+    if Path(sys.argv[1]).parent in self.parents:
+        calls[0] += 1
+        if calls[0] == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, *args, **kwargs)
+setattr(Path, name, dying)
+with runs.hold(at(Path(sys.argv[1])), corpus(), restart=False):
+    pass
+"""
+
+
+@pytest.mark.parametrize(("call", "count"), [("write_bytes", 2), ("replace", 3), ("rename", 1)])
+def test_killed_while_the_run_directory_is_made(tmp_path, tmp_path_factory, call, count):
+    """SIGKILL before the n-th call of a method of Path on something of the run."""
+    killed = processes.cli(tmp_path_factory).python("-c", KILL, tmp_path / "run", call, count)
+    assert killed.code == -signal.SIGKILL, killed.stderr
+    assert not (tmp_path / "run").exists()
+    with runs.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, state):
+        assert state == "new" and run.read_seen() and run.read_tokenizer()
+
+
+@pytest.mark.parametrize("target", ["config.json", "tokenizer.json", "seen.npz"])
+def test_a_restart_that_is_killed_leaves_no_file_of_two_runs(tmp_path, monkeypatch, target):
+    """The file after `target` is never written. What the old command then finds is whole and its own."""
+    old, new = (at(tmp_path / "run"), corpus()), (at(tmp_path / "run"), corpus("bob\nabe\nzoë\n"))
+    with runs.hold(*old, restart=False):
+        pass
+
+    class KilledError(BaseException):
+        pass
+
+    order = ["config.json", "tokenizer.json", "seen.npz", "fingerprint.json"]
+    dies_at = order[order.index(target) + 1]
+    write_bytes, savez = runs.write_bytes, np.savez
+
+    def dying(path, content):
+        if path.name == dies_at:
+            raise KilledError
+        write_bytes(path, content)
+
+    def dying_savez(path, **arrays):
+        if Path(path).name == dies_at:
+            Path(path).write_bytes(b"PK\3\4")
+            raise KilledError
+        savez(path, **arrays)
+
+    monkeypatch.setattr(runs, "write_bytes", dying)
+    monkeypatch.setattr(np, "savez", dying_savez)
+    with pytest.raises(KilledError), runs.hold(*new, restart=True):
+        pass
+    monkeypatch.undo()
+    with runs.hold(*old, restart=False) as (run, state):
+        assert state == "new"
+        assert run.read_tokenizer() == old[1].tokenizer
+        assert run.read_seen()["train"].tolist() == sorted(map(corpora.line_hash, old[1].lines["train"]))
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "eval.json"
+    runs.write_json(path, {"step": 1})
+
+    def full(self, content):
+        Path.open(self, "wb").close()
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        runs.write_json(path, {"step": 2})
+    assert runs.read_json(path) == {"step": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["eval.json"]
+    with pytest.raises(ValueError, match="JSON"):
+        runs.write_json(path, {"loss": float("nan")})
+
+
+def test_a_huge_loss_has_no_perplexity_in_json():
+    entry = Score(nats=8000.0, tokens=10, bytes=10, impossible=0).to_json()
+    assert entry["nats_per_token"] == 800 and entry["perplexity"] is None
+
+
+LINES = ['{"step": 0, "split": "dev"}', '{"step": 5, "split": "train"}', '{"step": 5, "split": "dev"}', '{"step": 10}']
+
+
+@pytest.mark.parametrize(
+    ("content", "step", "kept"),
+    [
+        ("\n".join(LINES) + "\n", 10, LINES),
+        ("\n".join(LINES) + "\n", 9, LINES[:3]),
+        ("\n".join(LINES) + "\n", 5, LINES[:3]),
+        ("\n".join(LINES) + "\n", 4, LINES[:1]),
+        ("\n".join(LINES) + "\n", -1, []),
+        ("\n".join(LINES) + '\n{"step": 10, "los', 10, LINES),
+        ("\n".join(LINES), 10, LINES),
+        ("\n".join(LINES) + "\n12\n", 10, LINES),
+        ("", 10, []),
+    ],
+)
+def test_metrics_are_cut_to_a_checkpoint(tmp_path, content, step, kept):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(content)
+    metrics.cut(path, step)
+    assert path.read_text() == "".join(line + "\n" for line in kept)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.jsonl"]
+    assert metrics.read(path) == [json.loads(line) for line in kept]
+
+
+def test_metrics_that_do_not_exist_need_no_cut(tmp_path):
+    metrics.cut(tmp_path / "metrics.jsonl", 3)
+    assert list(tmp_path.iterdir()) == [] and metrics.read(tmp_path / "metrics.jsonl") == []
