@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from orbax.checkpoint import v1 as ocp
 
 from jaxlm.errors import UserError, disk_reason
 
@@ -53,11 +52,9 @@ class CheckpointWriter:
         self._dev_losses = {one.step: one.dev_loss for one in saved(directory)}
         self._quiet = contextlib.ExitStack()
         self._quiet.enter_context(_quiet_loggers())
-        self._checkpointer = ocp.training.Checkpointer(
-            directory.resolve(), preservation_policy=self, cleanup_tmp_directories=True
-        )
+        self._checkpointer: Any = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
-        self._pending: Future[None] | None = None
+        self._pending: Future[None] | None = self._thread.submit(self._open)
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -69,7 +66,7 @@ class CheckpointWriter:
             if error is None:
                 raise
         finally:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # it may never have been opened
                 self._checkpointer.close()
             self._thread.shutdown()
             self._quiet.close()
@@ -92,6 +89,15 @@ class CheckpointWriter:
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
+
+    def _open(self) -> None:
+        """In the thread too: Orbax takes as long to import as thousands of small steps."""
+        from orbax.checkpoint import v1 as ocp
+
+        with self._disk_errors():
+            self._checkpointer = ocp.training.Checkpointer(
+                self._directory.resolve(), preservation_policy=self, cleanup_tmp_directories=True
+            )
 
     def _save(self, step: int, parts: dict[str, Any], notes: dict[str, Any]) -> None:
         with self._disk_errors():
@@ -136,6 +142,8 @@ def load(directory: Path, one: Saved, abstract: dict[str, Any]) -> dict[str, Any
     try:
         if not _intact(place):
             return None
+        from orbax.checkpoint import v1 as ocp
+
         with _quiet():
             return dict(ocp.load_checkpointables(place.resolve(), abstract))
     except Exception as error:
@@ -149,6 +157,8 @@ def load_params(directory: Path, one: Saved, sharding: jax.sharding.Sharding) ->
     try:
         if not _intact(directory / str(one.step)):
             return None
+        from orbax.checkpoint import v1 as ocp
+
         with _quiet():
             described = ocp.checkpointables_metadata((directory / str(one.step)).resolve()).metadata["params"]
             like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), described)

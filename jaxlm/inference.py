@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import checkpoint, sampling, sharding
+from jaxlm import checkpoint, keys, sampling, sharding
 from jaxlm.config import RunConfig, check
 from jaxlm.data.batches import Tokens, prepare
 from jaxlm.data.corpus import encode_text, line_hash
@@ -81,11 +81,14 @@ def load_run(
 
 def untrained_params(config: RunConfig, model: LanguageModel[Any]) -> Params:
     """Parameters from the run's seed, in one compiled call."""
-    width = model.context or 1
-    key = jax.random.fold_in(jax.random.key(config.seed), 0)
-    if not config.model.trained_by_steps:
-        return model.init(key, jnp.zeros((1, width), jnp.int32))
-    return jax.jit(model.init)(key, jnp.zeros((1, width), jnp.int32))
+    return (_init_compiled if config.model.trained_by_steps else _init)(model, jnp.uint32(config.seed))
+
+
+def _init(model: LanguageModel[Any], seed: jax.Array) -> Params:
+    return model.init(keys.derive(seed, keys.PARAMETERS), jnp.zeros((1, model.context or 1), jnp.int32))
+
+
+_init_compiled = jax.jit(_init, static_argnums=0)
 
 
 def generate(

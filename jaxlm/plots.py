@@ -1,5 +1,7 @@
-"""Pictures of a run. The only matplotlib; figures are made without pyplot, so any thread may draw."""
+"""Pictures of a run: python -m jaxlm.plots RUN draws them (again). The only matplotlib, and no JAX."""
 
+import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,9 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from jaxlm.data.corpus import Corpus
-from jaxlm.tokenizer import BOUNDARY
+from jaxlm import metrics
+from jaxlm.data.pairs import Pairs, load_pairs
+from jaxlm.runs import RunDir
 
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Noto Sans", "Noto Emoji", "Symbola")
 """Tried in turn for each character, where they are installed; the first comes with matplotlib."""
@@ -19,52 +22,55 @@ TABLE_TOKENS = 27
 LISTED_PAIRS = 20
 
 
-def pair_counts(corpus: Corpus) -> np.ndarray:
-    """How often each token of train follows each other one: count_VV[before, after], the boundary before a line."""
-    V = corpus.tokenizer.vocab_size
-    after_N = corpus.tokens("train").astype(np.int64)
-    before_N = np.where(corpus.age_N[: len(after_N)] > 0, np.roll(after_N, 1), BOUNDARY)
-    return np.bincount(before_N * V + after_N, minlength=V * V).reshape(V, V)
+def main() -> None:
+    """Draw the pairs of a run's data, then its loss curve."""
+    parser = argparse.ArgumentParser(prog="python -m jaxlm.plots", description="Draw the pictures of a run again.")
+    parser.add_argument("run", type=Path, help="the run directory")
+    parser.add_argument(
+        "--beside-training", action="store_true", help="draw the losses once something comes on standard input"
+    )
+    args = parser.parse_args()
+    run = RunDir(args.run)
+    if not run.pairs.is_file():
+        parser.exit(2, f"error: run {str(args.run)!r} has no plots/{run.pairs.name}; train it first: train.py CONFIG\n")
+    pairs = load_pairs(run.pairs)
+    bigram_table(pairs, run.plots / "bigrams.png")
+    frequent_pairs(pairs, run.plots / "pairs.png")
+    if run.metrics.exists() and (not args.beside_training or sys.stdin.readline()):
+        loss_curve(metrics.read(run.metrics), run.plots / "loss.png")
 
 
-def bigram_table(corpus: Corpus, path: Path) -> None:
+def bigram_table(pairs: Pairs, path: Path) -> None:
     """The counts of train's pairs as a picture: each cell the pair and its count, darker the more often.
 
     Of a larger vocabulary the TABLE_TOKENS most frequent tokens are shown.
     """
-    count_VV = pair_counts(corpus)
+    count_VV = pairs.count_VV
     V = len(count_VV)
     shown = np.arange(V)
     if V > TABLE_TOKENS:
         shown = np.sort(np.argsort(-count_VV.sum(0), kind="stable")[:TABLE_TOKENS])
     fonts = _fonts()
-    spelled = [_drawable(corpus.tokenizer.spell(int(token)), fonts) for token in shown]
+    spelled = [_drawable(pairs.spelled[token], fonts) for token in shown]
     table = count_VV[np.ix_(shown, shown)]
     figure = Figure(figsize=(16, 16), dpi=90)
     axes = figure.add_axes((0.01, 0.01, 0.98, 0.96))
     axes.imshow(np.sqrt(table), cmap="Blues")
     dark = np.sqrt(table.max()) * 0.5
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "parse_math": False, "fontfamily": fonts}
     for i, before in enumerate(spelled):
         for j, after in enumerate(spelled):
             color = "white" if np.sqrt(table[i, j]) > dark else "black"
-            text: dict[str, Any] = {
-                "ha": "center",
-                "color": color,
-                "fontsize": 8,
-                "parse_math": False,
-                "fontfamily": fonts,
-            }
-            axes.text(j, i, before + after, va="bottom", **text)
-            axes.text(j, i, f"{table[i, j]}", va="top", **text)
+            axes.text(j, i, f"{before}{after}\n{table[i, j]}", color=color, **style)
     axes.set_axis_off()
     part = f", the {TABLE_TOKENS} most frequent of {V} tokens" if V > TABLE_TOKENS else ""
     axes.set_title(f"Pairs of tokens in train: the first is the row{part}; '.' is a line's start or end")
     figure.savefig(path)
 
 
-def frequent_pairs(corpus: Corpus, path: Path) -> None:
+def frequent_pairs(pairs: Pairs, path: Path) -> None:
     """The most frequent pairs of train, and the least frequent of those that occur, as bars."""
-    count_VV = pair_counts(corpus)
+    count_VV = pairs.count_VV
     order = np.argsort(-count_VV, axis=None, kind="stable")
     order = order[count_VV.reshape(-1)[order] > 0]
     fonts = _fonts()
@@ -74,8 +80,7 @@ def frequent_pairs(corpus: Corpus, path: Path) -> None:
     ):
         axes = figure.add_subplot(1, 2, place + 1)
         before, after = np.unravel_index(places, count_VV.shape)
-        spelled = [_drawable(corpus.tokenizer.spell(token), fonts) for token in range(len(count_VV))]
-        labels = [spelled[a] + spelled[b] for a, b in zip(before, after, strict=True)]
+        labels = [_drawable(pairs.spelled[a] + pairs.spelled[b], fonts) for a, b in zip(before, after, strict=True)]
         bars = axes.barh(range(len(labels)), count_VV[before, after], color="steelblue")
         axes.bar_label(bars, padding=2, fontsize=8)
         for tick in axes.set_yticks(range(len(labels)), labels, fontfamily=fonts):
@@ -119,3 +124,7 @@ def _drawable(text: str, fonts: Sequence[str]) -> str:
     """A text with its code point in place of each character that none of the fonts can draw."""
     faces = [font_manager.get_font(font_manager.findfont(name)) for name in fonts]
     return "".join(c if any(face.get_char_index(ord(c)) for face in faces) else f"U+{ord(c):X} " for c in text)
+
+
+if __name__ == "__main__":
+    main()

@@ -40,6 +40,7 @@ class RunDir:
         self.checkpoints = path / "checkpoints"
         self.broken = path / "broken"
         self.plots = path / "plots"
+        self.pairs = self.plots / "pairs.npz"
         self.tensorboard = path / "tensorboard"
         self.lock = path / ".lock"
 

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 import jaxlm
 from jaxlm import optim, sharding
 from jaxlm.training import TrainState, make_chunk, make_step
-from jaxlm.training.job import settle
+from jaxlm.training.setup import settle
 from tests.conftest import NAMES, REPOSITORY
 
 TRAIN = """
@@ -110,9 +110,8 @@ def test_the_train_step_lowers_for_gpus_and_tpus(tmp_path, model, example):
     )
     job = settle(config)
     optimizer = optim.transformation(config.optim, 4)
-    keys = {"batch_key": jax.random.key(0), "dropout_key": jax.random.key(1)}
     rate = optim.schedule(config.optim, 4)
-    chunk = make_chunk(make_step(job.model, optimizer), job.batcher, rate, job.mesh, **keys)
+    chunk = make_chunk(make_step(job.model, optimizer), job.batcher, rate, job.mesh, seed=0)
     params = jax.eval_shape(job.model.init, jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
     state = TrainState(step=jnp.int32(0), params=params, opt_state=jax.eval_shape(optimizer.init, params))
     tokens = jax.device_put(job.host)

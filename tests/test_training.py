@@ -19,7 +19,7 @@ from jaxlm import checkpoint, losses, metrics, optim
 from jaxlm.errors import NonFiniteLoss
 from jaxlm.runs import RunDir
 from jaxlm.training import Plan, TrainState, make_chunk, make_step
-from jaxlm.training.job import settle
+from jaxlm.training.setup import settle
 from tests.conftest import NAMES
 
 MODEL = jaxlm.MlpConfig(d_embed=4, d_hidden=16)
@@ -39,8 +39,7 @@ def chunk_of(tmp_path: Any, **changes: Any) -> tuple[Any, Any, TrainState]:
         job.batcher,
         optim.schedule(config.optim, 40),
         job.mesh,
-        batch_key=jax.random.key(1),
-        dropout_key=jax.random.key(2),
+        seed=0,
     )
     params = jax.jit(job.model.init)(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
     state = TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))

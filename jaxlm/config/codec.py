@@ -22,6 +22,7 @@ SAME_NUMBERS = (
     "device",
     "gpu_memory",
     "tensorboard",
+    "plots",
     "eval",
     "checkpoint",
     "sample",

@@ -166,6 +166,8 @@ class RunConfig:
     """auto: the best that JAX finds."""
     gpu_memory: float = 0.75
     """Share of a GPU's memory that JAX takes at the start; 0: as needed."""
+    plots: bool = True
+    """Draw the data's pairs and the loss curve, in the run's plots/."""
     tensorboard: bool = False
     """Also write the metrics for TensorBoard, in the run's tensorboard/ (extra `tensorboard`)."""
 

@@ -79,98 +79,83 @@ class Tally:
     seconds: float = 0.0
 
 
-def fit(
-    state: TrainState,
-    run_chunk: Callable[[TrainState, int], tuple[TrainState, Chunk]],
-    evaluate: Callable[[Any], dict[str, Score]],
-    plan: Plan,
-    *,
-    log: MetricsLog,
-    writer: CheckpointWriter,
-    progress: Progress,
-    tally: Tally,
-    bytes_per_token: float,
-    block: bool = False,
-) -> TrainState:
-    """Run from state.step to plan.steps. `run_chunk` takes (state, K); the losses it gives are read one chunk late.
+@dataclasses.dataclass
+class Loop:
+    """Runs from state.step to plan.steps."""
 
-    `evaluate` gives the score of each split it looks at ("dev" among them where there is one); it is called before the
-    first step, every plan.eval_every steps, and at the end. `tally` is what the checkpoint of the first state holds;
-    `bytes_per_token` is train's mean, for bits per byte.
-    Raises NonFiniteLoss at the first loss that is not a number, and Stopped after SIGINT or SIGTERM, the state saved.
-    """
-    loop = _Loop(state, int(state.step), run_chunk, evaluate, plan, log, writer, progress, tally, bytes_per_token)
-    with _signals() as caught:
-        loop.run(caught, block)
-    return loop.state
+    state: TrainState
+    run_chunk: Callable[[TrainState, int], tuple[TrainState, Chunk]]
+    """(state, K) to K steps; the losses it gives are read one chunk late."""
+    evaluate: Callable[[Any], dict[str, Score]]
+    """Parameters to the score of each split looked at, "dev" among them where there is one. Called before the first
+    step, every plan.eval_every steps, and at the end."""
+    plan: Plan
+    log: MetricsLog
+    writer: CheckpointWriter
+    progress: Progress
+    tally: Tally
+    """What the checkpoint of the first state holds."""
+    bytes_per_token: float
+    """Train's mean, for bits per byte."""
+    block: bool = False
+    """Wait for each chunk before the next."""
 
-
-class _Loop:
-    """The variables of one `fit`."""
-
-    def __init__(
-        self,
-        state: TrainState,
-        step: int,
-        run_chunk: Callable[[TrainState, int], tuple[TrainState, Chunk]],
-        evaluate: Callable[[Any], dict[str, Score]],
-        plan: Plan,
-        log: MetricsLog,
-        writer: CheckpointWriter,
-        progress: Progress,
-        tally: Tally,
-        bytes_per_token: float,
-    ):
-        self.state, self.step = state, step
-        self.run_chunk, self.evaluate, self.plan = run_chunk, evaluate, plan
-        self.log, self.writer, self.progress, self.tally = log, writer, progress, tally
-        self.bytes_per_token = bytes_per_token
-        self.saved = step if step else None
+    def __post_init__(self) -> None:
+        self.step = int(self.state.step)
+        self.saved = self.step or None
         self.pending: Chunk | None = None
-        self.began = time.monotonic() - tally.seconds
+        self.began = time.monotonic() - self.tally.seconds
         self.snapshot = jax.jit(_snapshot)
 
-    def run(self, caught: list[int], block: bool) -> None:
+    def run(self) -> TrainState:
+        """All steps that are left. Raises NonFiniteLoss at the first loss that is not a number, and Stopped after
+        SIGINT or SIGTERM, the state saved.
+        """
+        with _signals() as caught:
+            self._run(caught)
+        return self.state
+
+    def _run(self, caught: list[int]) -> None:
         plan = self.plan
         if self.step == 0:
-            self.take_dev_loss()
+            self._take_dev_loss()
         while self.step < plan.steps:
             on_grid = self.step % plan.chunk == 0 and self.step + plan.chunk <= plan.steps
             K = plan.chunk if on_grid else 1
             self.state, chunk = self.run_chunk(self.state, K)
-            if block:
+            if self.block:
                 jax.block_until_ready(self.state)
-            self.read_losses()
+            self._read_losses()
             self.pending, self.step = chunk, self.step + K
             logs, evals = plan.at(self.step, plan.log_every), plan.at(self.step, plan.eval_every)
             saves = plan.at(self.step, plan.save_every)
             if logs or evals or saves or caught:
-                self.read_losses()
+                self._read_losses()
             if logs:
-                self.write_train_line(float(chunk.lr))
-            dev_loss = self.take_dev_loss() if evals else None
+                self._write_train_line(float(chunk.lr))
+            dev_loss = self._take_dev_loss() if evals else None
             if saves or (caught and self.saved != self.step):
-                self.save(dev_loss)
+                self._save(dev_loss)
             if caught:
                 self.writer.wait()
                 raise Stopped(caught[0], self.step)
         self.writer.wait()
 
-    def read_losses(self) -> None:
+    def _read_losses(self) -> None:
         """Add up the losses of the chunk before; they have arrived, or are waited for."""
         if self.pending is None:
             return
         loss_K = np.asarray(self.pending.loss_K, np.float64)
         bad_K = np.flatnonzero(~np.isfinite(loss_K))
         if bad_K.size:
-            self.fail(f"the loss is {loss_K[bad_K[0]]}", self.step - len(loss_K) + int(bad_K[0]) + 1)
+            self._fail(f"the loss is {loss_K[bad_K[0]]}", self.step - len(loss_K) + int(bad_K[0]) + 1)
         self.tally.loss_sum += float(loss_K.sum())
         self.tally.steps += len(loss_K)
         self.tally.tokens += int(np.asarray(self.pending.count_K, np.float64).sum())
         self.progress.steps(self.step, float(loss_K[-1]))
         self.pending = None
 
-    def write_train_line(self, lr: float) -> None:
+    def _write_train_line(self, lr: float) -> None:
         tally, now = self.tally, time.monotonic() - self.began
         mean = tally.loss_sum / max(tally.steps, 1)
         self.log.write(
@@ -186,24 +171,24 @@ class _Loop:
         )
         self.tally = Tally(seconds_at_line=now)
 
-    def take_dev_loss(self) -> float | None:
+    def _take_dev_loss(self) -> float | None:
         """Score the splits, write their lines, and give dev's loss. An event of probability 0 is no failure."""
         began = time.monotonic()
         scores = self.evaluate(self.state.params)
         now = time.monotonic()
         for split, score in scores.items():
             if not math.isfinite(score.nats):
-                self.fail(f"the {split} loss is {score.nats}", self.step)
+                self._fail(f"the {split} loss is {score.nats}", self.step)
             self.log.write(**score.metrics_line(self.step, split, seconds=now - began, time_s=now - self.began))
         dev_loss = scores["dev"].nats_per_token if "dev" in scores else None
         self.progress.dev(dev_loss)
         return dev_loss
 
-    def save(self, dev_loss: float | None) -> None:
+    def _save(self, dev_loss: float | None) -> None:
         """Begin a checkpoint of a copy: the next chunk takes the state's own memory."""
         copy, finite = self.snapshot(self.state)
         if not finite:
-            self.fail("a parameter is not a number", self.step)
+            self._fail("a parameter is not a number", self.step)
         self.tally.seconds = time.monotonic() - self.began
         self.writer.save(
             self.step,
@@ -214,7 +199,7 @@ class _Loop:
         )
         self.saved = self.step
 
-    def fail(self, what: str, step: int) -> None:
+    def _fail(self, what: str, step: int) -> None:
         self.writer.wait()
         good = (
             "no checkpoint was saved before" if self.saved is None else f"the last good checkpoint is step {self.saved}"

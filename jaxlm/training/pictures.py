@@ -1,56 +1,59 @@
 """A run's pictures, drawn beside the training."""
 
+import os
+import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from jaxlm.data.corpus import Corpus
+from jaxlm.data.pairs import count_pairs, save_pairs
+from jaxlm.runs import RunDir
 
-SWITCH_SECONDS = 5e-4
-"""How long the thread that trains waits for the one that draws to let go of the interpreter."""
+PACKAGES = str(Path(__file__).resolve().parents[2])
+"""Where the process that draws finds this package, installed or not."""
 
 
 class Pictures:
-    """The data's pairs and, at the end, the loss curve.
+    """The data's pairs and, at the end, the loss curve, drawn by a process of its own: `python -m jaxlm.plots`.
 
-    Drawing takes as long as thousands of steps and tracing a program needs the interpreter too, so the pairs are drawn
-    by a thread that begins once the training's program runs.
+    Drawing takes as long as tens of thousands of steps, and a thread that draws would hold the interpreter that trains.
     """
 
-    def __init__(self, corpus: Corpus, directory: Path):
-        directory.mkdir(exist_ok=True)
-        self._corpus, self._directory = corpus, directory
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
-        self._pairs: Future[None] | None = None
-        self._losses: Future[None] | None = None
+    def __init__(self, corpus: Corpus, run: RunDir, *, wanted: bool):
+        self._corpus, self._run, self._wanted = corpus, run, wanted
+        self._process: subprocess.Popen[str] | None = None
 
     def begin(self) -> None:
-        """Start to draw the pairs, unless that has begun."""
-        if self._pairs is None:
-            sys.setswitchinterval(SWITCH_SECONDS)
-            self._pairs = self._thread.submit(self._draw_pairs)
+        """Start to draw the pairs."""
+        if not self._wanted:
+            return
+        self._run.plots.mkdir(exist_ok=True)
+        save_pairs(count_pairs(self._corpus), self._run.pairs)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "jaxlm.plots", str(self._run.path), "--beside-training"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([PACKAGES, *filter(None, [os.getenv("PYTHONPATH")])])},
+            start_new_session=True,  # Ctrl-C is for the training
+        )
 
-    def draw_losses(self, lines: Sequence[dict[str, Any]]) -> None:
-        """Draw the loss curve of these lines of metrics.jsonl after the pairs."""
-        self.begin()
-        self._losses = self._thread.submit(self._draw_losses, lines)
+    def draw_losses(self) -> None:
+        """Draw the loss curve too: metrics.jsonl is written."""
+        if self._process and self._process.stdin:
+            try:
+                self._process.stdin.write("all losses are written\n")
+                self._process.stdin.flush()
+            except BrokenPipeError:
+                pass  # it has failed, which `end` tells
 
-    def wait(self) -> None:
-        """Return when all is drawn."""
-        for drawing in (self._pairs, self._losses):
-            if drawing:
-                drawing.result()
-        self._thread.shutdown()
-
-    def _draw_losses(self, lines: Sequence[dict[str, Any]]) -> None:
-        from jaxlm import plots
-
-        plots.loss_curve(lines, self._directory / "loss.png")
-
-    def _draw_pairs(self) -> None:
-        from jaxlm import plots
-
-        plots.bigram_table(self._corpus, self._directory / "bigrams.png")
-        plots.frequent_pairs(self._corpus, self._directory / "pairs.png")
+    def end(self, say: Callable[[str], None]) -> None:
+        """Return when all is drawn. A picture that cannot be drawn costs no training: it is told."""
+        if self._process:
+            _, told = self._process.communicate()
+            if self._process.returncode:
+                say(f"the pictures were not all drawn ({(told.strip() or 'no reason given').splitlines()[-1]})")
+            self._process = None

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxlm import sharding
+from jaxlm import keys, sharding
 from jaxlm.data.batches import Batch, Batcher, Tokens
 from jaxlm.losses import cross_entropy, mean_square
 from jaxlm.models.base import LanguageModel, Params
@@ -73,15 +73,16 @@ def make_chunk(
     rate: optax.Schedule,
     mesh: Any,
     *,
-    batch_key: jax.Array,
-    dropout_key: jax.Array,
+    seed: int,
 ) -> Callable[[TrainState, Tokens, int], tuple[TrainState, Chunk]]:
     """K steps as one function of (state, tokens, K), to be compiled with K static and the state donated.
 
-    The batches of all K steps are gathered before the scan; step s draws them by fold_in(batch_key, s).
+    The batches of all K steps are gathered before the scan. Step s draws its rows and its dropout by fold_in(key, s)
+    of the seed's keys.
     """
 
     def chunk(state: TrainState, tokens: Tokens, K: int) -> tuple[TrainState, Chunk]:
+        batch_key, dropout_key = keys.derive(seed, keys.BATCHES), keys.derive(seed, keys.DROPOUT)
         step_K = state.step + jnp.arange(K)
         if batcher.full:
             same = sharding.split_rows(mesh, batcher.at(tokens, batch_key, state.step), axis=0)

@@ -1,0 +1,10 @@
+"""Random keys: one for each purpose, all from the run's seed."""
+
+import jax
+
+PARAMETERS, BATCHES, DROPOUT, SAMPLES = range(4)
+
+
+def derive(seed: int | jax.Array, purpose: int) -> jax.Array:
+    """The key of a run's seed for one of the purposes above: fold_in(key(seed), purpose)."""
+    return jax.random.fold_in(jax.random.key(seed), purpose)

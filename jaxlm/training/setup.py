@@ -1,0 +1,121 @@
+"""What is settled before a run directory is touched: data, model, devices, and the state that training begins with."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from jaxlm import metrics, optim, sharding, show
+from jaxlm.config import RunConfig
+from jaxlm.config.codec import to_json
+from jaxlm.data import corpus as corpora
+from jaxlm.data.batches import Batcher, Tokens, prepare, sequence_length
+from jaxlm.data.corpus import Corpus
+from jaxlm.data.source import cache_dir
+from jaxlm.errors import UserError
+from jaxlm.inference import load_run, untrained_params
+from jaxlm.models.base import LanguageModel, Params
+from jaxlm.runs import dump
+from jaxlm.training.state import TrainState
+
+
+class Job(NamedTuple):
+    """One run, ready to begin."""
+
+    config: RunConfig
+    corpus: Corpus
+    model: LanguageModel[Any]
+    mesh: Any
+    batcher: Batcher
+    host: Tokens
+    rows: dict[str, np.ndarray]
+    start: Params | None
+    """The parameters of the run that init_from names."""
+
+    @property
+    def targets_per_row(self) -> int:
+        """Predictions in a row of a batch, padding counted."""
+        return 1 if self.batcher.example == "window" else self.batcher.width
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Train's mean."""
+        return float(self.corpus.tokenizer.bytes_of_token[self.corpus.tokens("train")].mean())
+
+    def tokens(self) -> Tokens:
+        """The corpus on every device."""
+        return jax.device_put(self.host, sharding.replicated(self.mesh))
+
+
+def settle(config: RunConfig) -> Job:
+    """Data, model and devices of a run, with the settings filled in that depend on them."""
+    sharding.choose_device(config.device, config.gpu_memory)
+    sharding.keep_compiled(cache_dir())
+    if config.tensorboard:
+        metrics.summary_writer()
+    other = None if config.init_from is None else load_run(config.init_from)
+    corpus = corpora.load(config.data, other.tokenizer if other else None)
+    config = dataclasses.replace(
+        config, model=config.model.filled(corpus.tokenizer.vocab_size, sequence_length(config.data, corpus))
+    )
+    if (config.model.vocab_size or 0) < corpus.tokenizer.vocab_size:
+        raise UserError(
+            f"model.vocab_size wants at least the data's {corpus.tokenizer.vocab_size} tokens, "
+            f"got {config.model.vocab_size}"
+        )
+    model = config.model.build()
+    batcher, host, rows = prepare(config, corpus, model.context, model.max_length)
+    if config.epochs is not None:
+        steps = max(1, math.ceil(config.epochs * batcher.examples / batcher.batch_size))
+        config = dataclasses.replace(config, steps=steps, epochs=None)
+    mesh = sharding.make_mesh()
+    if config.model.trained_by_steps:
+        sharding.check_batch(batcher.batch_size, mesh)
+        optim.schedule(config.optim, config.steps or 1)
+    if other:
+        _check_same_shapes(config, model, other.params)
+    return Job(config, corpus, model, mesh, batcher, host, rows, other.params if other else None)
+
+
+def initial_state(job: Job, optimizer: optax.GradientTransformation) -> TrainState:
+    """Step 0, from the seed or from another run's parameters, on the mesh."""
+    params = untrained_params(job.config, job.model) if job.start is None else job.start
+    state = TrainState(step=np.int32(0), params=params, opt_state=jax.jit(optimizer.init)(params))  # type: ignore[arg-type]
+    return jax.device_put(state, sharding.state_sharding(job.mesh, state))
+
+
+def introduce(job: Job, say: Callable[[str], None]) -> None:
+    """The start-up lines."""
+    sizes = ", ".join(f"{split} {job.corpus.size(split):,}" for split in corpora.SPLITS)
+    say(f"devices: {sharding.describe(job.config.gpu_memory)}")
+    say(f"data: {sizes} tokens, vocabulary {job.corpus.tokenizer.vocab_size}")
+
+
+def describe(job: Job, say: Callable[[str], None]) -> None:
+    """What --dry-run prints."""
+    say(dump(to_json(job.config)))
+    if not job.config.model.trained_by_steps:
+        say("parameters: as many as the data has n-grams")
+        return
+    optimizer = optim.transformation(job.config.optim, job.config.steps or 1)
+    state = jax.eval_shape(lambda: initial_state(job, optimizer))
+    parameters = optim.count_parameters(state.params)
+    targets = job.batcher.batch_size * job.targets_per_row
+    bytes_of = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    say(f"parameters: {parameters:,}")
+    say(f"memory: {show.size(bytes_of)} of state, as much again for gradients and a checkpoint's copy each")
+    say(f"tokens: {targets:,} a step, {targets * (job.config.steps or 1):,} in {job.config.steps:,} steps")
+
+
+def _check_same_shapes(config: RunConfig, model: LanguageModel[Any], params: Params) -> None:
+    own = jax.eval_shape(lambda: untrained_params(config, model))
+    want, got = (
+        {jax.tree_util.keystr(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (own, params)
+    )
+    if want != got:
+        raise UserError(f"init_from {config.init_from!r} has parameters {got}, this model wants {want}")
