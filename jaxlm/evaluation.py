@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -88,9 +88,17 @@ class Evaluator:
 
     def __call__(self, params: Params, row_R: np.ndarray) -> Score:
         """The score of these rows."""
+        return self.begin(params, row_R)()
+
+    def begin(self, params: Params, row_R: np.ndarray) -> Callable[[], Score]:
+        """Start to score these rows; what it gives waits for the score."""
         parts = [self._run(_sums, params, row_B, self._bytes_V) for row_B in self._blocks(row_R)]
-        nats, tokens, size, impossible = np.sum(np.array(jax.device_get(parts), np.float64).reshape(-1, 4), axis=0)
-        return Score(float(nats), int(tokens), int(size), int(impossible))
+
+        def wait() -> Score:
+            nats, tokens, size, impossible = np.sum(np.array(jax.device_get(parts), np.float64).reshape(-1, 4), axis=0)
+            return Score(float(nats), int(tokens), int(size), int(impossible))
+
+        return wait
 
     def per_token(self, params: Params, row_R: np.ndarray) -> np.ndarray:
         """-log p in nats of every prediction of these rows in order, (tokens,); infinite where p = 0."""

@@ -81,7 +81,7 @@ def _train_by_steps(job: Job, run: RunDir, pictures: Pictures, say: Callable[[st
         loop = Loop(
             state=state,
             run_chunk=run_chunk,
-            evaluate=partial(_evaluate, _evaluator(job, tokens), job),
+            evaluate=partial(_begin_scores, _evaluator(job, tokens), job),
             plan=plan,
             log=log,
             writer=writer,
@@ -109,7 +109,7 @@ def _fit_counts(job: Job, run: RunDir, pictures: Pictures, say: Callable[[str], 
         say(note)
     params = jax.block_until_ready(jax.device_put(params, sharding.replicated(job.mesh)))
     fitted = time.monotonic()
-    dev = _evaluate(_evaluator(job, job.tokens()), job, params).get("dev")
+    dev = _begin_scores(_evaluator(job, job.tokens()), job, params)().get("dev")
     metrics.cut(run.metrics, -1)
     log = metrics.MetricsLog(run.metrics, run.tensorboard if job.config.tensorboard else None)
     if dev:
@@ -154,12 +154,12 @@ def _samples(job: Job, run: RunDir, best: Run) -> str:
     return show.sorted_samples(texts, classify(run.read_seen(), texts)) + "\n"
 
 
-def _evaluate(evaluator: Evaluator, job: Job, params: Params) -> dict[str, Score]:
-    """Dev, and of train a fixed sample of equal size."""
+def _begin_scores(evaluator: Evaluator, job: Job, params: Params) -> Callable[[], dict[str, Score]]:
+    """Start to score dev, and of train a fixed sample of equal size; what it gives waits for both."""
     dev, train_rows = job.rows["dev"], job.rows["train"]
-    sample = _some(train_rows, len(dev) or 10_000)
-    scores = {"dev": evaluator(params, dev)} if len(dev) else {}
-    return {**scores, "train_sample": evaluator(params, sample)}
+    rows = {"dev": dev, "train_sample": _some(train_rows, len(dev) or 10_000)}
+    begun = {split: evaluator.begin(params, chosen) for split, chosen in rows.items() if len(chosen)}
+    return lambda: {split: wait() for split, wait in begun.items()}
 
 
 def _some(rows: np.ndarray, most: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,16 +79,30 @@ class Tally:
     seconds: float = 0.0
 
 
+class Point(NamedTuple):
+    """A point of the grid: what is to be told and kept of it, once its arrays have arrived."""
+
+    step: int
+    chunk: Chunk | None
+    """The steps that led here; none did to step 0."""
+    logs: bool
+    scores: Callable[[], dict[str, Score]] | None
+    """Waits for the losses of the splits, where they are taken."""
+    saved: tuple[TrainState, jax.Array] | None
+    """A copy to save, and whether all of its parameters are finite: the next chunk takes the state's own memory."""
+    began: float
+
+
 @dataclasses.dataclass
 class Loop:
-    """Runs from state.step to plan.steps."""
+    """Runs from state.step to plan.steps. Each point is dealt with while the next chunk runs."""
 
     state: TrainState
     run_chunk: Callable[[TrainState, int], tuple[TrainState, Chunk]]
-    """(state, K) to K steps; the losses it gives are read one chunk late."""
-    evaluate: Callable[[Any], dict[str, Score]]
-    """Parameters to the score of each split looked at, "dev" among them where there is one. Called before the first
-    step, every plan.eval_every steps, and at the end."""
+    """(state, K) to K steps."""
+    evaluate: Callable[[Any], Callable[[], dict[str, Score]]]
+    """Begins to score some parameters; what it gives waits for each split's score, "dev" among them where there is one.
+    Called before the first step, every plan.eval_every steps, and at the end."""
     plan: Plan
     log: MetricsLog
     writer: CheckpointWriter
@@ -98,12 +112,12 @@ class Loop:
     bytes_per_token: float
     """Train's mean, for bits per byte."""
     block: bool = False
-    """Wait for each chunk before the next."""
+    """Wait for each computation before the next."""
 
     def __post_init__(self) -> None:
         self.step = int(self.state.step)
-        self.saved = self.step or None
-        self.pending: Chunk | None = None
+        self.last_saved = self.step or None
+        self.point: Point | None = None
         self.began = time.monotonic() - self.tally.seconds
         self.snapshot = jax.jit(_snapshot)
 
@@ -112,54 +126,71 @@ class Loop:
         SIGINT or SIGTERM, the state saved.
         """
         with _signals() as caught:
-            self._run(caught)
+            if self.step == 0:
+                self._reach(None, evals=True)
+            while self.step < self.plan.steps:
+                self._advance(caught)
+        self._settle()
+        self.writer.wait()
         return self.state
 
-    def _run(self, caught: list[int]) -> None:
+    def _advance(self, caught: list[int]) -> None:
+        """One chunk; meanwhile the point before it is settled."""
         plan = self.plan
-        if self.step == 0:
-            self._take_dev_loss()
-        while self.step < plan.steps:
-            on_grid = self.step % plan.chunk == 0 and self.step + plan.chunk <= plan.steps
-            K = plan.chunk if on_grid else 1
-            self.state, chunk = self.run_chunk(self.state, K)
-            if self.block:
-                jax.block_until_ready(self.state)
-            self._read_losses()
-            self.pending, self.step = chunk, self.step + K
-            logs, evals = plan.at(self.step, plan.log_every), plan.at(self.step, plan.eval_every)
-            saves = plan.at(self.step, plan.save_every)
-            if logs or evals or saves or caught:
-                self._read_losses()
-            if logs:
-                self._write_train_line(float(chunk.lr))
-            dev_loss = self._take_dev_loss() if evals else None
-            if saves or (caught and self.saved != self.step):
-                self._save(dev_loss)
-            if caught:
-                self.writer.wait()
-                raise Stopped(caught[0], self.step)
-        self.writer.wait()
+        on_grid = self.step % plan.chunk == 0 and self.step + plan.chunk <= plan.steps
+        K = plan.chunk if on_grid else 1
+        self.state, chunk = self.run_chunk(self.state, K)
+        if self.block:
+            jax.block_until_ready(self.state)
+        self._settle()
+        self.step += K
+        self._reach(
+            chunk,
+            logs=plan.at(self.step, plan.log_every),
+            evals=plan.at(self.step, plan.eval_every),
+            saves=plan.at(self.step, plan.save_every) or bool(caught),
+        )
+        if caught:
+            self._settle()
+            self.writer.wait()
+            raise Stopped(caught[0], self.step)
 
-    def _read_losses(self) -> None:
-        """Add up the losses of the chunk before; they have arrived, or are waited for."""
-        if self.pending is None:
+    def _reach(self, chunk: Chunk | None, *, logs: bool = False, evals: bool = False, saves: bool = False) -> None:
+        """Begin what happens at this step."""
+        saved = self.snapshot(self.state) if saves or evals else None
+        scores = self.evaluate(saved[0].params) if saved and evals else None
+        self.point = Point(self.step, chunk, logs, scores, saved if saves else None, time.monotonic())
+        if self.block:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Wait for the point, write its lines, and begin its checkpoint."""
+        point, self.point = self.point, None
+        if point is None:
             return
-        loss_K = np.asarray(self.pending.loss_K, np.float64)
+        if point.chunk:
+            self._add_losses(point.chunk, point.step)
+        if point.chunk and point.logs:
+            self._write_train_line(point.step, float(point.chunk.lr))
+        dev_loss = self._write_scores(point, point.scores()) if point.scores else None
+        if point.saved and self.last_saved != point.step:
+            self._save(point.step, *point.saved, dev_loss)
+
+    def _add_losses(self, chunk: Chunk, step: int) -> None:
+        loss_K = np.asarray(chunk.loss_K, np.float64)
         bad_K = np.flatnonzero(~np.isfinite(loss_K))
         if bad_K.size:
-            self._fail(f"the loss is {loss_K[bad_K[0]]}", self.step - len(loss_K) + int(bad_K[0]) + 1)
+            self._fail(f"the loss is {loss_K[bad_K[0]]}", step - len(loss_K) + int(bad_K[0]) + 1)
         self.tally.loss_sum += float(loss_K.sum())
         self.tally.steps += len(loss_K)
-        self.tally.tokens += int(np.asarray(self.pending.count_K, np.float64).sum())
-        self.progress.steps(self.step, float(loss_K[-1]))
-        self.pending = None
+        self.tally.tokens += int(np.asarray(chunk.count_K, np.float64).sum())
+        self.progress.steps(step, float(loss_K[-1]))
 
-    def _write_train_line(self, lr: float) -> None:
+    def _write_train_line(self, step: int, lr: float) -> None:
         tally, now = self.tally, time.monotonic() - self.began
         mean = tally.loss_sum / max(tally.steps, 1)
         self.log.write(
-            step=self.step,
+            step=step,
             split="train",
             loss=mean,
             unit="nats/token",
@@ -171,38 +202,38 @@ class Loop:
         )
         self.tally = Tally(seconds_at_line=now)
 
-    def _take_dev_loss(self) -> float | None:
-        """Score the splits, write their lines, and give dev's loss. An event of probability 0 is no failure."""
-        began = time.monotonic()
-        scores = self.evaluate(self.state.params)
+    def _write_scores(self, point: Point, scores: dict[str, Score]) -> float | None:
+        """Write the splits' lines, and give dev's loss. An event of probability 0 is no failure. The speed in a line
+        counts from where the score began, and its chunk may have run meanwhile.
+        """
         now = time.monotonic()
         for split, score in scores.items():
             if not math.isfinite(score.nats):
-                self._fail(f"the {split} loss is {score.nats}", self.step)
-            self.log.write(**score.metrics_line(self.step, split, seconds=now - began, time_s=now - self.began))
+                self._fail(f"the {split} loss is {score.nats}", point.step)
+            self.log.write(**score.metrics_line(point.step, split, seconds=now - point.began, time_s=now - self.began))
         dev_loss = scores["dev"].nats_per_token if "dev" in scores else None
         self.progress.dev(dev_loss)
         return dev_loss
 
-    def _save(self, dev_loss: float | None) -> None:
-        """Begin a checkpoint of a copy: the next chunk takes the state's own memory."""
-        copy, finite = self.snapshot(self.state)
+    def _save(self, step: int, copy: TrainState, finite: jax.Array, dev_loss: float | None) -> None:
         if not finite:
-            self._fail("a parameter is not a number", self.step)
+            self._fail("a parameter is not a number", step)
         self.tally.seconds = time.monotonic() - self.began
         self.writer.save(
-            self.step,
+            step,
             copy.params,
             {"step": copy.step, "opt_state": copy.opt_state},
             dev_loss=dev_loss,
             notes={"tally": dataclasses.asdict(self.tally)},
         )
-        self.saved = self.step
+        self.last_saved = step
 
     def _fail(self, what: str, step: int) -> None:
         self.writer.wait()
         good = (
-            "no checkpoint was saved before" if self.saved is None else f"the last good checkpoint is step {self.saved}"
+            "no checkpoint was saved before"
+            if self.last_saved is None
+            else f"the last good checkpoint is step {self.last_saved}"
         )
         raise NonFiniteLoss(
             f"{what} at step {step} of {self.plan.steps}; {good}; "
