@@ -50,7 +50,7 @@ def bigram_table(pairs: Pairs, path: Path) -> None:
     shown = np.arange(V)
     if V > TABLE_TOKENS:
         shown = np.sort(np.argsort(-count_VV.sum(0), kind="stable")[:TABLE_TOKENS])
-    fonts = _fonts()
+    fonts = _fonts(pairs.spelled)
     spelled = [_drawable(pairs.spelled[token], fonts) for token in shown]
     table = count_VV[np.ix_(shown, shown)]
     figure = Figure(figsize=(16, 16), dpi=90)
@@ -73,7 +73,7 @@ def frequent_pairs(pairs: Pairs, path: Path) -> None:
     count_VV = pairs.count_VV
     order = np.argsort(-count_VV, axis=None, kind="stable")
     order = order[count_VV.reshape(-1)[order] > 0]
-    fonts = _fonts()
+    fonts = _fonts(pairs.spelled)
     figure = Figure(figsize=(10, 6), dpi=90, layout="constrained")
     for place, (title, places) in enumerate(
         {"most frequent pairs": order[:LISTED_PAIRS], "least frequent pairs that occur": order[-LISTED_PAIRS:]}.items()
@@ -114,8 +114,11 @@ def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path)
 
 
-def _fonts() -> list[str]:
-    """Those of FONTS that are installed."""
+def _fonts(texts: Sequence[str]) -> list[str]:
+    """Those of FONTS that are installed; the first alone where it can draw all texts."""
+    face = font_manager.get_font(font_manager.findfont(FONTS[0]))
+    if all(face.get_char_index(ord(char)) for char in set("".join(texts))):
+        return [FONTS[0]]
     installed = set(font_manager.get_font_names())
     return [name for name in FONTS if name in installed]
 
