@@ -76,6 +76,16 @@ class SampleCommand:
     """auto: the best that JAX finds."""
 
 
+@dataclasses.dataclass(frozen=True)
+class PlotsCommand:
+    """Draw the pictures of a run again."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run directory."""
+    beside_training: bool = False
+    """Draw the losses only once a line comes on standard input."""
+
+
 def run_main(main: Callable[[list[str]], int]) -> NoReturn:
     """Call main with the arguments and exit as the contract says: a user's mistake is one line and code 2."""
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))

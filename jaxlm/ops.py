@@ -3,6 +3,11 @@
 import jax
 import jax.numpy as jnp
 
+MANY_ROWS, ONE_HOT_ENTRIES = 256, 2**22
+"""An embedding's gradient is a product from so many tokens on, with at most so many entries in their one-hot matrix."""
+SHORT_ROWS = 128
+"""Positions up to which a causal mean is a product."""
+
 
 def windows(tok_BT: jax.Array, context: int) -> jax.Array:
     """The last `context` tokens up to each position: y[b, t] = tok[b, t - context + 1 : t + 1].
@@ -75,16 +80,54 @@ dense.defvjp(_dense_forward, _dense_backward)
 readout.defvjp(_readout_forward, _readout_backward)
 
 
+def lookup(table_VE: jax.Array, tok: jax.Array) -> jax.Array:
+    """table[tok], an embedding for each token of an array of any shape.
+
+    Where the tokens are many and the vocabulary small, the gradient is the product one-hot(tok)^T dy: adding rows one
+    after the other, as a scatter does, takes a CPU longer than all other work of a small model.
+    """
+    many = tok.size >= MANY_ROWS and tok.size * table_VE.shape[0] <= ONE_HOT_ENTRIES
+    return _lookup_many(table_VE, tok) if many else table_VE[tok]
+
+
+@jax.custom_vjp
+def _lookup_many(table_VE: jax.Array, tok: jax.Array) -> jax.Array:
+    return table_VE[tok]
+
+
+def _lookup_forward(table_VE: jax.Array, tok: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return table_VE[tok], (tok, table_VE)
+
+
+def _lookup_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, None]:
+    tok, table_VE = saved
+    one_hot_VN = (tok.reshape(-1) == jnp.arange(table_VE.shape[0])[:, None]).astype(dy.dtype)
+    return one_hot_VN @ dy.reshape(-1, table_VE.shape[1]), None
+
+
+_lookup_many.defvjp(_lookup_forward, _lookup_backward)
+
+
+def project_lookup(table_VE: jax.Array, w_EO: jax.Array, tok: jax.Array) -> jax.Array:
+    """table[tok] W, by the way that multiplies fewer rows: all of the table, or those looked up."""
+    if table_VE.shape[0] < tok.size:
+        return lookup(table_VE @ w_EO, tok)
+    return lookup(table_VE, tok) @ w_EO
+
+
 def causal_mean(x_BTD: jax.Array) -> jax.Array:
     """Mean over each position and all before it: y[b, t] = mean(x[b, :t+1]).
 
-    Returns y_BTD in x's dtype; the sum runs in float32. Raises ValueError if x is not 3-D.
+    Returns y_BTD in x's dtype; the sum runs in float32. Short rows are multiplied by a triangle of weights 1 / (t + 1),
+    which is a single product; long ones are summed up. Raises ValueError if x is not 3-D.
     """
     if x_BTD.ndim != 3:
         raise ValueError(f"causal_mean wants x_BTD (3-D), got shape {x_BTD.shape}")
-    sum_BTD = jnp.cumsum(x_BTD.astype(jnp.float32), axis=1)
-    count_T1 = jnp.arange(1, x_BTD.shape[1] + 1, dtype=jnp.float32)[:, None]
-    return (sum_BTD / count_T1[None]).astype(x_BTD.dtype)
+    T, x32 = x_BTD.shape[1], x_BTD.astype(jnp.float32)
+    count_T1 = jnp.arange(1, T + 1, dtype=jnp.float32)[:, None]
+    if T <= SHORT_ROWS:
+        return jnp.einsum("ts,bsd->btd", jnp.tril(jnp.ones((T, T))) / count_T1, x32).astype(x_BTD.dtype)
+    return (jnp.cumsum(x32, axis=1) / count_T1[None]).astype(x_BTD.dtype)
 
 
 def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, eps: float = 1e-5) -> jax.Array:
@@ -94,39 +137,6 @@ def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, eps: float =
     centered = x32 - mean
     var = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
     return (centered * jax.lax.rsqrt(var + eps) * scale_D + bias_D).astype(x.dtype)
-
-
-def rnn_step(h_BF: jax.Array, in_BF: jax.Array, recurrent_FF: jax.Array) -> jax.Array:
-    """The next state h' = tanh(in + h U), `in` being x W + b (Mikolov et al. 2010 with tanh)."""
-    return jnp.tanh(in_BF + h_BF @ recurrent_FF)
-
-
-def gru_step(h_BF: jax.Array, in_BG: jax.Array, gates_FG: jax.Array, candidate_FF: jax.Array) -> jax.Array:
-    """The next state h' = (1 - z) h + z c, with r, z = sigmoid(in_r + h U_r, in_z + h U_z), c = tanh(in_c + (r h) U_c).
-
-    in_BG holds x W + b of r, z and c side by side, gates_FG is U_r and U_z. The reset gate acts on the state before the
-    product (Cho et al. 2014, equations 5 to 8).
-    """
-    F = h_BF.shape[-1]
-    gates_BG = jax.nn.sigmoid(in_BG[:, : 2 * F] + h_BF @ gates_FG)
-    r_BF, z_BF = gates_BG[:, :F], gates_BG[:, F:]
-    c_BF = jnp.tanh(in_BG[:, 2 * F :] + (r_BF * h_BF) @ candidate_FF)
-    return h_BF + z_BF * (c_BF - h_BF)
-
-
-def lstm_step(
-    h_BF: jax.Array, cell_BF: jax.Array, in_BG: jax.Array, recurrent_FG: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The next cell' = f cell + i g and h' = o tanh(cell'); i, f, o are sigmoids, g is the tanh of in + h U's parts.
-
-    in_BG holds x W + b of i, f, o and g side by side (Graves 2013, equations 7 to 11, without peepholes).
-    """
-    F = h_BF.shape[-1]
-    all_BG = in_BG + h_BF @ recurrent_FG
-    gates_BG = jax.nn.sigmoid(all_BG[:, : 3 * F])
-    i_BF, f_BF, o_BF = gates_BG[:, :F], gates_BG[:, F : 2 * F], gates_BG[:, 2 * F :]
-    cell_BF = f_BF * cell_BF + i_BF * jnp.tanh(all_BG[:, 3 * F :])
-    return o_BF * jnp.tanh(cell_BF), cell_BF
 
 
 def causal_attention(

@@ -1,6 +1,5 @@
 """Pictures of a run: python -m jaxlm.plots RUN draws them (again). The only matplotlib, and no JAX."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +9,10 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from jaxlm import metrics
+from jaxlm import cli, metrics
 from jaxlm.data.pairs import Pairs, load_pairs
-from jaxlm.runs import RunDir
+from jaxlm.errors import UserError
+from jaxlm.runs import open_existing
 
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Noto Sans", "Noto Emoji", "Symbola")
 """Tried in turn for each character, where they are installed; the first comes with matplotlib."""
@@ -22,22 +22,18 @@ TABLE_TOKENS = 27
 LISTED_PAIRS = 20
 
 
-def main() -> None:
+def main(args: list[str]) -> int:
     """Draw the pairs of a run's data, then its loss curve."""
-    parser = argparse.ArgumentParser(prog="python -m jaxlm.plots", description="Draw the pictures of a run again.")
-    parser.add_argument("run", type=Path, help="the run directory")
-    parser.add_argument(
-        "--beside-training", action="store_true", help="draw the losses once something comes on standard input"
-    )
-    args = parser.parse_args()
-    run = RunDir(args.run)
+    command = cli.parse(cli.PlotsCommand, args, prog="python -m jaxlm.plots")
+    run = open_existing(command.run)
     if not run.pairs.is_file():
-        parser.exit(2, f"error: run {str(args.run)!r} has no plots/{run.pairs.name}; train it first: train.py CONFIG\n")
+        raise UserError(f"run {str(command.run)!r} has no plots/{run.pairs.name}: it was trained with --plots False")
     pairs = load_pairs(run.pairs)
     bigram_table(pairs, run.plots / "bigrams.png")
     frequent_pairs(pairs, run.plots / "pairs.png")
-    if run.metrics.exists() and (not args.beside_training or sys.stdin.readline()):
+    if run.metrics.exists() and (not command.beside_training or sys.stdin.readline()):
         loss_curve(metrics.read(run.metrics), run.plots / "loss.png")
+    return 0
 
 
 def bigram_table(pairs: Pairs, path: Path) -> None:
@@ -130,4 +126,4 @@ def _drawable(text: str, fonts: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run_main(main)

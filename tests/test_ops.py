@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlm.ops import context_index, log_normalize, windows
+from jaxlm.ops import (
+    MANY_ROWS,
+    SHORT_ROWS,
+    causal_mean,
+    context_index,
+    log_normalize,
+    lookup,
+    project_lookup,
+    windows,
+)
 
 
 def log_softmax64(logits):
@@ -89,3 +98,34 @@ def test_the_gradient_is_that_of_log_softmax():
     jacobian = jax.jacobian(lambda z_V: log_normalize(z_V[None])[0])(z_V)
     probabilities = np.exp(log_softmax64(z_V))
     np.testing.assert_allclose(jacobian, np.eye(9) - probabilities[None], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 5), (MANY_ROWS // 8, 8), (MANY_ROWS, 3)])
+def test_embeddings_and_their_gradients_are_those_of_indexing(shape):
+    rng = np.random.default_rng(3)
+    table_VE, w_EO = (
+        jnp.asarray(rng.normal(size=(27, 4)), jnp.float32),
+        jnp.asarray(rng.normal(size=(4, 6)), jnp.float32),
+    )
+    tok = jnp.asarray(rng.integers(0, 27, shape), jnp.int32)
+    weight = jnp.asarray(rng.normal(size=(*shape, 6)), jnp.float32)
+    for ours, plain in (
+        (lambda t, w: lookup(t, tok) @ w, lambda t, w: t[tok] @ w),
+        (lambda t, w: project_lookup(t, w, tok), lambda t, w: t[tok] @ w),
+    ):
+        np.testing.assert_allclose(ours(table_VE, w_EO), plain(table_VE, w_EO), rtol=1e-5, atol=1e-6)
+        got, want = (
+            jax.grad(lambda t, w, f=f: jnp.vdot(f(t, w), weight), argnums=(0, 1))(table_VE, w_EO) for f in (ours, plain)
+        )
+        chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 7, SHORT_ROWS, SHORT_ROWS + 1])
+def test_a_causal_mean_is_the_mean_so_far(length):
+    x_BTD = np.random.default_rng(4).normal(size=(2, length, 3)).astype(np.float32)
+    y_BTD = causal_mean(jnp.asarray(x_BTD))
+    chex.assert_shape(y_BTD, x_BTD.shape)
+    for t in range(length):
+        np.testing.assert_allclose(y_BTD[:, t], x_BTD[:, : t + 1].mean(1), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="3-D"):
+        causal_mean(jnp.zeros((2, 3)))

@@ -7,7 +7,8 @@ import pytest
 
 from jaxlm import MlpConfig
 from jaxlm.losses import cross_entropy
-from jaxlm.ops import causal_attention, gru_step, layer_norm, lstm_step, rnn_step
+from jaxlm.ops import causal_attention, layer_norm
+from jaxlm.recurrence import gru_step, lstm_step, rnn_step
 
 torch = pytest.importorskip("torch")
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxlm.config.bow import BowConfig
 from jaxlm.models.base import SequenceModel, needed
-from jaxlm.ops import causal_mean
+from jaxlm.ops import causal_mean, lookup
 
 
 class Bow(nn.Module):
@@ -30,7 +30,7 @@ class Bow(nn.Module):
         self.out_bias_V = self.param("out_bias", zeros, (V,))
 
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
-        x_BTE = self.embed_VE[tok_BT] + self.position_CE[: tok_BT.shape[1]]
+        x_BTE = lookup(self.embed_VE, tok_BT) + self.position_CE[: tok_BT.shape[1]]
         return self._logits(x_BTE, causal_mean(x_BTE))
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
@@ -39,7 +39,7 @@ class Bow(nn.Module):
     def extend(self, cache: dict[str, jax.Array], tok_BT: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         T = tok_BT.shape[1]
         place_T = jnp.minimum(cache["at"] + jnp.arange(T), self.context - 1)
-        x_BTE = self.embed_VE[tok_BT] + self.position_CE[place_T]
+        x_BTE = lookup(self.embed_VE, tok_BT) + self.position_CE[place_T]
         sum_BTE = cache["sum"][:, None] + jnp.cumsum(x_BTE, axis=1)
         count_T1 = (cache["at"] + 1 + jnp.arange(T))[:, None].astype(jnp.float32)
         return self._logits(x_BTE, sum_BTE / count_T1[None]), {"sum": sum_BTE[:, -1], "at": cache["at"] + T}

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxlm.config.gpt import GptConfig
 from jaxlm.models.base import SequenceModel, needed
-from jaxlm.ops import causal_attention, layer_norm
+from jaxlm.ops import causal_attention, layer_norm, lookup
 
 Layer = dict[str, jax.Array]
 INIT = 0.02
@@ -52,7 +52,7 @@ class Gpt(nn.Module):
 
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
         key_L: jax.Array | None = None
-        x_BTD = self.embed_VD[tok_BT] + self.position_CD[: tok_BT.shape[1]]
+        x_BTD = lookup(self.embed_VD, tok_BT) + self.position_CD[: tok_BT.shape[1]]
         if self.dropout and self.has_rng("dropout"):
             first, *keys = jax.random.split(self.make_rng("dropout"), 1 + self.n_layers)
             x_BTD = self._drop(x_BTD, first)
@@ -71,7 +71,7 @@ class Gpt(nn.Module):
 
     def extend(self, cache: dict[str, jax.Array], tok_BT: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         at, T = cache["at"], tok_BT.shape[1]
-        x_BTD = self.embed_VD[tok_BT] + jax.lax.dynamic_slice_in_dim(self.position_CD, at, T)
+        x_BTD = lookup(self.embed_VD, tok_BT) + jax.lax.dynamic_slice_in_dim(self.position_CD, at, T)
 
         def block(
             x_BTD: jax.Array, layer: tuple[Layer, jax.Array, jax.Array]

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 from jaxlm.config.rnn import RnnConfig
 from jaxlm.models.base import SequenceModel, needed
-from jaxlm.ops import gru_step, lstm_step, rnn_step
+from jaxlm.ops import project_lookup
+from jaxlm.recurrence import gru, lstm, rnn
 
 INPUTS = {"rnn": 1, "gru": 3, "lstm": 4}
 """Widths of the state that a cell's input products have."""
@@ -51,21 +52,17 @@ class Rnn(nn.Module):
         return {name: jnp.broadcast_to(state_F, (batch, self.d_hidden)) for name, state_F in start.items()}
 
     def extend(self, cache: State, tok_BT: jax.Array) -> tuple[jax.Array, State]:
-        in_BTG = self.embed_VE[tok_BT] @ self.input_EG + self.input_bias_G
-        in_TBG = jnp.swapaxes(in_BTG, 0, 1)
-        state, h_TBF = jax.lax.scan(self._step, cache, in_TBG)
-        return jnp.swapaxes(h_TBF, 0, 1) @ self.out_FV + self.out_bias_V, state
-
-    def _step(self, state: State, in_BG: jax.Array) -> tuple[State, jax.Array]:
-        h_BF = state["h"]
+        in_TBG = project_lookup(self.embed_VE, self.input_EG, tok_BT.T) + self.input_bias_G
         if self.cell == "lstm":
-            h_BF, cell_BF = lstm_step(h_BF, state["cell"], in_BG, self.recurrent_FG)
-            return {"h": h_BF, "cell": cell_BF}, h_BF
-        if self.cell == "gru":
-            h_BF = gru_step(h_BF, in_BG, self.gates_FG, self.candidate_FF)
+            h_TBF, cell_TBF = lstm(cache["h"], cache["cell"], in_TBG, self.recurrent_FG)
+            state = {"h": h_TBF[-1], "cell": cell_TBF[-1]}
         else:
-            h_BF = rnn_step(h_BF, in_BG, self.recurrent_FG)
-        return {"h": h_BF}, h_BF
+            if self.cell == "gru":
+                h_TBF = gru(cache["h"], in_TBG, self.gates_FG, self.candidate_FF)
+            else:
+                h_TBF = rnn(cache["h"], in_TBG, self.recurrent_FG)
+            state = {"h": h_TBF[-1]}
+        return jnp.swapaxes(h_TBF @ self.out_FV, 0, 1) + self.out_bias_V, state
 
 
 def build(config: RnnConfig) -> SequenceModel:

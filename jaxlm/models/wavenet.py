@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxlm.config.wavenet import WavenetConfig
 from jaxlm.models.base import NatsFromLogits, Params, needed
-from jaxlm.ops import layer_norm
+from jaxlm.ops import layer_norm, lookup, project_lookup
 from jaxlm.tokenizer import BOUNDARY
 
 Layer = dict[str, jax.Array]
@@ -96,8 +96,9 @@ class Levels(nn.Module):
         return self._logits(x_BTF, skips), queues
 
     def _enter(self, tok: jax.Array) -> jax.Array:
-        x = self.embed_VE[tok]
-        return x @ self.enter_EF if self.style == "gated" else x
+        if self.style == "gated":
+            return project_lookup(self.embed_VE, self.enter_EF, tok)
+        return lookup(self.embed_VE, tok)
 
     def _join(self, p: Layer, before: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(what the next level sees, what the logits see) at each place."""

@@ -40,17 +40,21 @@ def train(
         if state == "done":
             say(f"{run.path} is trained already; --restart trains it again")
         else:
-            pictures = Pictures(job.corpus, run, wanted=job.config.plots)
-            pictures.begin()
-            work = _train_by_steps if config.model.trained_by_steps else _fit_counts
-            _finish(job, run, work(job, run, pictures, say))
-            pictures.end(say)
+            with Pictures(job.corpus, run, wanted=job.config.plots) as pictures:
+                pictures.begin()
+                if config.model.trained_by_steps:
+                    seconds = _train_by_steps(job, run, say)
+                    pictures.draw_losses()
+                else:
+                    seconds = _fit_counts(job, run, say)
+                _finish(job, run, seconds)
+                pictures.end(say)
         say(run.samples.read_text("utf-8").rstrip("\n"))
         _tell_losses(run, say)
     return run.path
 
 
-def _train_by_steps(job: Job, run: RunDir, pictures: Pictures, say: Callable[[str], None]) -> float:
+def _train_by_steps(job: Job, run: RunDir, say: Callable[[str], None]) -> float:
     """Everything up to the last checkpoint. Returns the seconds that training took, over all sittings."""
     config, model, mesh = job.config, job.model, job.mesh
     steps = config.steps or 1
@@ -95,11 +99,10 @@ def _train_by_steps(job: Job, run: RunDir, pictures: Pictures, say: Callable[[st
         finally:
             progress.close()
             log.close()
-    pictures.draw_losses()
     return max(line["time_s"] for line in metrics.read(run.metrics))
 
 
-def _fit_counts(job: Job, run: RunDir, pictures: Pictures, say: Callable[[str], None]) -> float:
+def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> float:
     """Count, and save as step 1. Returns the seconds it took."""
     began = time.monotonic()
     model = cast(FittedModel[Any], job.model)

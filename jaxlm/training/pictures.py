@@ -18,11 +18,20 @@ class Pictures:
     """The data's pairs and, at the end, the loss curve, drawn by a process of its own: `python -m jaxlm.plots`.
 
     Drawing takes as long as tens of thousands of steps, and a thread that draws would hold the interpreter that trains.
+    A context manager: leaving it before `end` stops the drawing.
     """
 
     def __init__(self, corpus: Corpus, run: RunDir, *, wanted: bool):
         self._corpus, self._run, self._wanted = corpus, run, wanted
         self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> "Pictures":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.communicate()
 
     def begin(self) -> None:
         """Start to draw the pairs."""
