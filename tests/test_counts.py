@@ -1,11 +1,13 @@
 """The count model against collections.Counter, and what k = 0 means."""
 
+import dataclasses
 import json
 import math
 from collections import Counter
 from itertools import product
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +17,9 @@ from hypothesis import strategies as st
 
 import jaxlm
 from jaxlm import CountsConfig
-from jaxlm.data.corpus import from_lines
+from jaxlm.data.corpus import MAX_AGE, from_lines, line_ages
 from jaxlm.losses import nats_per_target
+from jaxlm.models import trie
 from jaxlm.models.counts import discounts
 from tests.conftest import NAMES
 
@@ -223,6 +226,19 @@ def test_a_large_vocabulary(order):
     for got_V, ctx in zip(got_BV, ctx_BC.tolist(), strict=True):
         np.testing.assert_allclose(got_V, by_counter(gram_NO, tuple(ctx), 0.5, size), rtol=1e-4)
     np.testing.assert_allclose(got_BV.sum(-1), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["lines", "stream"])
+@pytest.mark.parametrize(("vocab_size", "order"), [(2, 1), (2, 9), (5, 3), (27, 2)])
+def test_many_tokens_are_counted_in_one_pass_to_the_same_trie(monkeypatch, vocab_size, order, kind):
+    rng = np.random.default_rng(5)
+    tokens_N = rng.integers(0 if kind == "lines" else 1, vocab_size, 2 * trie.BLOCK + 77).astype(np.int32)
+    age_N = line_ages(tokens_N) if kind == "lines" else np.minimum(np.arange(len(tokens_N)), MAX_AGE).astype(np.uint16)
+    levels = trie.count(tokens_N, age_N, order, vocab_size)
+    monkeypatch.setattr(trie, "TABLE_ENTRIES", 0)
+    for table, pass_by_pass in zip(levels, trie.count(tokens_N, age_N, order, vocab_size), strict=True):
+        chex.assert_trees_all_equal(dataclasses.asdict(table), dataclasses.asdict(pass_by_pass))
+        assert table.count.dtype == pass_by_pass.count.dtype and table.token.dtype == pass_by_pass.token.dtype
 
 
 def test_smoothing_pulls_towards_the_uniform_distribution():

@@ -38,9 +38,13 @@ class Mlp(nn.Module):
         hidden_bias_F = self.param("hidden_bias", bias, (F,))
         out_VF = self.param("out", normal(out_scale), (V, F))
         out_bias_V = self.param("out_bias", bias, (V,))
-        x_NI = embed_VE[ctx_NC].reshape(N, I)
-        h_NF = jnp.tanh(dense(x_NI, hidden_IF) + hidden_bias_F)
-        return readout(h_NF, out_VF) + out_bias_V
+        if V * (N + E) < N * E:  # fewer operations by a table of what each token adds at each place
+            one_hot_NCV = (ctx_NC[:, :, None] == jnp.arange(V)).astype(embed_VE.dtype)
+            table_CVF = jnp.einsum("ve,cef->cvf", embed_VE, hidden_IF.reshape(C, E, F))
+            sum_NF = one_hot_NCV.reshape(N, C * V) @ table_CVF.reshape(C * V, F)
+        else:
+            sum_NF = dense(embed_VE[ctx_NC].reshape(N, I), hidden_IF)
+        return readout(jnp.tanh(sum_NF + hidden_bias_F), out_VF) + out_bias_V
 
 
 def build(config: MlpConfig) -> WindowModel:

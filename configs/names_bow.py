@@ -1,0 +1,14 @@
+"""A bag of words on the bundled names: the mean of all embeddings so far, then a tanh layer, at makemore's size.
+
+    python train.py configs/names_bow.py
+"""
+
+from jaxlm import BowConfig, DataConfig, OptimConfig, RunConfig
+
+config = RunConfig(
+    model=BowConfig(d_embed=64, d_hidden=64),
+    data=DataConfig(example="sequence"),
+    optim=OptimConfig(name="adamw", lr=5e-4, betas=(0.9, 0.99), weight_decay=0.01),
+    steps=20_000,
+    batch_size=32,
+)
