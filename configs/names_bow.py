@@ -1,6 +1,6 @@
 """A bag of words on the bundled names: the mean of all embeddings so far, then a tanh layer, at makemore's size.
 
-    python train.py configs/names_bow.py
+python train.py configs/names_bow.py
 """
 
 from jaxlm import BowConfig, DataConfig, OptimConfig, RunConfig

@@ -151,3 +151,15 @@ def causal_attention(
     sees_TS = jnp.arange(S) <= first + jnp.arange(T)[:, None]
     w_BNTS = jax.nn.softmax(jnp.where(sees_TS, w_BNTS.astype(jnp.float32), -jnp.inf), axis=-1).astype(q_BTNH.dtype)
     return jnp.einsum("bnts,bsnh->btnh", w_BNTS, v_BSNH), w_BNTS
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+    """x / keep with probability keep = 1 - rate, else 0 (Srivastava et al. 2014, scaled in training).
+
+    A random word decides four elements, a byte each, since drawing it costs a CPU more than all the rest; keep is
+    therefore rounded to a 256th, in the scale too.
+    """
+    kept = round((1 - rate) * 256)
+    word = jax.random.bits(key, (-(-x.size // 4),), jnp.uint32)
+    byte = jax.lax.bitcast_convert_type(word, jnp.uint8).reshape(-1)[: x.size].reshape(x.shape)
+    return jnp.where(byte.astype(jnp.int32) < kept, x * (256 / max(kept, 1)), 0)

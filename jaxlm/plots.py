@@ -27,7 +27,7 @@ def main(args: list[str]) -> int:
     command = cli.parse(cli.PlotsCommand, args, prog="python -m jaxlm.plots")
     run = open_existing(command.run)
     if not run.pairs.is_file():
-        raise UserError(f"run {str(command.run)!r} has no plots/{run.pairs.name}: it was trained with --plots False")
+        raise UserError(f"run {str(command.run)!r} has no plots/{run.pairs.name}: it was trained with --no-plots")
     pairs = load_pairs(run.pairs)
     bigram_table(pairs, run.plots / "bigrams.png")
     frequent_pairs(pairs, run.plots / "pairs.png")

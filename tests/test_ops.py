@@ -15,6 +15,7 @@ from jaxlm.ops import (
     SHORT_ROWS,
     causal_mean,
     context_index,
+    dropout,
     log_normalize,
     lookup,
     project_lookup,
@@ -129,3 +130,14 @@ def test_a_causal_mean_is_the_mean_so_far(length):
         np.testing.assert_allclose(y_BTD[:, t], x_BTD[:, : t + 1].mean(1), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="3-D"):
         causal_mean(jnp.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("shape", [(3,), (99, 101)])
+def test_dropout_keeps_its_share_and_the_mean(rate, shape):
+    y = np.asarray(dropout(jnp.ones(shape), rate, jax.random.key(1)))
+    kept = round((1 - rate) * 256) / 256
+    assert set(np.unique(y).tolist()) <= {0.0, np.float32(1 / max(kept, 1 / 256)).item()}
+    assert abs(y.astype(bool).mean() - kept) <= 5 * (kept * (1 - kept) / y.size) ** 0.5
+    np.testing.assert_array_equal(y, dropout(jnp.ones(shape), rate, jax.random.key(1)))
+    assert rate in (0, 1) or y.size < 100 or (y != np.asarray(dropout(jnp.ones(shape), rate, jax.random.key(2)))).any()

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxlm.config.gpt import GptConfig
 from jaxlm.models.base import SequenceModel, needed
-from jaxlm.ops import causal_attention, layer_norm, lookup
+from jaxlm.ops import causal_attention, dropout, layer_norm, lookup
 
 Layer = dict[str, jax.Array]
 INIT = 0.02
@@ -113,9 +113,7 @@ class Gpt(nn.Module):
         return layer_norm(x_BTD, self.norm_scale_D, self.norm_bias_D) @ self.out_VD.T
 
     def _drop(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
-        if key is None:
-            return x
-        return jnp.where(jax.random.bernoulli(key, 1 - self.dropout, x.shape), x / (1 - self.dropout), 0)
+        return x if key is None else dropout(x, self.dropout, key)
 
 
 def build(config: GptConfig) -> SequenceModel:

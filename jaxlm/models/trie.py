@@ -86,7 +86,8 @@ def _levels_of_table(table: np.ndarray) -> list[Level]:
     """The levels of a table: a shorter n-gram occurs as often as all longer ones that end in it."""
     order, V = table.ndim, table.shape[0]
     counts = [table.sum(axis=tuple(range(order - length))) for length in range(1, order + 1)]
-    levels, node_of = [], np.zeros((), np.int64)
+    levels: list[Level] = []
+    node_of = np.zeros((), np.int64)
     for length, count in enumerate(counts, start=1):
         present = count > 0
         present[(0,) * length] = True  # the context before every line

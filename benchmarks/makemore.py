@@ -1,0 +1,226 @@
+"""Every model of makemore against plain eager PyTorch, in one process and in turn: training, sampling, counting.
+
+    pip install -e ".[bench]" && python benchmarks/makemore.py names.txt [--models rnn gru] [--rounds 5]
+
+makemore's sizes: batches of 32 whole names (the WaveNet: 32 windows of the lecture), 64 wide, AdamW. PyTorch runs with
+1 and with 2 threads and the better one counts. Compilation is left out: it is named beside the speeds.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from mlp import one_core_flops
+from torch_models import build, generate
+
+import jaxlm
+from jaxlm import optim, sharding
+from jaxlm.config.model import ModelConfig
+from jaxlm.inference import Run
+from jaxlm.models import trie
+from jaxlm.training import make_chunk, make_step
+from jaxlm.training.loop import step_flops
+from jaxlm.training.setup import Job, initial_state, settle
+
+MODELS: dict[str, ModelConfig] = {
+    "bigram": jaxlm.NgramConfig(order=2),
+    "mlp": jaxlm.MlpConfig(context=16, d_embed=64, d_hidden=64, init="scaled"),
+    "bow": jaxlm.BowConfig(),
+    "rnn": jaxlm.RnnConfig(cell="rnn"),
+    "gru": jaxlm.RnnConfig(cell="gru"),
+    "lstm": jaxlm.RnnConfig(cell="lstm"),
+    "wavenet": jaxlm.WavenetConfig(),
+    "transformer": jaxlm.GptConfig(),
+}
+BATCHES = (1, 50, 1000)
+NEW_TOKENS = 16
+COUNTED_TOKENS = 10_000_000
+SECONDS = 0.5
+"""Of work in one measurement, roughly."""
+
+
+def main() -> None:
+    """Print the three tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help="a list of names")
+    parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    limit = one_core_flops()
+    print(f"one core's large float32 products: {limit / 1e9:.0f} Gflop/s; memory: {copy_bytes() / 1e9:.1f} GB/s copied")
+    print("\ntraining       ours  PyTorch  ratio  compile   Mflop  of one core's limit   (ms a step)")
+    jobs = {name: job_of(name, args.data) for name in args.models}
+    for name, job in jobs.items():
+        run, compile_s, flops = our_training(job)
+        ours, peer = in_turn(args.rounds, run, torch_training(name, job))
+        print(
+            f"{name:12} {ours * 1e3:6.3f}  {peer * 1e3:7.3f}  {peer / ours:5.1f}  {compile_s:5.1f} s  {flops / 1e6:6.1f}"
+            f"  {flops / ours / limit:18.0%}",
+            flush=True,
+        )
+    print("\nsampling    batch      ours   PyTorch  ratio   (names/s)")
+    for name, job in jobs.items():
+        for batch in BATCHES:
+            ours, peer = in_turn(args.rounds, our_sampling(job, batch), torch_sampling(name, job, batch))
+            print(f"{name:12} {batch:4} {batch / ours:9,.0f} {batch / peer:9,.0f}  {peer / ours:5.1f}", flush=True)
+    print("\ncounting    ours  dictionary  ratio  of the speed of copying   (ns a token)")
+    job = next(iter(jobs.values()))
+    for order in (2, 5):
+        ours, peer, share = counting(job, order, args.rounds)
+        print(f"{order}-grams  {ours * 1e9:8.1f}  {peer * 1e9:10.1f}  {peer / ours:5.1f}  {share:23.1%}")
+
+
+def job_of(name: str, data: str) -> Job:
+    """The settings of makemore's script, on all names but 1,000."""
+    return settle(
+        jaxlm.RunConfig(
+            model=MODELS[name],
+            data=jaxlm.DataConfig(
+                path=data, example="window" if name == "wavenet" else "sequence", split=(0.968783, 0.031217, 0)
+            ),
+            optim=jaxlm.OptimConfig(name="adamw", lr=5e-4, betas=(0.9, 0.99), weight_decay=0.01),
+            steps=10_000,
+            batch_size=32,
+        )
+    )
+
+
+def our_training(job: Job) -> tuple[Callable[[], float], float, float]:
+    """A function that trains a chunk and gives its seconds a step; the seconds to compile it; operations of a step."""
+    optimizer = optim.transformation(job.config.optim, 10_000)
+    state, tokens = initial_state(job, optimizer), job.tokens()
+    schedule = optim.schedule(job.config.optim, 10_000)
+    chunk = make_chunk(make_step(job.model, optimizer), job.batcher, schedule, job.mesh, seed=0)
+    parameters, targets = optim.count_parameters(state.params), 32 * job.targets_per_row
+    options = sharding.compiler_options(step_flops(parameters, targets))
+    began = time.perf_counter()
+    K = 200
+    compiled = (
+        jax.jit(chunk, static_argnums=2, donate_argnums=0, compiler_options=options).lower(state, tokens, K).compile()
+    )
+    compile_s = time.perf_counter() - began
+    box = [state]
+
+    def run() -> float:
+        began, steps = time.perf_counter(), 0
+        while time.perf_counter() - began < SECONDS:
+            box[0], _ = compiled(box[0], tokens)
+            jax.block_until_ready(box[0])
+            steps += K
+        return (time.perf_counter() - began) / steps
+
+    return run, compile_s, compiled.cost_analysis()["flops"]
+
+
+def torch_training(name: str, job: Job) -> Callable[[int], float]:
+    """A function of the threads that trains for a while and gives its seconds a step."""
+    V = job.corpus.tokenizer.vocab_size
+    model = build(name, V, job.batcher.width)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, betas=(0.9, 0.99), weight_decay=0.01)
+    host = job.batcher.rows(job.host, job.rows["train"])
+    x, y = (torch.from_numpy(np.array(part)).long() for part in (host.tok, host.target))
+    if y.ndim == 2:
+        y[torch.from_numpy(np.array(host.weight)) == 0] = -1
+
+    def run(threads: int) -> float:
+        torch.set_num_threads(threads)
+        began, steps = time.perf_counter(), 0
+        while time.perf_counter() - began < SECONDS:
+            rows = torch.randint(0, len(x), (32,))
+            logits = model(x[rows])
+            loss = torch.nn.functional.cross_entropy(logits.view(-1, V), y[rows].view(-1), ignore_index=-1)
+            model.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            steps += 1
+        return (time.perf_counter() - began) / steps
+
+    return run
+
+
+def our_sampling(job: Job, batch: int) -> Callable[[], float]:
+    """A function that samples names, text and all, and gives the seconds of one batch."""
+    params = initial_state(job, optim.transformation(job.config.optim, 1)).params
+    opened = Run(Path(), job.config, job.corpus.tokenizer, job.model, params, 0)
+    count = iter(range(10**9))
+
+    def once() -> None:
+        texts = jaxlm.generate(opened, n=batch, max_tokens=NEW_TOKENS, key=jax.random.key(next(count)))
+        assert len(texts) == batch
+
+    return lambda: repeat(once)
+
+
+def torch_sampling(name: str, job: Job, batch: int) -> Callable[[int], float]:
+    """A function of the threads that samples names as token tensors and gives the seconds of one batch."""
+    model = build(name, job.corpus.tokenizer.vocab_size, job.batcher.width)
+    window = job.batcher.width if name == "wavenet" else None
+
+    def run(threads: int) -> float:
+        torch.set_num_threads(threads)
+        return repeat(lambda: generate(model, batch, job.batcher.width, NEW_TOKENS, window))
+
+    return run
+
+
+def repeat(once: Callable[[], Any]) -> float:
+    """The median seconds of a call, over about SECONDS of calls after the first."""
+    once()
+    times: list[float] = []
+    while sum(times) < SECONDS:
+        began = time.perf_counter()
+        once()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def in_turn(rounds: int, ours: Callable[[], float], peer: Callable[[int], float]) -> tuple[float, float]:
+    """Medians of ours and of the peer with its better number of threads, measured in alternation."""
+    times: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    for _ in range(rounds):
+        times[0].append(ours())
+        for threads in (1, 2):
+            times[threads].append(peer(threads))
+    one, two = (statistics.median(times[threads]) for threads in (1, 2))
+    return statistics.median(times[0]), min(one, two)
+
+
+def counting(job: Job, order: int, rounds: int) -> tuple[float, float, float]:
+    """Seconds a token of the trie and of a dictionary, and the trie's share of the speed at which arrays are copied."""
+    copies = -(-COUNTED_TOKENS // len(job.corpus.tokens_N))
+    tokens_N, age_N = np.tile(job.corpus.tokens_N, copies), np.tile(job.corpus.age_N, copies)
+    some = tokens_N[: COUNTED_TOKENS // 10].tolist()
+    times: dict[str, list[float]] = {"ours": [], "dictionary": []}
+    for _ in range(rounds):
+        began = time.perf_counter()
+        trie.count(tokens_N, age_N, order, job.corpus.tokenizer.vocab_size)
+        times["ours"].append((time.perf_counter() - began) / len(tokens_N))
+        began = time.perf_counter()
+        counts: dict[tuple[int, ...], int] = {}
+        for gram in zip(*(some[back:] for back in range(order)), strict=False):
+            counts[gram] = counts.get(gram, 0) + 1
+        times["dictionary"].append((time.perf_counter() - began) / len(some))
+    ours, peer = (statistics.median(values) for values in times.values())
+    return ours, peer, (tokens_N.itemsize + age_N.itemsize) / ours / copy_bytes()
+
+
+def copy_bytes(size: int = 2**26) -> float:
+    """Bytes a second that are read and written when a large array is copied."""
+    source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        np.copyto(target, source)
+        times.append(time.perf_counter() - began)
+    return 2 * size / min(times)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
