@@ -47,14 +47,17 @@ class CountModel(ContextModel):
     def _child(self, params: Params, level: int, parent_B: jax.Array, token_B: jax.Array) -> jax.Array:
         """The node of parent and token, -1 where there is none."""
         token_U = params[f"token_{level}"]
-        low_B, end_B = self._children(params, level, parent_B)
-        high_B = end_B
-        for _ in range(math.ceil(math.log2(self.vocab_size + 1))):
+        start_B, end_B = self._children(params, level, parent_B)
+
+        def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            low_B, high_B = bounds
             middle_B = (low_B + high_B) // 2
             open_B = low_B < high_B
             right_B = open_B & (token_U[jnp.minimum(middle_B, token_U.shape[0] - 1)] < token_B)
-            low_B = jnp.where(right_B, middle_B + 1, low_B)
-            high_B = jnp.where(open_B & ~right_B, middle_B, high_B)
+            return jnp.where(right_B, middle_B + 1, low_B), jnp.where(open_B & ~right_B, middle_B, high_B)
+
+        # a loop, not unrolled: XLA fuses what is unrolled into one expression that computes each step over and over
+        low_B, _ = jax.lax.fori_loop(0, math.ceil(math.log2(self.vocab_size + 1)), halve, (start_B, end_B))
         found_B = (low_B < end_B) & (token_U[jnp.minimum(low_B, token_U.shape[0] - 1)] == token_B)
         return jnp.where(found_B, low_B, -1)
 
