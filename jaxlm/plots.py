@@ -1,7 +1,7 @@
-"""Pictures of a run: python -m jaxlm.plots RUN draws them (again). The only matplotlib, and no JAX."""
+"""Pictures: python -m jaxlm.plots RUN draws those of a run (again). The only matplotlib, and no JAX."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,48 @@ def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set_ylabel("nats per token")
     axes.grid(alpha=0.3)
     figure.savefig(path)
+
+
+def curves(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    path: Path,
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    log: str = "",
+) -> None:
+    """A line through its points (x, y) for each name; `log` names the axes that are logarithmic: "", "x", "y", "xy"."""
+    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
+    axes = figure.add_subplot(xscale="log" if "x" in log else "linear", yscale="log" if "y" in log else "linear")
+    for name, (x, y) in lines.items():
+        axes.plot(x, y, label=name, marker="o", markersize=4)
+    _label(axes, title, xlabel, ylabel)
+    figure.savefig(path)
+
+
+def bars(groups: Mapping[str, Mapping[str, float]], path: Path, *, title: str, ylabel: str) -> None:
+    """Bars side by side in groups, each with its value: groups[on the axis][in the legend]."""
+    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    names = list(dict.fromkeys(name for group in groups.values() for name in group))
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        places = [at + (i - (len(names) - 1) / 2) * width for at in range(len(groups))]
+        drawn = axes.bar(places, [group[name] for group in groups.values()], width, label=name)
+        axes.bar_label(drawn, fmt="%.5g", padding=2, fontsize=8)
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.margins(y=0.15)
+    _label(axes, title, "", ylabel)
+    figure.savefig(path)
+
+
+def _label(axes: Any, title: str, xlabel: str, ylabel: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.grid(alpha=0.3)
+    axes.legend()
 
 
 def _fonts(texts: Sequence[str]) -> list[str]:
