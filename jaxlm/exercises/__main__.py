@@ -1,0 +1,83 @@
+"""python -m jaxlm.exercises [E01 ... E06 | all] [--out DIR] [--data.path FILE]: train, measure, answer, draw."""
+
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from jaxlm.cli import parse, run_main
+from jaxlm.config import DataConfig, check
+from jaxlm.errors import UserError
+from jaxlm.exercises import TITLES
+
+
+@dataclasses.dataclass(frozen=True)
+class ExerciseCommand:
+    """Do an exercise of the makemore lecture: print what it measured and the answer, and save its picture."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    out: Path = Path("runs/exercises")
+    """Where the pictures go."""
+    seed: int = 0
+    """Of parameters and batches."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """auto: the best that JAX finds."""
+
+
+def main(args: list[str]) -> int:
+    """The exercises that the first argument names; a list of them without one."""
+    if not args or args[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    chosen = [name for name in TITLES if args[0].upper() in (name, "ALL")]
+    if not chosen:
+        raise UserError(f"the first argument wants one of {', '.join(TITLES)} or all, got {args[0]!r}")
+    command = parse(ExerciseCommand, args[1:], prog=f"python -m jaxlm.exercises {args[0]}")
+    check.between("seed", command.seed, 0, 2**32 - 1)
+    try:
+        command.out.mkdir(parents=True, exist_ok=True)
+        return _do(chosen, command)
+    except OSError as error:
+        raise UserError(f"--out {str(command.out)!r} cannot be written: {error.strerror or error}") from error
+
+
+def _do(chosen: list[str], command: ExerciseCommand) -> int:
+    from jaxlm.exercises import cross_entropy, kneser_ney, rows, smoothing, trigram
+    from jaxlm.exercises.lab import Lab
+    from jaxlm.training import Stopped
+
+    exercises: dict[str, Callable[[Lab], object]] = {
+        "E01": trigram.beat_the_bigram,
+        "E02": trigram.held_out,
+        "E03": smoothing.tune,
+        "E04": rows.compare,
+        "E05": cross_entropy.compare,
+        "E06": kneser_ney.climb,
+    }
+    lab = Lab(command.data, command.out, command.seed, command.device)
+    for name in chosen:
+        began = time.monotonic()
+        print(f"{name}: {TITLES[name]}", flush=True)
+        try:
+            exercises[name](lab)
+        except Stopped as stopped:
+            print(f"stopped by {signal.Signals(stopped.signum).name}", file=sys.stderr)
+            return 128 + stopped.signum
+        print(f"picture: {lab.picture(name)}, {time.monotonic() - began:.1f} s\n", flush=True)
+    return 0
+
+
+def _usage() -> str:
+    listed = "\n".join(f"  {name}  {title}" for name, title in TITLES.items())
+    return (
+        "usage: python -m jaxlm.exercises EXERCISE|all [--out DIR] [--data.path FILE] [--SETTING VALUE ...]\n\n"
+        f"{listed}\n\n"
+        "EXERCISE --help lists the settings; without any, the names that come with the package are used."
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

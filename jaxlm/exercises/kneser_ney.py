@@ -1,0 +1,65 @@
+"""E06: n-grams of any order with Kneser-Ney smoothing, against add-k."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jaxlm import plots
+from jaxlm.config import CountsConfig
+from jaxlm.exercises.lab import Counted, Lab
+
+ORDERS = tuple(range(1, 9))
+ADDED = (0.01, 0.1, 1.0)
+"""The k of add-k smoothing."""
+
+
+class Climbed(NamedTuple):
+    """Dev loss in nats per token by order, and the best order's loss on test."""
+
+    kneser_ney: dict[int, float]
+    add_k: dict[float, dict[int, float]]
+    """By k, then by order."""
+    best: int
+    test: float
+
+
+def climb(lab: Lab, *, orders: Sequence[int] = ORDERS, added: Sequence[float] = ADDED) -> Climbed:
+    """Each order counted on train under both smoothings; test is scored once, with the best order on dev."""
+    smooth: dict[int, float] = {}
+    plain: dict[float, dict[int, float]] = {k: {} for k in added}
+    best: Counted | None = None
+    lab.say("dev loss in nats per token, counts of train:")
+    lab.say("  order  Kneser-Ney  " + "  ".join(f"add-{k:<5g}" for k in added))
+    for order in orders:
+        model = Counted.of(lab.job(CountsConfig(order=order, smoothing="kneser-ney"), "dev", "test"))
+        smooth[order] = model.loss("dev")
+        counts = Counted.of(lab.job(CountsConfig(order=order)))
+        for k in added:
+            plain[k][order] = counts.with_k(k).loss("dev")
+        lab.say(f"  {order:5}  {smooth[order]:10.4f}  " + "  ".join(f"{plain[k][order]:9.4f}" for k in added))
+        if best is None or smooth[order] < min(loss for o, loss in smooth.items() if o != order):
+            best, top = model, order
+    assert best is not None
+    for note in best.notes:
+        lab.say(f"  order {top}: {note}")
+    score = best.score("test")
+    test = score.nats_per_token or math.inf
+    loss, k, order = min((plain[k][order], k, order) for k in added for order in orders)
+    longest = max(orders)
+    lab.say(
+        f"answer: Kneser-Ney is best at order {top}, dev {smooth[top]:.4f}; scored once, test is {test:.4f} "
+        f"({score.bits_per_byte:.4f} bits per byte): that is what a GPT has to beat. The best add-k is order {order} "
+        f"with k = {k:g}, dev {loss:.4f}, {loss - smooth[top]:+.4f} from it. At order {longest} Kneser-Ney has "
+        f"{smooth[longest]:.4f} and the best add-k {min(plain[k][longest] for k in added):.4f}: where a long context "
+        "is rare, Kneser-Ney falls back on shorter ones, add-k on the uniform distribution."
+    )
+    lines = {"Kneser-Ney": (orders, [smooth[order] for order in orders])}
+    lines |= {f"add-k, k = {k:g}": (orders, [plain[k][order] for order in orders]) for k in added}
+    plots.curves(
+        lines,
+        lab.picture("E06"),
+        title=f"Smoothing and order: Kneser-Ney at order {top} has dev {smooth[top]:.4f}, test {test:.4f}",
+        xlabel="order (tokens in an n-gram)",
+        ylabel="dev loss in nats per token",
+    )
+    return Climbed(smooth, plain, top, test)

@@ -1,0 +1,127 @@
+"""What the exercises share: models of one text, their losses, and the time that calls take."""
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm.config import DataConfig, ModelConfig, RunConfig
+from jaxlm.errors import UserError
+from jaxlm.evaluation import Evaluator, Score
+from jaxlm.models.base import ContextModel, FittedModel, LanguageModel, Params
+from jaxlm.models.counts import AddK
+from jaxlm.training.setup import Job, settle
+
+SAMPLE_SECONDS = 0.005
+"""Calls shorter than this are timed several at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """Where an exercise finds its text, leaves its picture, and to whom it speaks."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    out: Path = Path("runs/exercises")
+    seed: int = 0
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    say: Callable[[str], None] = print
+
+    def job(self, model: ModelConfig, *wanted: str) -> Job:
+        """A model of the text, settled. Raises UserError where one of the wanted splits has no tokens."""
+        job = settle(RunConfig(model=model, data=self.data, seed=self.seed, device=self.device, steps=1))
+        for split in wanted:
+            if not job.corpus.size(split):
+                shares = " ".join(map(str, self.data.split))
+                raise UserError(f"data.split wants lines in {split} for this exercise, got none by {shares}")
+        return job
+
+    def whole(self) -> "Lab":
+        """The same with all of the text in train."""
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, split=(1.0, 0.0, 0.0)))
+
+    def picture(self, exercise: str) -> Path:
+        """The file of an exercise's picture."""
+        return self.out / f"{exercise}.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class AnyK(ContextModel):
+    """Counts with add-k smoothing whose k is a parameter, so that one compiled program serves a grid of them."""
+
+    def next_logits(self, params: Params, ctx_BC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """The log-probabilities after each context."""
+        return self._fixed(params).next_logits(params["counts"], ctx_BC)
+
+    def next_nats(self, params: Params, ctx_BC: jax.Array, target_B: jax.Array) -> jax.Array:
+        """-log p(target | context)."""
+        return self._fixed(params).next_nats(params["counts"], ctx_BC, target_B)
+
+    def _fixed(self, params: Params) -> AddK:
+        return AddK(context=self.context, vocab_size=self.vocab_size, add_k=params["k"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """The counts of train, which can be read with any k."""
+
+    job: Job
+    params: Params
+    notes: list[str]
+
+    @classmethod
+    def of(cls, job: Job) -> "Counted":
+        """Count the job's train split."""
+        start, end = job.corpus.bounds["train"]
+        model = cast(FittedModel[Any], job.model)
+        return cls(job, *model.fit(job.corpus.tokens_N[start:end], job.corpus.age_N[start:end]))
+
+    def with_k(self, k: float) -> "Counted":
+        """The counts that `of` gave, with k added to each."""
+        model = AnyK(context=self.job.model.context or 0, vocab_size=self.job.model.vocab_size)
+        params = {"counts": self.params, "k": jnp.float32(k)}
+        job = self.job._replace(model=cast(LanguageModel[Any], model))
+        return dataclasses.replace(self, job=job, params=params)
+
+    def score(self, split: str) -> Score:
+        """How well a split is predicted."""
+        job = self.job
+        bytes_V = job.corpus.tokenizer.bytes_of_token
+        evaluator = Evaluator(job.model, job.batcher, job.tokens(), bytes_V, job.mesh)
+        return evaluator(self.params, job.rows[split])
+
+    def loss(self, split: str) -> float:
+        """Nats per token; infinite where an event has probability 0."""
+        nats = self.score(split).nats_per_token
+        return math.inf if nats is None else nats
+
+
+def seconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each call, the calls taken in turn; what compiles has compiled before the clock starts."""
+    repeats, taken = {}, {name: list[float]() for name in calls}
+    for name, call in calls.items():
+        jax.block_until_ready(call())
+        repeats[name] = max(1, math.ceil(SAMPLE_SECONDS / _clock(call, 3)))
+    for _ in range(rounds):
+        for name, call in calls.items():
+            taken[name].append(_clock(call, repeats[name]))
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def _clock(call: Callable[[], Any], repeats: int) -> float:
+    began = time.perf_counter()
+    for _ in range(repeats):
+        jax.block_until_ready(call())
+    return (time.perf_counter() - began) / repeats
+
+
+def against(ours: float, other: float) -> str:
+    """Two times in words: how ours compares with the other."""
+    if 0.9 < other / ours < 1.1:
+        return f"as fast ({other / ours:.2f} times)"
+    return f"{other / ours:.1f} times as fast" if other > ours else f"slower ({ours / other:.1f} times as long)"

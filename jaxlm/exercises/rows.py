@@ -1,0 +1,113 @@
+"""E04: the logits of a context as a row of W, or as the product of a one-hot vector with W."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxlm import plots, show
+from jaxlm.config import NgramConfig
+from jaxlm.exercises.lab import Lab, against, seconds
+from jaxlm.inference import untrained_params
+from jaxlm.losses import cross_entropy
+from jaxlm.models.base import Params
+from jaxlm.ops import context_index
+
+ORDERS = (2, 3, 4)
+MOST_ENTRIES, BATCH = 2**20, 2048
+"""Numbers in W at most, from order 3 on; contexts in a batch."""
+
+
+class Differences(NamedTuple):
+    """Largest absolute difference between the two ways."""
+
+    logits: float
+    loss: float
+    gradient: float
+
+
+class Compared(NamedTuple):
+    """What one size of W gave."""
+
+    rows: int
+    differ: Differences
+    seconds: dict[str, float]
+    """Of index and product, each as logits (forward) and as loss with gradient (backward)."""
+
+
+def product_logits(params: Params, ctx_BC: jax.Array, vocab_size: int) -> jax.Array:
+    """one-hot(context) @ W, the lecture's first way."""
+    w_RV = params["logits"]
+    return jax.nn.one_hot(context_index(ctx_BC, vocab_size), w_RV.shape[0], dtype=w_RV.dtype) @ w_RV
+
+
+def compare(lab: Lab, *, rounds: int = 9) -> list[Compared]:
+    """Both ways on the same batch: numbers, then times, for tables of growing size."""
+    lab.say("times in ms, medians of calls in turn; backward: loss and gradient")
+    lab.say("      rows  one-hot  forward: index  product   backward: index  product   largest difference")
+    found = []
+    for order in ORDERS:
+        job = lab.job(NgramConfig(order=order))
+        if order > ORDERS[0] and job.model.vocab_size**order > MOST_ENTRIES:
+            break
+        found.append(_compare(job, rounds))
+        one, ms = found[-1], {name: 1000 * value for name, value in found[-1].seconds.items()}
+        differ = max(one.differ)
+        lab.say(
+            f"{one.rows:10,}  {show.size(4 * BATCH * one.rows):>7}  {ms['index forward']:14.3f}  "
+            f"{ms['product forward']:7.3f}   {ms['index backward']:15.3f}  {ms['product backward']:7.3f}   {differ:.1e}"
+        )
+    said = [
+        f"at {one.rows:,} rows {_against(one, 'forward')} forward and {_against(one, 'backward')} with its gradient"
+        for one in found
+    ]
+    worst = Differences(*map(max, zip(*(one.differ for one in found), strict=True)))
+    lab.say(
+        f"answer: the numbers are the same: logits to within {worst.logits:.1e}, the loss {worst.loss:.1e}, gradients "
+        f"{worst.gradient:.1e}. Against the product, indexing was {'; '.join(said)}. The one-hot matrix has a "
+        "column for each row of W, and the product reads all of them to keep one."
+    )
+    rows = [one.rows for one in found]
+    plots.curves(
+        {name: (rows, [1000 * one.seconds[name] for one in found]) for name in found[0].seconds},
+        lab.picture("E04"),
+        title=f"Logits of {BATCH:,} contexts: rows of W by index, and by a one-hot product",
+        xlabel="rows of W",
+        ylabel="ms",
+        log="xy",
+    )
+    return found
+
+
+def _compare(job: Any, rounds: int) -> Compared:
+    model, V = job.model, job.model.vocab_size
+    params = untrained_params(job.config, model)
+    places = np.resize(job.rows["train"], BATCH)
+    batch = jax.jit(job.batcher.rows)(job.tokens(), places)
+    ways = {
+        "index": lambda params: model.next_logits(params, batch.tok),
+        "product": lambda params: product_logits(params, batch.tok, V),
+    }
+    calls, got = {}, {}
+    for name, logits in ways.items():
+
+        def loss(params: Params, logits: Any = logits) -> jax.Array:
+            total, count = cross_entropy(logits(params), batch.target)
+            return total / count
+
+        forward, backward = jax.jit(logits), jax.jit(jax.value_and_grad(loss))
+        got[name] = (forward(params), *backward(params))
+        calls[f"{name} forward"] = lambda call=forward: call(params)
+        calls[f"{name} backward"] = lambda call=backward: call(params)
+    differ = [
+        max(
+            float(np.abs(np.asarray(a) - np.asarray(b)).max())
+            for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+        )
+        for one, other in zip(got["index"], got["product"], strict=True)
+    ]
+    return Compared(V**model.context, Differences(*differ), seconds(calls, rounds))
+
+
+def _against(one: Compared, way: str) -> str:
+    return against(one.seconds[f"index {way}"], one.seconds[f"product {way}"])
