@@ -116,7 +116,7 @@ def test_mathematics_knows_no_flax(module):
         ("orbax", {"jaxlm.checkpoint"}),
         ("matplotlib", {"jaxlm.plots"}),
         ("tyro", {"jaxlm.cli"}),
-        ("argparse", {"jaxlm.plots"}),
+        ("argparse", set()),
         ("pickle", set()),
     ],
 )
