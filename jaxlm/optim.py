@@ -37,7 +37,11 @@ def in_steps(place: float, steps: int) -> int:
 
 def transformation(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """Clipping, then the update rule under the schedule."""
-    rate = schedule(config, steps)
+    return update_rule(config, schedule(config, steps))
+
+
+def update_rule(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """The same under a schedule of one's own, in place of the settings'."""
     if config.name == "sgd":
         rule = optax.sgd(rate, momentum=config.momentum or None)
     else:

@@ -110,6 +110,22 @@ def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path)
 
 
+def rate_curve(
+    rate_K: np.ndarray, loss_K: np.ndarray, smooth_K: np.ndarray, suggested: float | None, path: Path
+) -> None:
+    """A range test: the loss of each step and its smoothed course against the learning rate, the suggestion marked."""
+    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    axes.semilogx(rate_K, loss_K, linewidth=0.5, alpha=0.4, label="each step")
+    axes.semilogx(rate_K, smooth_K, linewidth=1.8, label="smoothed")
+    if suggested is not None:
+        axes.axvline(suggested, color="black", linestyle="--", linewidth=1, label=f"suggested: {suggested:.2g}")
+    low, high = float(smooth_K.min()), float(np.quantile(loss_K, 0.95))
+    axes.set_ylim(low - 0.1 * (high - low + 0.01), high + 0.1 * (high - low + 0.01))
+    _label(axes, "Range test", "learning rate", "nats per token")
+    figure.savefig(path)
+
+
 def curves(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     path: Path,

@@ -1,0 +1,173 @@
+"""A range test of the learning rate: python -m jaxlm.lr_range configs/names_mlp.py [--low 1e-5] [--high 10]."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from jaxlm import optim, sharding
+from jaxlm.cli import parse_range, run_main
+from jaxlm.config import RunConfig, check
+from jaxlm.errors import UserError
+from jaxlm.metrics import Progress
+from jaxlm.training import Plan, make_chunk, make_step
+from jaxlm.training.loop import step_flops
+from jaxlm.training.setup import initial_state, introduce, settle
+
+DIVERGED = 4.0
+"""The test ends where the smoothed loss is this times its lowest."""
+SMOOTHING = 0.025
+"""Standard deviation of the smoothing window, as a share of the test's steps."""
+OF_THE_FALL = 0.98
+"""The suggested rate has made this share of the smoothed loss's fall, in nats."""
+LEAST_RISE, MOST_AT_ONCE = 0.1, 0.3
+"""Shares of the fall: what the loss rises at the end, and has lost after a twentieth of the test, if the range is wide
+enough."""
+CLEAR = 2.0
+"""Standard deviations of single batches that the fall has at least; smoothing leaves about a tenth of one."""
+TABLE_LINES = 16
+PICTURES = (".png", ".pdf", ".svg")
+
+
+class Curve(NamedTuple):
+    """The loss against the learning rate."""
+
+    rate_K: np.ndarray
+    loss_K: np.ndarray
+    """Of each step's batch, in nats per token; all finite."""
+    smooth_K: np.ndarray
+    stopped: bool
+    """Whether the loss left all bounds before the highest rate."""
+
+
+def main(args: list[str]) -> int:
+    """Parse, test, print and draw."""
+    command = parse_range(args)
+    if command is None:
+        return 0
+    if command.out.suffix not in PICTURES:
+        raise UserError(f"--out wants a picture ({', '.join(PICTURES)}), got {str(command.out)!r}")
+    if command.out.is_dir():
+        raise UserError(f"--out {str(command.out)!r} is a directory")
+    curve = measure(command.config, low=command.low, high=command.high, steps=command.range_steps, say=print)
+    print(table(curve))
+    try:
+        rate = suggest(curve)
+    except UserError:
+        _draw(curve, None, command.out)
+        raise
+    _draw(curve, rate, command.out)
+    print(f"suggested: --optim.lr {rate:.2g} (curve in {command.out})")
+    return 0
+
+
+def measure(
+    config: RunConfig, *, low: float, high: float, steps: int, say: Callable[[str], None] = lambda line: None
+) -> Curve:
+    """Train from the start while the rate of step s is low * (high / low) ** (s / (steps - 1)).
+
+    The settings' own rate and schedule do not matter, and nothing is kept (Smith 2017, "Cyclical learning rates for
+    training neural networks", section 3.3, with geometric steps in place of equal ones). Ends early where the loss is
+    not a number or beyond DIVERGED. Raises UserError as `train` does.
+    """
+    check.more_than("--low", low, 0)
+    check.more_than("--high", high, low)
+    check.between("--range-steps", steps, 20, 10**6)
+    if not config.model.trained_by_steps:
+        raise UserError(f"the range test wants a model trained by steps, got {type(config.model).__name__}")
+    settings = dataclasses.replace(config.optim, schedule="constant")
+    job = settle(dataclasses.replace(config, optim=settings, steps=steps, epochs=None))
+    introduce(job, say)
+    rate = optax.exponential_decay(low, steps - 1, high / low)
+    optimizer = optim.update_rule(settings, rate)
+    state, tokens = initial_state(job, optimizer), job.tokens()
+    sizes = optim.count_parameters(state.params), job.batcher.batch_size * job.targets_per_row
+    chunk = make_chunk(make_step(job.model, optimizer, settings.l2), job.batcher, rate, job.mesh, seed=config.seed)
+    options = sharding.compiler_options(step_flops(*sizes))
+    compiled = jax.jit(chunk, static_argnums=2, donate_argnums=0, compiler_options=options)
+    most, loss_K, end = Plan.of(job.config, *sizes).chunk, np.empty(0), None
+    progress = Progress(steps, 0)
+    while end is None and len(loss_K) < steps:
+        state, told = jax.block_until_ready(compiled(state, tokens, min(most, steps - len(loss_K))))
+        loss_K = np.append(loss_K, np.asarray(told.loss_K, np.float64))
+        progress.steps(len(loss_K), float(loss_K[-1]))
+        end = _end(loss_K, steps)
+    progress.close()
+    if end == 0:
+        raise UserError(f"--low {low:g}: the loss is {loss_K[0]} at the first step")
+    rate_K = low * (high / low) ** (np.arange(steps) / (steps - 1))
+    return Curve(rate_K[:end][: len(loss_K)], loss_K[:end], smoothed(loss_K[:end], steps), end is not None)
+
+
+def suggest(curve: Curve) -> float:
+    """The smallest rate at which the smoothed loss has made 98 % of the way down to its lowest point.
+
+    The lowest point itself lies where training begins to break, in a valley that may be flat for decades. Raises
+    UserError where the curve does not show the valley's beginning and end.
+    """
+    low, high = curve.rate_K[[0, -1]]
+    lowest = int(curve.smooth_K.argmin())
+    floor = float(curve.smooth_K[lowest])
+    fall = float(curve.smooth_K[: lowest + 1].max()) - floor
+    early = float(curve.smooth_K[0] - curve.smooth_K[len(curve.smooth_K) // 20])
+    if not curve.stopped and curve.smooth_K[-1] - floor < LEAST_RISE * fall:
+        raise UserError(f"--high {high:g} is too low: the loss does not rise before it; try --high {high * 100:g}")
+    if lowest == 0 or early > MOST_AT_ONCE * fall:
+        raise UserError(f"--low {low:g} is too high: the loss falls at once or never; try --low {low / 1000:g}")
+    noise = float(np.std((curve.loss_K - curve.smooth_K)[: lowest + 1]))
+    if fall < CLEAR * noise:
+        raise UserError(
+            f"--range-steps wants more steps: the loss falls by {fall:.3g} in all, too little beside the {noise:.3g} "
+            "by which it varies from batch to batch (or take a wider range)"
+        )
+    return float(curve.rate_K[np.flatnonzero(curve.smooth_K <= floor + (1 - OF_THE_FALL) * fall)[0]])
+
+
+def smoothed(loss_K: np.ndarray, steps: int) -> np.ndarray:
+    """Geometric means under a Gaussian window, so that one huge loss does not hide those before it."""
+    width = SMOOTHING * steps
+    reach = math.ceil(3 * width)
+    weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+
+    def window_sum(x_K: np.ndarray) -> np.ndarray:
+        return np.convolve(x_K, weight)[reach : reach + len(x_K)]
+
+    log_K = np.log(np.maximum(loss_K, np.finfo(np.float32).tiny))
+    return np.exp(window_sum(log_K) / window_sum(np.ones_like(log_K)))
+
+
+def table(curve: Curve) -> str:
+    """Rates and smoothed losses, evenly chosen."""
+    chosen = np.unique(np.linspace(0, len(curve.rate_K) - 1, TABLE_LINES).astype(int))
+    rows = [f"{curve.rate_K[k]:>9.2e}  {curve.smooth_K[k]:.4f}" for k in chosen]
+    return "\n".join(["     rate  smoothed loss", *rows])
+
+
+def _end(loss_K: np.ndarray, steps: int) -> int | None:
+    """How many losses there are before the first that is not finite or out of bounds; None where all are good."""
+    bad_K = ~np.isfinite(loss_K)
+    count = int(bad_K.argmax()) if bad_K.any() else len(loss_K)
+    smooth_K = smoothed(loss_K[:count], steps) if count else np.empty(0)
+    beyond_K = smooth_K > DIVERGED * np.minimum.accumulate(smooth_K)
+    if beyond_K.any():
+        return int(beyond_K.argmax())
+    return count if bad_K.any() else None
+
+
+def _draw(curve: Curve, rate: float | None, path: Path) -> None:
+    from jaxlm.plots import rate_curve
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rate_curve(curve.rate_K, curve.loss_K, curve.smooth_K, rate, path)
+    except OSError as error:
+        raise UserError(f"--out {str(path)!r} cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    run_main(main)
