@@ -1,0 +1,163 @@
+"""A sweep: one run after another, for every combination of some settings' values."""
+
+import dataclasses
+import gc
+import itertools
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxlm.config import RunConfig
+from jaxlm.errors import NonFiniteLoss, UserError
+
+LONGEST_NAME = 230
+"""Bytes in a run directory's name, with room for what is added while it is made."""
+
+
+class Variant(NamedTuple):
+    """One run of a sweep."""
+
+    values: dict[str, Any]
+    """What the sweep sets, by name: {"optim.lr": 0.1}."""
+    config: RunConfig
+    """The whole run, with a directory of its own."""
+
+
+class Result(NamedTuple):
+    """What a run of a sweep came to."""
+
+    variant: Variant
+    split: str
+    """dev, or train where there is no dev split."""
+    loss: float
+    """Nats per token by eval.json; NaN where training stopped at a loss that is not a number."""
+    texts: tuple[str, ...]
+    """Hashes of data, tokenizer and split: losses compare where they are the same."""
+
+
+def variants(config: RunConfig, grid: Mapping[str, Sequence[Any]]) -> list[Variant]:
+    """Every combination of the values in a grid such as {"optim.lr": (0.01, 0.1)}; the last setting varies fastest.
+
+    Raises UserError where a value is out of its range or two runs would share a directory.
+    """
+    chosen = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    return named([Variant(values, _replaced(config, values)) for values in chosen])
+
+
+def named(runs: Sequence[Variant]) -> list[Variant]:
+    """The runs with their values at the end of their directories' names: runs/x-optim.lr=0.01,model.d_hidden=100."""
+    made: dict[str, Variant] = {}
+    for values, config in runs:
+        base = Path(config.run_dir or "runs/run")
+        ending = ",".join(f"{name}={_in_a_name(value)}" for name, value in values.items())
+        place = base.with_name(f"{base.name}-{ending}")
+        if len(place.name.encode()) > LONGEST_NAME:
+            raise UserError(
+                f"run_dir {place.name!r} is too long for a name: sweep fewer settings, or a shorter --run-dir"
+            )
+        if str(place) in made:
+            raise UserError(f"the sweep has two runs for {str(place)!r}: give each value once")
+        made[str(place)] = Variant(values, dataclasses.replace(config, run_dir=str(place)))
+    return list(made.values())
+
+
+def sweep(
+    runs: Sequence[Variant], *, restart: bool = False, dry_run: bool = False, say: Callable[[str], None] = print
+) -> list[Result]:
+    """Train the runs in turn as `train` does, finished ones not again; the results come best first.
+
+    All settings, data and run directories are checked before the first step. A run whose loss is not a number is told,
+    and the next one follows. Raises UserError and Stopped as `train` does.
+    """
+    from jaxlm.training import train
+
+    _check(runs, restart=restart, dry_run=dry_run)
+    if dry_run:
+        say("\n".join([f"{len(runs)} runs:", *(f"  {run.config.run_dir}{_state(run)}" for run in runs)]))
+        return []
+    results = []
+    for number, variant in enumerate(runs, 1):
+        say(f"run {number} of {len(runs)}: {variant.config.run_dir}")
+        try:
+            train(variant.config, say=say)
+        except NonFiniteLoss as error:
+            say(f"{variant.config.run_dir} has no result: {error}")
+        results.append(_result(variant))
+        gc.collect()  # what the run kept on the devices
+    results.sort(key=lambda result: (math.isnan(result.loss), result.loss))
+    say(table(results))
+    return results
+
+
+def table(results: Sequence[Result]) -> str:
+    """Each run's values and loss, in the given order, and the first one's directory."""
+    names = list(results[0].variant.values)
+    head = [*names, "/".join(sorted({result.split for result in results}))]
+    rows = [[*map(_text, result.variant.values.values()), _loss(result.loss)] for result in results]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
+    if len({(result.split, *result.texts) for result in results}) > 1:
+        return "\n".join([*lines, "the texts scored differ from run to run: these losses do not compare"])
+    best = (
+        f"best: {results[0].variant.config.run_dir}" if math.isfinite(results[0].loss) else "no run has a finite loss"
+    )
+    return "\n".join([*lines, best])
+
+
+def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool) -> None:
+    """Find what would stop a run before one trains. Old runs are thrown away, where asked, when all else is good."""
+    from jaxlm.runs import hold
+    from jaxlm.training.setup import settle
+
+    for variant in runs:
+        settle(variant.config)
+    for variant in runs:
+        if not dry_run and Path(variant.config.run_dir or "").exists():
+            job = settle(variant.config)
+            with hold(job.config, job.corpus, restart=restart):
+                pass
+
+
+def _state(variant: Variant) -> str:
+    from jaxlm.runs import RunDir
+
+    run = RunDir(Path(variant.config.run_dir or ""))
+    return " (trained already)" if run.eval.exists() else " (begun)" if run.checkpoints.exists() else ""
+
+
+def _result(variant: Variant) -> Result:
+    from jaxlm.runs import RunDir, read_json
+
+    run = RunDir(Path(variant.config.run_dir or ""))
+    hashes = read_json(run.fingerprint)
+    texts = tuple(hashes[name] for name in ("data", "tokenizer", "split"))
+    if not run.eval.exists():
+        return Result(variant, "dev" if variant.config.data.split[1] else "train", math.nan, texts)
+    scores = read_json(run.eval)
+    split = "dev" if scores["dev"] else "train"
+    nats = scores[split]["nats_per_token"]
+    return Result(variant, split, math.inf if nats is None else nats, texts)
+
+
+def _replaced(group: Any, values: Mapping[str, Any]) -> Any:
+    """A config with some of its settings, by dotted name, replaced all at once."""
+    direct = {name: value for name, value in values.items() if "." not in name}
+    for head in {name.partition(".")[0] for name in values if "." in name}:
+        below = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(head + ".")}
+        direct[head] = _replaced(getattr(group, head), below)
+    return dataclasses.replace(group, **direct)
+
+
+def _in_a_name(value: Any) -> str:
+    """A value as a part of a directory's name."""
+    return re.sub(r"[^\w.+-]", "_", _text(value))
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _loss(nats: float) -> str:
+    return "not a number" if math.isnan(nats) else f"{nats:.4f}" if nats < 1e4 else f"{nats:.3g}"
