@@ -154,7 +154,7 @@ def causal_attention(
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
-    """x / keep with probability keep = 1 - rate, else 0 (Srivastava et al. 2014, scaled in training).
+    """Elements of x / keep with probability keep = 1 - rate, else 0 (Srivastava et al. 2014, scaled in training).
 
     A random word decides four elements, a byte each, since drawing it costs a CPU more than all the rest; keep is
     therefore rounded to a 256th, in the scale too.

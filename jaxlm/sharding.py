@@ -12,7 +12,7 @@ from jaxlm.errors import UserError
 AXES = ("data", "fsdp", "tensor")
 """Mesh axes: copies of the model with their own rows, slices of parameters over copies, slices within a layer."""
 
-THREADED_FLOPS = 1e8
+THREADED_FLOPS = 2e9
 """Operations in a step from which on a CPU's products are spread over its cores."""
 
 PARAMETER_AXES: tuple[tuple[str, PartitionSpec], ...] = ()
