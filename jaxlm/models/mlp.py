@@ -8,8 +8,8 @@ from jaxlm.config.mlp import MlpConfig
 from jaxlm.models.base import WindowModel, needed
 from jaxlm.ops import dense, readout
 
-TANH_GAIN = 5 / 3
-"""Keeps the variance of a tanh layer's outputs near that of its inputs."""
+OUT_GAIN = 1 / 60
+"""Makes the first logits nearly equal, so that the first loss is log V."""
 
 
 class Mlp(nn.Module):
@@ -23,6 +23,7 @@ class Mlp(nn.Module):
     d_embed: int
     d_hidden: int
     init_style: str
+    gain: float
 
     @nn.compact
     def __call__(self, ctx_NC: jax.Array) -> jax.Array:
@@ -32,7 +33,7 @@ class Mlp(nn.Module):
         if self.init_style == "normal":
             hidden_scale, out_scale, bias = 1.0, 1.0, normal(1.0)
         else:
-            hidden_scale, out_scale, bias = TANH_GAIN / I**0.5, 0.01 * TANH_GAIN / F**0.5, nn.initializers.zeros
+            hidden_scale, out_scale, bias = self.gain / I**0.5, OUT_GAIN / F**0.5, nn.initializers.zeros
         embed_VE = self.param("embed", normal(1.0), (V, E))
         hidden_IF = self.param("hidden", normal(hidden_scale), (I, F))
         hidden_bias_F = self.param("hidden_bias", bias, (F,))
@@ -50,5 +51,5 @@ class Mlp(nn.Module):
 def build(config: MlpConfig) -> WindowModel:
     """The model of these settings."""
     V = needed(config.vocab_size, "MlpConfig.vocab_size")
-    module = Mlp(vocab_size=V, d_embed=config.d_embed, d_hidden=config.d_hidden, init_style=config.init)
+    module = Mlp(vocab_size=V, d_embed=config.d_embed, d_hidden=config.d_hidden, init_style=config.init, gain=config.gain)
     return WindowModel(context=config.context, vocab_size=V, module=module)

@@ -15,6 +15,12 @@ INPUTS = {"rnn": 1, "gru": 3, "lstm": 4}
 State = dict[str, jax.Array]
 
 
+def remembering(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Biases of an LSTM's i, f, o, g: 1 for the forget gate, which then keeps the cell at first (Jozefowicz 2015)."""
+    F = shape[0] // 4
+    return jnp.zeros(shape).at[F : 2 * F].set(1.0)
+
+
 class Rnn(nn.Module):
     """state[t] = cell(state[t - 1], embed[tok[t]] W + b); logits = h[t] U + c. The start state is learned.
 
@@ -32,7 +38,7 @@ class Rnn(nn.Module):
         fan_in = (E + F) ** -0.5
         self.embed_VE = self.param("embed", normal(1.0), (V, E))
         self.input_EG = self.param("input", normal(fan_in), (E, G))
-        self.input_bias_G = self.param("input_bias", zeros, (G,))
+        self.input_bias_G = self.param("input_bias", remembering if self.cell == "lstm" else zeros, (G,))
         self.out_FV = self.param("out", normal(0.1 * F**-0.5), (F, V))
         self.out_bias_V = self.param("out_bias", zeros, (V,))
         self.start = {"h": self.param("start", zeros, (F,))}
