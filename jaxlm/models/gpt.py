@@ -9,13 +9,17 @@ from jaxlm.models.base import SequenceModel, needed
 from jaxlm.ops import causal_attention, dropout, layer_norm, lookup
 
 Layer = dict[str, jax.Array]
+Decoding = tuple[jax.Array, jax.Array, jax.Array]
+"""The stream x_BTD, and the keys and values of all blocks, which are written in place."""
 INIT = 0.02
+UNROLLED_BLOCKS = 4
 
 
 class Gpt(nn.Module):
     """x = embed[tok] + position; L times x += attention(norm(x)), x += mlp(norm(x)); logits = norm(x) U.
 
     The blocks' parameters are stacked along a first axis of L, and a scan runs over it: one block is compiled, not L.
+    A few blocks are compiled one by one nevertheless, which spares a small step the copies into and out of the stack.
     """
 
     vocab_size: int
@@ -61,7 +65,8 @@ class Gpt(nn.Module):
         def block(x_BTD: jax.Array, layer: tuple[Layer, jax.Array | None]) -> tuple[jax.Array, None]:
             return self._block(x_BTD, *layer), None
 
-        x_BTD, _ = jax.lax.scan(block, x_BTD, (dict(self.layers), key_L))
+        unroll = self.n_layers if self.n_layers <= UNROLLED_BLOCKS else 1
+        x_BTD, _ = jax.lax.scan(block, x_BTD, (dict(self.layers), key_L), unroll=unroll)
         return self._logits(x_BTD)
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
@@ -73,18 +78,18 @@ class Gpt(nn.Module):
         at, T = cache["at"], tok_BT.shape[1]
         x_BTD = lookup(self.embed_VD, tok_BT) + jax.lax.dynamic_slice_in_dim(self.position_CD, at, T)
 
-        def block(
-            x_BTD: jax.Array, layer: tuple[Layer, jax.Array, jax.Array]
-        ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            p, k_BSNH, v_BSNH = layer
-            q_BTNH, k_BTNH, new_v_BTNH = self._qkv(x_BTD, p)
-            k_BSNH = jax.lax.dynamic_update_slice_in_dim(k_BSNH, k_BTNH, at, axis=1)
-            v_BSNH = jax.lax.dynamic_update_slice_in_dim(v_BSNH, new_v_BTNH, at, axis=1)
-            y_BTNH, _ = causal_attention(q_BTNH, k_BSNH, v_BSNH, at)
+        def block(carry: Decoding, layer: tuple[Layer, jax.Array]) -> tuple[Decoding, None]:
+            x_BTD, k, v = carry
+            p, number = layer
+            q_BTNH, k_BTNH, v_BTNH = self._qkv(x_BTD, p)
+            k = jax.lax.dynamic_update_slice(k, k_BTNH[None], (number, 0, at, 0, 0))
+            v = jax.lax.dynamic_update_slice(v, v_BTNH[None], (number, 0, at, 0, 0))
+            y_BTNH, _ = causal_attention(q_BTNH, k[number], v[number], at)
             x_BTD = x_BTD + y_BTNH.reshape(x_BTD.shape) @ p["attend"] + p["attend_bias"]
-            return x_BTD + self._mlp(x_BTD, p), (k_BSNH, v_BSNH)
+            return (x_BTD + self._mlp(x_BTD, p), k, v), None
 
-        x_BTD, (k, v) = jax.lax.scan(block, x_BTD, (dict(self.layers), cache["k"], cache["v"]))
+        layers = dict(self.layers), jnp.arange(self.n_layers)
+        (x_BTD, k, v), _ = jax.lax.scan(block, (x_BTD, cache["k"], cache["v"]), layers)
         return self._logits(x_BTD), {"k": k, "v": v, "at": at + T}
 
     def _block(self, x_BTD: jax.Array, p: Layer, key: jax.Array | None) -> jax.Array:

@@ -51,5 +51,7 @@ class Mlp(nn.Module):
 def build(config: MlpConfig) -> WindowModel:
     """The model of these settings."""
     V = needed(config.vocab_size, "MlpConfig.vocab_size")
-    module = Mlp(vocab_size=V, d_embed=config.d_embed, d_hidden=config.d_hidden, init_style=config.init, gain=config.gain)
+    module = Mlp(
+        vocab_size=V, d_embed=config.d_embed, d_hidden=config.d_hidden, init_style=config.init, gain=config.gain
+    )
     return WindowModel(context=config.context, vocab_size=V, module=module)
