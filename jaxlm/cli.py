@@ -87,6 +87,8 @@ class SampleCommand:
     """End a sample before this text."""
     compare: bool = False
     """Print samples of the untrained and of the trained parameters side by side."""
+    nearest: bool = False
+    """Beside each sample its nearest training line and their edit distance, and the rate of exact copies."""
     interactive: bool = False
     """Ask for prompts; /help lists the commands."""
     score: Path | None = None
@@ -182,9 +184,16 @@ def parse_sample(args: list[str]) -> SampleCommand:
     check.half_open("--top-p", command.top_p, 0, 1)
     check.between("--min-p", command.min_p, 0, 1)
     check.between("--seed", command.seed, 0, 2**32 - 1)
-    asked = [command.compare, command.interactive, command.score is not None, command.score_text is not None]
-    if sum(asked) > 1:
-        raise UserError("--compare, --interactive, --score and --score-text exclude each other: give one of them")
+    one_of = {
+        "--compare": command.compare,
+        "--nearest": command.nearest,
+        "--interactive": command.interactive,
+        "--score": command.score is not None,
+        "--score-text": command.score_text is not None,
+    }
+    if sum(one_of.values()) > 1:
+        given = " and ".join(name for name, asked in one_of.items() if asked)
+        raise UserError(f"{given} exclude each other: give one of them")
     if command.json and command.interactive:
         raise UserError("--json and --interactive exclude each other: give one of them")
     return command

@@ -18,7 +18,12 @@ def answer(command: SampleCommand) -> None:
     from jaxlm.data.source import cache_dir
     from jaxlm.runs import open_existing
 
-    open_existing(command.run)
+    run_dir = open_existing(command.run)
+    lines = None
+    if command.nearest:
+        from jaxlm.novelty import training_lines
+
+        lines = training_lines(run_dir)
     sharding.choose_device(command.device)
     sharding.keep_compiled(cache_dir())
     from jaxlm.inference import load_run
@@ -30,6 +35,8 @@ def answer(command: SampleCommand) -> None:
         _compare(command, run)
     elif command.interactive:
         _interact(command, run)
+    elif lines is not None:
+        _nearest(command, run, lines)
     else:
         _sample(command, run)
 
@@ -70,6 +77,26 @@ def _sample(command: SampleCommand, run: Any) -> None:
         print(json.dumps(pairs, ensure_ascii=False))
     else:
         print(show.sorted_samples(texts, seen))
+
+
+def _nearest(command: SampleCommand, run: Any, lines: list[str]) -> None:
+    from jaxlm import show
+    from jaxlm.inference import classify
+    from jaxlm.novelty import by_length, nearest
+    from jaxlm.runs import RunDir
+
+    texts = _texts(command, run)
+    seen = classify(RunDir(run.path).read_seen(), texts)
+    groups = by_length(lines)
+    found = {text: nearest(text, groups) for text in dict.fromkeys(texts)}
+    if command.json:
+        pairs = [
+            {"text": text, "seen": where, "nearest": found[text].line, "distance": found[text].distance}
+            for text, where in zip(texts, seen, strict=True)
+        ]
+        print(json.dumps(pairs, ensure_ascii=False))
+    else:
+        print(show.samples_with_nearest(texts, seen, [found[text] for text in texts]))
 
 
 def _compare(command: SampleCommand, run: Any) -> None:

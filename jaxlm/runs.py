@@ -36,6 +36,7 @@ class RunDir:
         self.fingerprint = path / "fingerprint.json"
         self.metrics = path / "metrics.jsonl"
         self.eval = path / "eval.json"
+        self.novelty = path / "novelty.json"
         self.samples = path / "samples.txt"
         self.checkpoints = path / "checkpoints"
         self.broken = path / "broken"
@@ -173,7 +174,7 @@ def _fill(run: RunDir, config: RunConfig, corpus: Corpus, print_of_run: dict[str
 
 def _empty(run: RunDir) -> None:
     """Take the results first, so that a kill in between leaves a run that trains again."""
-    for path in (run.eval, run.metrics, run.samples):
+    for path in (run.eval, run.novelty, run.metrics, run.samples):
         path.unlink(missing_ok=True)
     for path in (run.checkpoints, run.broken, run.plots, run.tensorboard):
         if path.exists():

@@ -6,6 +6,7 @@ from typing import Any
 from jaxlm.evaluation import Score
 from jaxlm.inference import Seen, TextScore
 from jaxlm.metrics import NATS_PER_BIT
+from jaxlm.novelty import Nearest
 
 TITLES: dict[Seen, str] = {"train": "in train", "dev+test": "in dev or test", "new": "new"}
 
@@ -17,6 +18,17 @@ def sorted_samples(texts: Sequence[str], seen: Sequence[Seen]) -> str:
         group = [text for text, where in zip(texts, seen, strict=True) if where == kind]
         blocks.append(f"{len(group)} {title}:" + "".join(f"\n  {text}" for text in group))
     return "\n".join(blocks)
+
+
+def samples_with_nearest(texts: Sequence[str], seen: Sequence[Seen], nearest: Sequence[Nearest]) -> str:
+    """The same with each sample's nearest training line and its distance, and the rate of exact copies."""
+    width = max(map(len, texts), default=0)
+    rows = [f"{text:<{width}}  {n.distance:>3}  {n.line}" for text, n in zip(texts, nearest, strict=True)]
+    copies = list(seen).count("train")
+    return (
+        f"sample, edit distance, nearest training line\n{sorted_samples(rows, seen)}\n"
+        f"exact copies of training lines: {copies:,} of {len(texts):,} ({copies / len(texts):.1%})"
+    )
 
 
 def side_by_side(left: Sequence[str], right: Sequence[str], titles: tuple[str, str]) -> str:

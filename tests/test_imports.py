@@ -170,7 +170,16 @@ def python(code, tmp_path, *args):
 
 
 @pytest.mark.parametrize(
-    "module", ["jaxlm", "jaxlm.config", "jaxlm.config.codec", "jaxlm.cli", "jaxlm.tokenizer", "jaxlm.data.corpus"]
+    "module",
+    [
+        "jaxlm",
+        "jaxlm.config",
+        "jaxlm.config.codec",
+        "jaxlm.cli",
+        "jaxlm.tokenizer",
+        "jaxlm.data.corpus",
+        "jaxlm.novelty",
+    ],
 )
 def test_what_needs_no_jax_loads_none(tmp_path, module):
     code = f"import sys, {module}; print(sorted({{'jax', 'flax', 'optax', 'orbax', 'matplotlib'}} & set(sys.modules)))"
