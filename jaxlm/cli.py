@@ -113,6 +113,20 @@ class PlotsCommand:
     """Draw the losses only once a line comes on standard input."""
 
 
+@dataclasses.dataclass(frozen=True)
+class LeaderboardCommand:
+    """Rank finished runs by dev loss; runs on other data, tokens or splits are grouped apart."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """The run directories."""
+    samples: int = 1000
+    """Samples from each run by which copies and new ones are counted; 0: none. The counts are kept in the runs."""
+    json: bool = False
+    """Print JSON."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where samples are drawn. auto: the best that JAX finds."""
+
+
 def run_main(main: Callable[[list[str]], int]) -> NoReturn:
     """Call main with the arguments and exit as the contract says: a user's mistake is one line and code 2."""
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
@@ -196,6 +210,15 @@ def parse_sample(args: list[str]) -> SampleCommand:
         raise UserError(f"{given} exclude each other: give one of them")
     if command.json and command.interactive:
         raise UserError("--json and --interactive exclude each other: give one of them")
+    return command
+
+
+def parse_leaderboard(args: list[str]) -> LeaderboardCommand:
+    """The command of python -m jaxlm.leaderboard. Raises UserError before anything is read."""
+    command = parse(LeaderboardCommand, args, prog="python -m jaxlm.leaderboard")
+    check.at_least("--samples", command.samples, 0)
+    if not command.runs:
+        raise UserError("runs wants at least one run directory, as in: python -m jaxlm.leaderboard runs/*")
     return command
 
 

@@ -179,6 +179,7 @@ def python(code, tmp_path, *args):
         "jaxlm.tokenizer",
         "jaxlm.data.corpus",
         "jaxlm.novelty",
+        "jaxlm.leaderboard",
     ],
 )
 def test_what_needs_no_jax_loads_none(tmp_path, module):

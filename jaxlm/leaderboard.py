@@ -1,0 +1,229 @@
+"""All runs in one table: python -m jaxlm.leaderboard runs/*. JAX only where samples have to be drawn, no matplotlib."""
+
+import dataclasses
+import json
+import math
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxlm import metrics
+from jaxlm.cli import parse_leaderboard, run_main
+from jaxlm.errors import UserError
+from jaxlm.novelty import Shares, shares_of_run
+from jaxlm.runs import RunDir, open_existing, read_json
+
+LISTED_REASONS = 3
+"""Why runs cannot be ranked, in the one line that says that none can."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """A split's part of eval.json."""
+
+    nats_per_token: float | None
+    bits_per_byte: float | None
+    impossible: int
+    """Events of probability 0; with one of them the two above are infinite, told as None."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A finished run. Its fields are the keys of --json; None is what it does not have."""
+
+    group: str
+    """The data, split and tokens in words; the same for all runs that can be compared."""
+    run: str
+    model: str
+    kind: str
+    """data.kind: lines or stream."""
+    dev: Loss | None
+    test: Loss | None
+    train: Loss | None
+    params: int
+    step: int
+    """Of the scored checkpoint."""
+    steps: int
+    train_time_s: float
+    tokens_per_s: float | None
+    """Median of training's lines in metrics.jsonl; counts have none."""
+    data_hash: str
+    tokenizer_hash: str
+    split_hash: str
+    samples: Shares | None = None
+    """Where samples were found: `train` is the share of exact copies."""
+
+    @property
+    def place(self) -> tuple[bool, int, float, str]:
+        """Sorts by dev loss, then those with impossible events by how many, then those without a dev split."""
+        nats, impossible = (None, 0) if self.dev is None else (self.dev.nats_per_token, self.dev.impossible)
+        return nats is None and not impossible, impossible, nats or 0.0, self.run
+
+
+def main(args: list[str]) -> int:
+    """Read the runs, draw what is not known of their samples, print."""
+    command = parse_leaderboard(args)
+    rows, reasons = read_rows(command.runs)
+    if not rows:
+        more = len(reasons) - LISTED_REASONS
+        listed = "; ".join(reasons[:LISTED_REASONS]) + (f"; and {more} more" if more > 0 else "")
+        raise UserError(f"runs wants at least one finished run, got none: {listed}")
+    for reason in reasons:
+        _tell(f"left out: {reason}")
+    ranked = rank([with_shares(row, command.samples, command.device, _tell) for row in rows])
+    print(json.dumps([dataclasses.asdict(row) for row in ranked], indent=2) if command.json else table(ranked))
+    return 0
+
+
+def read_rows(paths: Iterable[Path]) -> tuple[list[Row], list[str]]:
+    """The finished runs among some paths, each once, and why each of the others is none."""
+    rows, reasons, read = [], [], set()
+    for path in paths:
+        if path.resolve() in read:
+            continue
+        read.add(path.resolve())
+        try:
+            rows.append(read_row(path))
+        except UserError as error:
+            reasons.append(" ".join(str(error).split()))
+    return rows, reasons
+
+
+def read_row(path: Path) -> Row:
+    """What a run's files say. Raises UserError where it is no finished run."""
+    run = open_existing(path)
+    if not run.eval.exists():
+        raise UserError(f"run {str(path)!r} is not finished (it has no eval.json): train.py with its config goes on")
+    config, result, hashes, tokenizer = map(read_json, (run.config, run.eval, run.fingerprint, run.tokenizer))
+    try:
+        return Row(
+            group=_in_words(config["data"], len(tokenizer["characters"]) + 1, hashes),
+            run=str(path),
+            model=config["model"]["class"].rpartition(":")[2].removesuffix("Config"),
+            kind=config["data"]["kind"],
+            dev=_loss(result["dev"]),
+            test=_loss(result["test"]),
+            train=_loss(result["train"]),
+            params=int(result["params"]),
+            step=int(result["step"]),
+            steps=int(result["steps"]),
+            train_time_s=float(result["train_time_s"]),
+            tokens_per_s=_speed(metrics.read(run.metrics)),
+            data_hash=hashes["data"],
+            tokenizer_hash=hashes["tokenizer"],
+            split_hash=hashes["split"],
+        )
+    except (LookupError, TypeError, ValueError, AttributeError, OSError) as error:
+        raise UserError(
+            f"run {str(path)!r} has files that cannot be understood ({type(error).__name__}: {error}); train it again "
+            "with --restart"
+        ) from error
+
+
+def with_shares(row: Row, n: int, device: str, tell: Callable[[str], None]) -> Row:
+    """The row with where n samples of its run were found.
+
+    As it is for n = 0, for running text, and, which is told, where none can be drawn.
+    """
+    if not n or row.kind != "lines":
+        return row
+    try:
+        return dataclasses.replace(row, samples=shares_of_run(RunDir(Path(row.run)), n, row.step, device))
+    except UserError as error:
+        tell(f"no samples: {error}")
+        return row
+
+
+def rank(rows: Sequence[Row]) -> list[Row]:
+    """Group by group, the largest first and those without dev losses last; in each the best dev loss first."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.data_hash, row.tokenizer_hash, row.split_hash), []).append(row)
+    best_first = [sorted(group, key=lambda row: row.place) for group in groups.values()]
+    best_first.sort(key=lambda group: (group[0].place[0], -len(group), group[0].group))
+    return [dataclasses.replace(row, group=group[0].group) for group in best_first for row in group]
+
+
+def table(ranked: Sequence[Row]) -> str:
+    """Ranked rows as aligned text, a heading for each group, and in the last line what the columns are."""
+    heads = ["run", "model", "dev", "test", "train", "bits/byte", "params", "steps", "seconds", "tokens/s", "new"]
+    lines = [[*heads, "copies"], *map(_cells, ranked)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    text, group = [], None
+    for row, cells in zip((None, *ranked), lines, strict=True):
+        if row is not None and row.group != group:
+            group = row.group
+            text += ["", _printable(group)]
+        aligned = [f"{cell:{'<' if column < 2 else '>'}{widths[column]}}" for column, cell in enumerate(cells)]
+        text.append("  ".join(aligned).rstrip())
+    drawn = max((row.samples.n for row in ranked if row.samples), default=0)
+    legend = "dev, test, train: nats per token; bits/byte of dev; seconds of training"
+    shares = f"; new: share of {drawn:,} samples not in the data; copies: share that are lines of train"
+    return "\n".join([*text, "", legend + (shares if drawn else "")])
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        _printable(row.run),
+        _printable(row.model),
+        *(_nats(loss) for loss in (row.dev, row.test, row.train)),
+        "inf" if row.dev and row.dev.impossible else _or_dash(row.dev.bits_per_byte if row.dev else None, ".4f"),
+        f"{row.params:,}",
+        f"{row.steps:,}",
+        f"{row.train_time_s:,.1f}",
+        _or_dash(row.tokens_per_s, ",.0f"),
+        _or_dash(row.samples.new if row.samples else None, ".1%"),
+        _or_dash(row.samples.train if row.samples else None, ".1%"),
+    ]
+
+
+def _loss(entry: dict[str, Any] | None) -> Loss | None:
+    if entry is None:
+        return None
+    impossible = int(entry.get("impossible", 0))
+    return Loss(_finite(entry["nats_per_token"]), _finite(entry["bits_per_byte"]), impossible)
+
+
+def _finite(value: Any) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"a loss is {value}")
+    return None if value is None else float(value)
+
+
+def _speed(lines: Iterable[dict[str, Any]]) -> float | None:
+    """Median tokens per second of training."""
+    told = [line["tokens_per_s"] for line in lines if line["split"] == "train"]
+    speeds = [float(speed) for speed in told if speed is not None]
+    return statistics.median(speeds) if speeds else None
+
+
+def _in_words(data: dict[str, Any], vocab_size: int, hashes: dict[str, Any]) -> str:
+    """What a group is; the hashes tell apart what has the same name."""
+    name = data["name"] if data["path"] is None else Path(data["path"]).name
+    split = " ".join(f"{share:g}" for share in data["split"])
+    told = ", ".join(f"{part} {hashes[part][:8]}" for part in ("data", "tokenizer", "split"))
+    return f"{name}: {data['kind']}, split {split}, seed {data['split_seed']}, {vocab_size:,} tokens ({told})"
+
+
+def _nats(loss: Loss | None) -> str:
+    if loss is not None and loss.impossible:
+        return f"inf ({loss.impossible:,} impossible)"
+    return _or_dash(loss.nats_per_token if loss else None, ".4f")
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else repr(text)
+
+
+def _tell(line: str) -> None:
+    print(" ".join(line.split()), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_main(main)
