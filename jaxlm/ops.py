@@ -115,19 +115,20 @@ def project_lookup(table_VE: jax.Array, w_EO: jax.Array, tok: jax.Array) -> jax.
     return lookup(table_VE, tok) @ w_EO
 
 
-def causal_mean(x_BTD: jax.Array) -> jax.Array:
-    """Mean over each position and all before it: y[b, t] = mean(x[b, :t+1]).
+def causal_mean(x_TBD: jax.Array) -> jax.Array:
+    """Mean over each position and all before it: y[t, b] = mean(x[:t+1, b]).
 
-    Returns y_BTD in x's dtype; the sum runs in float32. Short rows are multiplied by a triangle of weights 1 / (t + 1),
+    Returns y_TBD in x's dtype; the sum runs in float32. Short rows are multiplied by a triangle of weights 1 / (t + 1),
     which is a single product; long ones are summed up. Raises ValueError if x is not 3-D.
     """
-    if x_BTD.ndim != 3:
-        raise ValueError(f"causal_mean wants x_BTD (3-D), got shape {x_BTD.shape}")
-    T, x32 = x_BTD.shape[1], x_BTD.astype(jnp.float32)
+    if x_TBD.ndim != 3:
+        raise ValueError(f"causal_mean wants x_TBD (3-D), got shape {x_TBD.shape}")
+    (T, B, D), x32 = x_TBD.shape, x_TBD.astype(jnp.float32)
     count_T1 = jnp.arange(1, T + 1, dtype=jnp.float32)[:, None]
     if T <= SHORT_ROWS:
-        return jnp.einsum("ts,bsd->btd", jnp.tril(jnp.ones((T, T))) / count_T1, x32).astype(x_BTD.dtype)
-    return (jnp.cumsum(x32, axis=1) / count_T1[None]).astype(x_BTD.dtype)
+        weight_TT = jnp.tril(jnp.ones((T, T))) / count_T1
+        return (weight_TT @ x32.reshape(T, B * D)).reshape(T, B, D).astype(x_TBD.dtype)
+    return (jnp.cumsum(x32, axis=0) / count_T1[:, None]).astype(x_TBD.dtype)
 
 
 def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, eps: float = 1e-5) -> jax.Array:

@@ -42,17 +42,23 @@ def gru_step(h_BF: jax.Array, in_BG: jax.Array, gates_FG: jax.Array, candidate_F
     return h_BF + z_BF * (c_BF - h_BF)
 
 
-def lstm_gates(h_BF: jax.Array, in_BG: jax.Array, recurrent_FG: jax.Array) -> Arrays:
-    """i, f, o = sigmoid and g = tanh of in + h U's four parts (Graves 2013, equations 7 to 10, without peepholes)."""
+def lstm_gates(h_BF: jax.Array, in_BG: jax.Array, recurrent_FG: jax.Array) -> jax.Array:
+    """i, f, o = sigmoid and g = tanh of in + h U's four parts (Graves 2013, equations 7 to 10, without peepholes).
+
+    As one array, by tanh(x) = 2 sigmoid(2x) - 1: a step then has a single element-wise expression.
+    """
     F = h_BF.shape[-1]
-    all_BG = in_BG + h_BF @ recurrent_FG
-    gates_BG = jax.nn.sigmoid(all_BG[:, : 3 * F])
-    return gates_BG[:, :F], gates_BG[:, F : 2 * F], gates_BG[:, 2 * F :], jnp.tanh(all_BG[:, 3 * F :])
+    slope_G = jnp.where(jnp.arange(4 * F) < 3 * F, 1.0, 2.0)
+    return slope_G * jax.nn.sigmoid(slope_G * (in_BG + h_BF @ recurrent_FG)) - (slope_G - 1)
 
 
 def lstm_step(h_BF: jax.Array, cell_BF: jax.Array, in_BG: jax.Array, recurrent_FG: jax.Array) -> Pair:
     """The next h' = o tanh(cell') and cell' = f cell + i g."""
-    i_BF, f_BF, o_BF, g_BF = lstm_gates(h_BF, in_BG, recurrent_FG)
+    return _lstm_state(lstm_gates(h_BF, in_BG, recurrent_FG), cell_BF)
+
+
+def _lstm_state(gates_BG: jax.Array, cell_BF: jax.Array) -> Pair:
+    i_BF, f_BF, o_BF, g_BF = jnp.split(gates_BG, 4, axis=-1)
     cell_BF = f_BF * cell_BF + i_BF * g_BF
     return o_BF * jnp.tanh(cell_BF), cell_BF
 
@@ -106,20 +112,21 @@ def _gru_forward(
 
 
 def _gru_backward(saved: tuple[Arrays, Arrays], dh_TBF: jax.Array) -> Arrays:
-    states, (gates_FG, candidate_FF) = saved
+    (h_TBF, r_TBF, z_TBF, c_TBF), (gates_FG, candidate_FF) = saved
+    dc_by_dh_TBF = z_TBF * (1 - c_TBF * c_TBF)
+    dr_by_drh_TBF = h_TBF * r_TBF * (1 - r_TBF)
+    dz_by_dh_TBF = (c_TBF - h_TBF) * z_TBF * (1 - z_TBF)
 
     def step(back_BF: jax.Array, at: Arrays) -> tuple[jax.Array, Arrays]:
-        dh_BF, h_BF, r_BF, z_BF, c_BF = at
+        dh_BF, r_BF, keep_BF, dc_by_dh_BF, dr_by_drh_BF, dz_by_dh_BF = at
         dh_BF = dh_BF + back_BF
-        dc_BF = dh_BF * z_BF * (1 - c_BF * c_BF)
+        dc_BF = dh_BF * dc_by_dh_BF
         drh_BF = dc_BF @ candidate_FF.T
-        dr_BF = drh_BF * h_BF * r_BF * (1 - r_BF)
-        dz_BF = dh_BF * (c_BF - h_BF) * z_BF * (1 - z_BF)
-        dg_BG = jnp.concatenate([dr_BF, dz_BF], axis=1)
-        return dh_BF * (1 - z_BF) + drh_BF * r_BF + dg_BG @ gates_FG.T, (dg_BG, dc_BF)
+        dg_BG = jnp.concatenate([drh_BF * dr_by_drh_BF, dh_BF * dz_by_dh_BF], axis=1)
+        return dh_BF * keep_BF + drh_BF * r_BF + dg_BG @ gates_FG.T, (dg_BG, dc_BF)
 
-    h_TBF, r_TBF, *_ = states
-    back_BF, (dg_TBG, dc_TBF) = _scan(step, jnp.zeros_like(h_TBF[0]), (dh_TBF, *states), reverse=True)
+    ready = (dh_TBF, r_TBF, 1 - z_TBF, dc_by_dh_TBF, dr_by_drh_TBF, dz_by_dh_TBF)
+    back_BF, (dg_TBG, dc_TBF) = _scan(step, jnp.zeros_like(h_TBF[0]), ready, reverse=True)
     return (
         back_BF,
         jnp.concatenate([dg_TBG, dc_TBF], axis=2),
@@ -139,37 +146,47 @@ def lstm(start_BF: jax.Array, start_cell_BF: jax.Array, in_TBG: jax.Array, recur
 
 def _lstm_forward(
     start_BF: jax.Array, start_cell_BF: jax.Array, in_TBG: jax.Array, recurrent_FG: jax.Array
-) -> tuple[Pair, tuple[Arrays, jax.Array]]:
+) -> tuple[Pair, Arrays]:
     def step(state: Pair, in_BG: jax.Array) -> tuple[Pair, Arrays]:
-        h_BF, cell_BF = state
-        i_BF, f_BF, o_BF, g_BF = lstm_gates(h_BF, in_BG, recurrent_FG)
-        cell_BF = f_BF * cell_BF + i_BF * g_BF
-        tanh_BF = jnp.tanh(cell_BF)
-        h_BF = o_BF * tanh_BF
-        return (h_BF, cell_BF), (h_BF, cell_BF, tanh_BF, i_BF, f_BF, o_BF, g_BF)
+        gates_BG = lstm_gates(state[0], in_BG, recurrent_FG)
+        state = _lstm_state(gates_BG, state[1])
+        return state, (*state, gates_BG)
 
-    _, (h_TBF, cell_TBF, *gates) = _scan(step, (start_BF, start_cell_BF), in_TBG)
-    before = _before(start_BF, h_TBF), _before(start_cell_BF, cell_TBF)
-    return (h_TBF, cell_TBF), ((*before, *gates), recurrent_FG)
+    _, (h_TBF, cell_TBF, gates_TBG) = _scan(step, (start_BF, start_cell_BF), in_TBG)
+    saved = (_before(start_BF, h_TBF), _before(start_cell_BF, cell_TBF), cell_TBF, gates_TBG, recurrent_FG)
+    return (h_TBF, cell_TBF), saved
 
 
-def _lstm_backward(saved: tuple[Arrays, jax.Array], d: Pair) -> Arrays:
-    states, recurrent_FG = saved
+def _lstm_backward(saved: Arrays, d: Pair) -> Arrays:
+    h_TBF, before_TBF, cell_TBF, gates_TBG, recurrent_FG = saved
+    i_TBF, f_TBF, o_TBF, g_TBF = jnp.split(gates_TBG, 4, axis=-1)
+    tanh_TBF = jnp.tanh(cell_TBF)
+    dcell_by_dh_TBF = o_TBF * (1 - tanh_TBF * tanh_TBF)
+    di_df_dg_by_dcell_TBG = jnp.concatenate(
+        [g_TBF * i_TBF * (1 - i_TBF), before_TBF * f_TBF * (1 - f_TBF), i_TBF * (1 - g_TBF * g_TBF)], axis=-1
+    )
+    do_by_dh_TBF = tanh_TBF * o_TBF * (1 - o_TBF)
 
     def step(back: Pair, at: Arrays) -> tuple[Pair, jax.Array]:
-        dh_BF, dcell_BF, _, cell_BF, tanh_BF, i_BF, f_BF, o_BF, g_BF = at
+        dh_BF, dcell_BF, f_BF, dcell_by_dh_BF, by_dcell_BG, do_by_dh_BF = at
+        F = dh_BF.shape[1]
         dh_BF = dh_BF + back[0]
-        dcell_BF = dcell_BF + back[1] + dh_BF * o_BF * (1 - tanh_BF * tanh_BF)
-        di_BF = dcell_BF * g_BF * i_BF * (1 - i_BF)
-        df_BF = dcell_BF * cell_BF * f_BF * (1 - f_BF)
-        do_BF = dh_BF * tanh_BF * o_BF * (1 - o_BF)
-        dg_BF = dcell_BF * i_BF * (1 - g_BF * g_BF)
-        dz_BG = jnp.concatenate([di_BF, df_BF, do_BF, dg_BF], axis=1)
+        dcell_BF = dcell_BF + back[1] + dh_BF * dcell_by_dh_BF
+        dz_BG = jnp.concatenate(
+            [
+                dcell_BF * by_dcell_BG[:, :F],
+                dcell_BF * by_dcell_BG[:, F : 2 * F],
+                dh_BF * do_by_dh_BF,
+                dcell_BF * by_dcell_BG[:, 2 * F :],
+            ],
+            axis=1,
+        )
         return (dz_BG @ recurrent_FG.T, dcell_BF * f_BF), dz_BG
 
-    zero_BF = jnp.zeros_like(states[0][0])
-    back, dz_TBG = _scan(step, (zero_BF, zero_BF), (*d, *states), reverse=True)
-    return (*back, dz_TBG, _weight_gradient(states[0], dz_TBG))
+    zero_BF = jnp.zeros_like(h_TBF[0])
+    ready = (*d, f_TBF, dcell_by_dh_TBF, di_df_dg_by_dcell_TBG, do_by_dh_TBF)
+    back, dz_TBG = _scan(step, (zero_BF, zero_BF), ready, reverse=True)
+    return (*back, dz_TBG, _weight_gradient(h_TBF, dz_TBG))
 
 
 lstm.defvjp(_lstm_forward, _lstm_backward)

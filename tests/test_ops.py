@@ -123,11 +123,11 @@ def test_embeddings_and_their_gradients_are_those_of_indexing(shape):
 
 @pytest.mark.parametrize("length", [1, 7, SHORT_ROWS, SHORT_ROWS + 1])
 def test_a_causal_mean_is_the_mean_so_far(length):
-    x_BTD = np.random.default_rng(4).normal(size=(2, length, 3)).astype(np.float32)
-    y_BTD = causal_mean(jnp.asarray(x_BTD))
-    chex.assert_shape(y_BTD, x_BTD.shape)
+    x_TBD = np.random.default_rng(4).normal(size=(length, 2, 3)).astype(np.float32)
+    y_TBD = causal_mean(jnp.asarray(x_TBD))
+    chex.assert_shape(y_TBD, x_TBD.shape)
     for t in range(length):
-        np.testing.assert_allclose(y_BTD[:, t], x_BTD[:, : t + 1].mean(1), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(y_TBD[t], x_TBD[: t + 1].mean(0), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="3-D"):
         causal_mean(jnp.zeros((2, 3)))
 

@@ -30,8 +30,8 @@ class Bow(nn.Module):
         self.out_bias_V = self.param("out_bias", zeros, (V,))
 
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
-        x_BTE = lookup(self.embed_VE, tok_BT) + self.position_CE[: tok_BT.shape[1]]
-        return self._logits(x_BTE, causal_mean(x_BTE))
+        x_TBE = lookup(self.embed_VE, tok_BT.T) + self.position_CE[: tok_BT.shape[1], None]
+        return jnp.swapaxes(self._logits(x_TBE, causal_mean(x_TBE)), 0, 1)
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
         return {"sum": jnp.zeros((batch, self.d_embed)), "at": jnp.int32(0)}
@@ -44,11 +44,11 @@ class Bow(nn.Module):
         count_T1 = (cache["at"] + 1 + jnp.arange(T))[:, None].astype(jnp.float32)
         return self._logits(x_BTE, sum_BTE / count_T1[None]), {"sum": sum_BTE[:, -1], "at": cache["at"] + T}
 
-    def _logits(self, x_BTE: jax.Array, mean_BTE: jax.Array) -> jax.Array:
-        y_BTE = x_BTE + mean_BTE
-        h_BTF = jnp.tanh(y_BTE @ self.hidden_EF + self.hidden_bias_F)
-        z_BTE = y_BTE + h_BTF @ self.project_FE + self.project_bias_E
-        return z_BTE @ self.out_EV + self.out_bias_V
+    def _logits(self, x: jax.Array, mean: jax.Array) -> jax.Array:
+        """The logits at each place of a batch and its positions, in either order."""
+        y = x + mean
+        h = jnp.tanh(y @ self.hidden_EF + self.hidden_bias_F)
+        return (y + h @ self.project_FE + self.project_bias_E) @ self.out_EV + self.out_bias_V
 
 
 def build(config: BowConfig) -> SequenceModel:
