@@ -1,9 +1,11 @@
 """Saving and loading training states with Orbax."""
 
 import contextlib
+import functools
 import json
 import logging
 import shutil
+import sys
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -92,8 +94,7 @@ class CheckpointWriter:
 
     def _open(self) -> None:
         """In the thread too: Orbax takes as long to import as thousands of small steps."""
-        from orbax.checkpoint import v1 as ocp
-
+        ocp = _orbax()
         with self._disk_errors():
             self._checkpointer = ocp.training.Checkpointer(
                 self._directory.resolve(), preservation_policy=self, cleanup_tmp_directories=True
@@ -142,8 +143,7 @@ def load(directory: Path, one: Saved, abstract: dict[str, Any]) -> dict[str, Any
     try:
         if not _intact(place):
             return None
-        from orbax.checkpoint import v1 as ocp
-
+        ocp = _orbax()
         with _quiet():
             return dict(ocp.load_checkpointables(place.resolve(), abstract))
     except Exception as error:
@@ -157,8 +157,7 @@ def load_params(directory: Path, one: Saved, sharding: jax.sharding.Sharding) ->
     try:
         if not _intact(directory / str(one.step)):
             return None
-        from orbax.checkpoint import v1 as ocp
-
+        ocp = _orbax()
         with _quiet():
             described = ocp.checkpointables_metadata((directory / str(one.step)).resolve()).metadata["params"]
             like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), described)
@@ -205,6 +204,26 @@ def _file_sums(place: Path) -> dict[str, int]:
     """CRC-32 of each file of a checkpoint."""
     files = (path for path in sorted(place.rglob("*")) if path.is_file() and path.name != SUMS)
     return {str(path.relative_to(place)): zlib.crc32(path.read_bytes()) for path in files}
+
+
+@functools.cache
+def _orbax() -> Any:
+    """Orbax's API, imported when it is first needed.
+
+    Each of its calls has an event loop of its own. Where a read has failed, other reads may end after that loop is
+    closed; TensorStore's thread then has a result that nobody waits for, and would print a traceback.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    others = sys.unraisablehook
+
+    def all_but_late_results(unraisable: Any) -> None:
+        late = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
+        if not late or unraisable.object is not None:
+            others(unraisable)
+
+    sys.unraisablehook = all_but_late_results
+    return ocp
 
 
 @contextmanager

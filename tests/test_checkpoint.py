@@ -1,5 +1,7 @@
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from jaxlm import checkpoint, sharding
 from jaxlm.errors import UserError
 from jaxlm.inference import load_run
+from tests.conftest import REPOSITORY
 
 tensorstore_may_answer_late = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 """Where one array of a checkpoint fails to load, the others' answers can reach an event loop that is closed already.
@@ -140,3 +143,30 @@ def test_sampling_takes_the_next_best_checkpoint_that_can_be_read(tmp_path, mlp_
     shutil.rmtree(directory)
     with pytest.raises(UserError, match=r"no checkpoint"):
         load_run(tmp_path / "run")
+
+
+LATE = """
+import asyncio, time
+import tensorstore
+from jaxlm import checkpoint
+checkpoint._orbax()
+promise, future = tensorstore.Promise.new()
+async def read():
+    await future
+loop = asyncio.new_event_loop()
+task = loop.create_task(read())
+loop.run_until_complete(asyncio.sleep(0))
+task._log_destroy_pending = False
+loop.close()
+promise.set_result(1)
+time.sleep(0.1)
+class Falls:
+    def __del__(self):
+        raise RuntimeError("not so late")
+Falls()
+"""
+
+
+def test_a_result_that_comes_when_nobody_waits_is_not_printed():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert "Event loop is closed" not in done.stderr and "not so late" in done.stderr, done.stderr
