@@ -115,7 +115,7 @@ def generate(
     strategy = Strategy(temperature, top_k, top_p, min_p)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     starts = [text for text in prompts for _ in range(n)]
-    rows = [_prompt_tokens(run, text) for text in starts]
+    rows = [tokens for tokens in [_prompt_tokens(run, text) for text in prompts] for _ in range(n)]
     params = run.params if params is None else params
     stop_S = tuple(run.tokenizer.encode(stop).tolist())
     new = _generate(run, params, rows, key, strategy, max_tokens, stop_S) if rows else []
@@ -149,9 +149,9 @@ def _generate(
         for prompt_P, tokens in zip(prompt_BP, seen, strict=True):
             prompt_P[: len(tokens)] = tokens
         new_BN, count_B = sampling.generate(
+            run.model.init_cache,
             run.model.extend,
             params,
-            run.model.init_cache(params, len(rows), width + room),
             prompt_BP,
             length_B,
             key,

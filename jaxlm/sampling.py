@@ -11,10 +11,14 @@ import jax.numpy as jnp
 from jaxlm.config import check
 from jaxlm.ops import log_normalize
 
+InitCache = Callable[[Any, int, int], Any]
+"""(params, batch, length) -> cache: see models/base.py."""
 Extend = Callable[[Any, Any, jax.Array], tuple[jax.Array, Any]]
-"""(params, cache, tok_BT) -> (logits_BTV, cache): see models/base.py."""
+"""(params, cache, tok_BT) -> (logits_BTV, cache)."""
 
 
+SMALL_VOCABULARY = 128
+"""Tokens up to which probabilities are cumulated by a single product."""
 COLDEST = 1e-30
 """Below this temperature the likeliest token is taken: float32 could not divide by it."""
 
@@ -45,7 +49,8 @@ class Strategy:
         if self.temperature < COLDEST:
             best_B1 = jnp.argmax(logp_BV, axis=-1, keepdims=True)
             return jnp.where(jnp.arange(logp_BV.shape[-1]) == best_B1, 0.0, -jnp.inf)
-        logp_BV = log_normalize((logp_BV - jnp.max(logp_BV, axis=-1, keepdims=True)) / self.temperature)
+        if self.temperature != 1:
+            logp_BV = log_normalize((logp_BV - jnp.max(logp_BV, axis=-1, keepdims=True)) / self.temperature)
         if self.top_k is not None:
             least_B1 = jax.lax.top_k(logp_BV, min(self.top_k, logp_BV.shape[-1]))[0][:, -1:]
             logp_BV = log_normalize(jnp.where(logp_BV >= least_B1, logp_BV, -jnp.inf))
@@ -60,11 +65,27 @@ class Strategy:
         return logp_BV
 
 
-@partial(jax.jit, static_argnames=("extend", "strategy", "max_tokens", "end", "stop"))
+def draw(key_B: jax.Array, logp_BV: jax.Array) -> jax.Array:
+    """A token of each row, by its log-probabilities and a key of its own: the first whose cumulated probability is
+    above a uniform number. Returns tok_B, int32.
+
+    One random number a row, not one a token. It has 23 bits: tokens far less likely than 1e-7 are drawn too rarely;
+    those of probability 0 never.
+    """
+    V = logp_BV.shape[1]
+    u_B1 = jax.vmap(lambda key: jax.random.uniform(key, (1,)))(key_B)
+    p_BV = jnp.exp(logp_BV)
+    reached_BV = p_BV @ jnp.triu(jnp.ones((V, V))) if V <= SMALL_VOCABULARY else jnp.cumsum(p_BV, axis=-1)
+    reached_BV = jnp.where(p_BV > 0, reached_BV, -1.0)
+    top_B1 = jnp.max(reached_BV, axis=-1, keepdims=True)
+    return jnp.argmax(reached_BV > u_B1 * top_B1, axis=-1).astype(jnp.int32)
+
+
+@partial(jax.jit, static_argnames=("init_cache", "extend", "strategy", "max_tokens", "end", "stop"))
 def generate(
+    init_cache: InitCache,
     extend: Extend,
     params: Any,
-    cache: Any,
     prompt_BP: jax.Array,
     length_B: jax.Array,
     key: jax.Array,
@@ -99,7 +120,7 @@ def generate(
             hopeless_B1 = jnp.all(jnp.isneginf(logits_BV) | ~allowed_V, axis=-1, keepdims=True)
             logits_BV = jnp.where(allowed_V, jnp.where(hopeless_B1, 0.0, logits_BV), -jnp.inf)
         logp_BV = strategy.log_probabilities(logits_BV)
-        drawn_B = jax.vmap(jax.random.categorical)(jax.vmap(jax.random.fold_in)(key_B, count_B), logp_BV)
+        drawn_B = draw(jax.vmap(jax.random.fold_in)(key_B, count_B), logp_BV)
         writes_B = (t + 1 >= length_B) & ~done_B
         old_B = jax.lax.dynamic_slice_in_dim(tok_BT, t + 1, 1, axis=1)[:, 0]
         new_B = jnp.where(writes_B, drawn_B, old_B)
@@ -114,6 +135,7 @@ def generate(
             done_B = done_B | (writes_B & found_B)
         return t + 1, cache, tok_BT, count_B, done_B
 
+    cache = init_cache(params, B, total - 1)
     start = (jnp.int32(0), cache, tok_BT, jnp.zeros(B, jnp.int32), jnp.zeros(B, bool))
     _, _, tok_BT, count_B, _ = jax.lax.while_loop(unfinished, one_token, start)
     place_BN = length_B[:, None] + jnp.arange(max_tokens)

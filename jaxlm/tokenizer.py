@@ -1,6 +1,7 @@
 """Text to token ids and back."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -62,7 +63,11 @@ class CharTokenizer:
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of token ids; the boundary gives nothing."""
-        return "".join(self.characters[token - 1] for token in tokens if token != BOUNDARY)
+        return "".join([self._text_of_token[token] for token in tokens])
+
+    @functools.cached_property
+    def _text_of_token(self) -> list[str]:
+        return ["", *self.characters]
 
     def spell(self, token: int) -> str:
         """One token as people can read it: the boundary as '.' ('⏎' where the text has dots), white space and controls

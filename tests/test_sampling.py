@@ -125,18 +125,21 @@ def chain(params: jax.Array, cache: jax.Array, tok_BT: jax.Array) -> tuple[jax.A
     return params[tok_BT], cache + tok_BT.shape[1]
 
 
-def run(
-    params: Any, prompts: list[list[int]], extend: Any = chain, cache: Any = None, **options: Any
-) -> list[list[int]]:
+def no_tokens(params: jax.Array, batch: int, length: int) -> jax.Array:
+    """The chain's memory of nothing."""
+    return jnp.zeros(batch, jnp.int32)
+
+
+def run(params: Any, prompts: list[list[int]], model: Any = None, **options: Any) -> list[list[int]]:
     """The new tokens of each prompt, the shorter ones padded with a token that must not matter."""
     width = max(map(len, prompts))
     prompt_BP = np.array([[*prompt, *[3] * (width - len(prompt))] for prompt in prompts], np.int32)
     settings: dict[str, Any] = {"strategy": Strategy(), "max_tokens": 12, "end": None, "allowed_V": None, "key": KEY}
     key = (settings | options)["key"]
     options = {name: value for name, value in (settings | options).items() if name != "key"}
-    cache = jnp.zeros(len(prompts), jnp.int32) if cache is None else cache
+    functions = (no_tokens, chain) if model is None else (model.init_cache, model.extend)
     length_B = np.array(list(map(len, prompts)), np.int32)
-    new_BN, count_B = generate(extend, params, cache, prompt_BP, length_B, key, **options)
+    new_BN, count_B = generate(*functions, params, prompt_BP, length_B, key, **options)
     assert new_BN.shape == (len(prompts), options["max_tokens"])
     assert all(not row[count:].any() for row, count in zip(np.asarray(new_BN), np.asarray(count_B), strict=True))
     return [row[:count].tolist() for row, count in zip(np.asarray(new_BN), np.asarray(count_B), strict=True)]
@@ -225,10 +228,9 @@ def test_each_row_is_as_it_is_alone_whatever_stands_beside_it():
     """Same key, same row: other prompts, longer prompts and more rows change nothing."""
     model, params = mlp()
     prompts = [[4], [1, 2, 3, 4, 5, 6, 7], [9, 1, 4], [2, 2]]
-    options: dict[str, Any] = {"extend": model.extend, "end": 0}
-    together = run(params, prompts, cache=model.init_cache(params, 4, 20), **options)
+    together = run(params, prompts, model, end=0)
     for b, prompt in enumerate(prompts):
-        alone = run(params, [prompt] * (b + 1), cache=model.init_cache(params, b + 1, 20), **options)
+        alone = run(params, [prompt] * (b + 1), model, end=0)
         assert together[b] == alone[b]
     assert len(set(map(tuple, together))) == 4
 
@@ -236,9 +238,7 @@ def test_each_row_is_as_it_is_alone_whatever_stands_beside_it():
 def test_temperature_0_is_a_loop_of_argmax():
     model, params = mlp()
     prompts = [[0], [0, 3, 5], [7, 1]]
-    got = run(
-        params, prompts, extend=model.extend, cache=model.init_cache(params, 3, 20), strategy=Strategy(temperature=0)
-    )
+    got = run(params, prompts, model, strategy=Strategy(temperature=0))
     for prompt, row in zip(prompts, got, strict=True):
         tokens = list(prompt)
         for _ in range(12):
