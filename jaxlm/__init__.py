@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         SampleConfig,
         WavenetConfig,
     )
+    from jaxlm.embeddings import Embeddings
     from jaxlm.errors import UserError
     from jaxlm.inference import Run, generate, load_run, score
     from jaxlm.training import train
@@ -52,6 +53,7 @@ _HOMES = {
         "SampleConfig",
         "WavenetConfig",
     ),
+    "jaxlm.embeddings": ("Embeddings",),
     "jaxlm.errors": ("UserError",),
     "jaxlm.inference": ("Run", "generate", "load_run", "score"),
     "jaxlm.training": ("train",),
@@ -63,6 +65,7 @@ __all__ = [
     "CheckpointConfig",
     "CountsConfig",
     "DataConfig",
+    "Embeddings",
     "EvalConfig",
     "GptConfig",
     "MlpConfig",

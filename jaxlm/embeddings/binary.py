@@ -1,0 +1,56 @@
+"""word2vec's binary format after its header: `word blank E little-endian float32`, one after another."""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from jaxlm.embeddings.text import Decode
+from jaxlm.errors import UserError
+
+READ_BYTES = 2**24
+ROWS_AT_ONCE = 4096
+LONGEST_WORD = 4096
+"""Bytes; where no blank comes for so long the file is damaged."""
+
+
+def read_records(stream: BinaryIO, count: int, width: int, name: str, decode: Decode) -> tuple[list[str], np.ndarray]:
+    """`count` words and vec_VE. A line end before a word is passed over: the original tool ends vectors with one.
+
+    Raises UserError naming the word at which the file breaks off or goes wrong.
+    """
+    try:
+        vec_VE = np.empty((count, width), "<f4")
+    except (MemoryError, ValueError):
+        raise UserError(f"{name}, line 1 promises {count:,} x {width:,} numbers: more than fit into memory") from None
+    raw, size = memoryview(vec_VE).cast("B"), 4 * width
+    words: list[bytes] = []
+    held, place = b"", 0
+    while len(words) < count:
+        blank = held.find(b" ", place, place + LONGEST_WORD)
+        if blank < 0 and len(held) - place >= LONGEST_WORD:
+            raise UserError(f"{name}, word {len(words) + 1} wants a blank after it, got none in {LONGEST_WORD} bytes")
+        end = blank + 1 + size
+        if blank < 0 or end > len(held):
+            read = stream.read(max(READ_BYTES, size))
+            if not read:
+                raise UserError(f"{name} ends in word {len(words) + 1} of the {count} that line 1 promises")
+            held, place = held[place:] + read, 0
+            continue
+        word = held[place:blank].lstrip(b"\n")
+        if not word or b"\n" in word:
+            raise UserError(f"{name}, word {len(words) + 1} wants a word, got {word!r}: the file is damaged")
+        raw[len(words) * size : (len(words) + 1) * size] = held[blank + 1 : end]
+        words.append(word)
+        place = end
+    if (held[place:] + stream.read(1)).strip(b"\n"):
+        raise UserError(f"{name} goes on after the {count} words that line 1 promises")
+    return decode(b"\n".join(words), 1), vec_VE.astype(np.float32, copy=False)
+
+
+def records(words: tuple[str, ...], vec_VE: np.ndarray) -> Iterator[bytes]:
+    """The table in this format, in pieces."""
+    for start in range(0, len(words), ROWS_AT_ONCE):
+        rows = vec_VE[start : start + ROWS_AT_ONCE].astype("<f4", copy=False)
+        spelled = words[start : start + ROWS_AT_ONCE]
+        yield b"".join(b"%b %b" % (word.encode(), row.tobytes()) for word, row in zip(spelled, rows, strict=True))
