@@ -23,7 +23,7 @@ def read_records(stream: BinaryIO, count: int, width: int, name: str, decode: De
         vec_VE = np.empty((count, width), "<f4")
     except (MemoryError, ValueError):
         raise UserError(f"{name}, line 1 promises {count:,} x {width:,} numbers: more than fit into memory") from None
-    raw, size = memoryview(vec_VE).cast("B"), 4 * width
+    raw, size = vec_VE.data.cast("B"), 4 * width
     words: list[bytes] = []
     held, place = b"", 0
     while len(words) < count:

@@ -74,7 +74,7 @@ def evaluate_analogies(
     fold_case: bool = True,
     method: Method = "3cosadd",
 ) -> AnalogyScore:
-    """Ask all questions `a b c d` of a file in questions-words' format: is d the best answer to a : b = c : ?
+    """Ask all questions `a b c d` of a file in questions-words' format: d is to c as b is to a.
 
     Only the first `restrict` words are known and can be answers. With fold_case spellings that differ in case are one
     word, which has the vector of the first of them; no spelling of a, b or c is an answer.
@@ -143,13 +143,11 @@ def evaluate_pairs(
             f"pairs {str(path)!r} wants lines 'word TAB word TAB score' with different scores, got {len(scores)} of "
             f"known words ({unknown} with unknown ones, {malformed} other lines)"
         )
-    return PairScore(
-        _pearson(ranks(score_N), ranks(cos_N)), _pearson(score_N, cos_N), len(scores), unknown, malformed
-    )
+    return PairScore(_pearson(ranks(score_N), ranks(cos_N)), _pearson(score_N, cos_N), len(scores), unknown, malformed)
 
 
 def ranks(x_N: np.ndarray) -> np.ndarray:
-    """Places from 1 in rising order; equal values share the mean of theirs. Spearman's correlation is Pearson's of it."""
+    """Places from 1 in rising order, equal values sharing the mean of theirs: Spearman's is Pearson's of these."""
     _, value_N, count_U = np.unique(x_N, return_inverse=True, return_counts=True)
     return (np.cumsum(count_U) - (count_U - 1) / 2)[value_N]
 

@@ -13,7 +13,7 @@ from jaxlm.embeddings import binary, text
 from jaxlm.errors import UserError, near_path
 
 Format = Literal["word2vec", "binary", "glove"]
-"""word2vec: lines `word numbers` after a line `V E`. binary: that line, then words and raw float32. glove: lines alone."""
+"""word2vec: a line `V E`, then lines `word numbers`. binary: that line, then words and raw float32. glove: only lines."""
 Errors = Literal["strict", "replace", "ignore"]
 """What becomes of bytes that are not UTF-8, as in bytes.decode."""
 SUFFIXES: dict[str, Format] = {
@@ -163,7 +163,7 @@ def _decoder(name: str, place: str, errors: Errors) -> text.Decode:
 def _refuse_non_finite(words: Sequence[str], vec_VE: np.ndarray, name: str) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         suspect = np.flatnonzero(~np.isfinite(vec_VE.sum(axis=1)))
-    for row in suspect:
+    for row in suspect.tolist():
         if not np.isfinite(vec_VE[row]).all():
             raise UserError(f"{name}, word {row + 1} ({words[row]!r}) wants finite numbers, got inf or nan")
 

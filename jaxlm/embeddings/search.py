@@ -1,4 +1,4 @@
-"""Neighbours and analogies as pure functions on arrays: exact, batched, compiled, on whatever device holds the table."""
+"""Neighbours and analogies as pure functions on arrays: exact, batched, compiled, on the device of the table."""
 
 from collections.abc import Callable
 from functools import partial
