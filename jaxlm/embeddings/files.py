@@ -13,7 +13,7 @@ from jaxlm.embeddings import binary, text
 from jaxlm.errors import UserError, near_path
 
 Format = Literal["word2vec", "binary", "glove"]
-"""word2vec: a line `V E`, then lines `word numbers`. binary: that line, then words and raw float32. glove: only lines."""
+"""word2vec: a line `V E`, then lines `word numbers`. binary: that line, then words and raw float32. glove: lines."""
 Errors = Literal["strict", "replace", "ignore"]
 """What becomes of bytes that are not UTF-8, as in bytes.decode."""
 SUFFIXES: dict[str, Format] = {
@@ -114,7 +114,9 @@ def _read_table(stream: BinaryIO, name: str, errors: Errors) -> tuple[list[str],
 
 def _read_glove(stream: BinaryIO, line: bytes, name: str, errors: Errors) -> tuple[list[str], np.ndarray]:
     width = len(line.split()) - 1
-    if b"\0" in line or (line and width < 1) or len(line) == LONGEST_LINE:
+    if not line:
+        return [], np.zeros((0, 0), np.float32)
+    if b"\0" in line or width < 1 or len(line) == LONGEST_LINE:
         raise UserError(
             f"{name} wants word2vec's formats (line 1: how many words, how many numbers each) or GloVe's "
             f"(line 1: a word and its numbers), got {line[:40]!r}"

@@ -108,6 +108,8 @@ class Embeddings:
 
     def analogy(self, a: str, b: str, c: str, n: int = 10, method: Method = "3cosadd") -> Scored:
         """What is to c as b is to a: n words but these three, with the score of the method (search.py)."""
+        if method not in ANALOGY:
+            raise UserError(f"the method of analogies wants {' or '.join(ANALOGY)}, got {method!r}")
         return self._named(ANALOGY[method](self.unit_VE, jnp.asarray(self.rows([a, b, c]))[None], n))
 
     def odd_one_out(self, words: Sequence[str]) -> str:
