@@ -8,10 +8,12 @@ question at a time, so batches are compared with as many calls.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from jaxlm.embeddings.search import nearest, unit
 TABLE, BATCHES, NEIGHBOURS = (1_000_000, 100), (1, 32, 256), 10
 BINARY = (200_000, 100)
 """Words and numbers of the binary file."""
+CORES = len(os.sched_getaffinity(0))
 EVERY = 40
 """Each so manieth question is asked."""
 
@@ -86,10 +89,8 @@ def questions(glove: Path, path: Path, scratch: Path) -> None:
     peer_s, (_, sections) = timed(lambda: theirs.evaluate_word_analogies(str(some)))
     right = len(sections[-1]["correct"])
     asked = total.correct + total.wrong
-    print(
-        f"\n{asked} analogy questions: ours {ours_s:.2f} s ({total.correct} right), gensim {peer_s:.2f} s ({right} right)"
-    )
-    print(f"ratio {peer_s / ours_s:.1f}")
+    print(f"\n{asked} analogy questions: ours {ours_s:.2f} s, gensim {peer_s:.2f} s, ratio {peer_s / ours_s:.1f}")
+    print(f"answered rightly: ours {total.correct}, gensim {right}")
 
 
 def neighbours(rounds: int) -> None:
@@ -140,10 +141,11 @@ def in_turn(rounds: int, ours: Callable[[], Any], peer: Callable[[], Any]) -> tu
 
 
 def read_bytes(size: int = 10**8) -> float:
-    """Bytes a second at which all cores together read a large array: the best of several sums."""
-    x = jnp.ones(size, jnp.float32)
-    total = jax.jit(lambda x: x.reshape(1000, -1).sum(0))
-    return 4 * size / best(lambda: jax.block_until_ready(total(x)))
+    """Bytes a second at which all cores together read a large array: the best of several squared lengths."""
+    part = size // CORES
+    x_NS = np.ones((CORES, part), np.float32)
+    with ThreadPoolExecutor(CORES) as pool:
+        return 4 * part * CORES / best(lambda: list(pool.map(lambda x_S: np.dot(x_S, x_S), x_NS)))
 
 
 def product_flops(size: int = 2048) -> float:

@@ -23,29 +23,33 @@ def read_records(stream: BinaryIO, count: int, width: int, name: str, decode: De
         vec_VE = np.empty((count, width), "<f4")
     except (MemoryError, ValueError):
         raise UserError(f"{name}, line 1 promises {count:,} x {width:,} numbers: more than fit into memory") from None
-    raw, size = vec_VE.data.cast("B"), 4 * width
+    size = 4 * width
     words: list[bytes] = []
     held, place = b"", 0
     while len(words) < count:
-        blank = held.find(b" ", place, place + LONGEST_WORD)
-        if blank < 0 and len(held) - place >= LONGEST_WORD:
+        read = stream.read(max(READ_BYTES, size))
+        if not read:
+            raise UserError(f"{name} ends in word {len(words) + 1} of the {count} that line 1 promises")
+        held, place = held[place:] + read, 0
+        done, rows = len(words), []
+        for _ in range(count - done):
+            blank = held.find(b" ", place, place + LONGEST_WORD)
+            if blank < 0 or blank + 1 + size > len(held):
+                break
+            words.append(held[place:blank])
+            place = blank + 1 + size
+            rows.append(held[blank + 1 : place])
+        vec_VE[done : len(words)] = np.frombuffer(b"".join(rows), "<f4").reshape(-1, width)
+        if len(words) < count and blank < 0 and len(held) - place >= LONGEST_WORD:
             raise UserError(f"{name}, word {len(words) + 1} wants a blank after it, got none in {LONGEST_WORD} bytes")
-        end = blank + 1 + size
-        if blank < 0 or end > len(held):
-            read = stream.read(max(READ_BYTES, size))
-            if not read:
-                raise UserError(f"{name} ends in word {len(words) + 1} of the {count} that line 1 promises")
-            held, place = held[place:] + read, 0
-            continue
-        word = held[place:blank].lstrip(b"\n")
-        if not word or b"\n" in word:
-            raise UserError(f"{name}, word {len(words) + 1} wants a word, got {word!r}: the file is damaged")
-        raw[len(words) * size : (len(words) + 1) * size] = held[blank + 1 : end]
-        words.append(word)
-        place = end
     if (held[place:] + stream.read(1)).strip(b"\n"):
         raise UserError(f"{name} goes on after the {count} words that line 1 promises")
-    return decode(b"\n".join(words), 1), vec_VE.astype(np.float32, copy=False)
+    words = [word.lstrip(b"\n") for word in words]
+    spelled = b"\n".join(words)
+    if spelled.count(b"\n") >= count or b"" in words:
+        row, word = next((row, word) for row, word in enumerate(words, 1) if not word or b"\n" in word)
+        raise UserError(f"{name}, word {row} wants a word, got {word!r}: the file is damaged")
+    return decode(spelled, 1), vec_VE.astype(np.float32, copy=False)
 
 
 def records(words: tuple[str, ...], vec_VE: np.ndarray) -> Iterator[bytes]:

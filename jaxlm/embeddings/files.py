@@ -137,14 +137,16 @@ class _Resumed:
 
 
 def _is_text(raw: bytes) -> bool:
-    """Whether bytes that follow a word and a blank are digits rather than floats: UTF-8 without control characters."""
+    """Whether as many bytes after a word and a blank as its floats would take are text: UTF-8 without control
+    characters, and ASCII up to the first line end. Of floats that is next to impossible, but for a few of them.
+    """
     try:
         decoded = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.start < len(raw) - 3:
+        if error.reason != "unexpected end of data":
             return False
         decoded = raw[: error.start].decode("utf-8")
-    return all(char >= " " or char in "\n\r\t" for char in decoded)
+    return decoded.partition("\n")[0].isascii() and all(char >= " " or char in "\n\r\t" for char in decoded)
 
 
 def _decoder(name: str, place: str, errors: Errors) -> text.Decode:
