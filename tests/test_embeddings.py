@@ -56,6 +56,14 @@ def test_of_equal_rows_the_lower_comes_first_across_blocks_and_groups():
     np.testing.assert_array_equal(found.row_BK, np.arange(300)[:, None] % 50 + np.arange(5) * 50)
 
 
+def test_of_equal_rows_the_lower_comes_first_after_a_better_one_in_a_later_group():
+    cos_V = np.zeros(700, np.float32)
+    cos_V[[10, 330, 331]] = 0.5, 0.9, 0.5
+    table_VE = np.stack([cos_V, np.sqrt(1 - cos_V**2)], axis=1)
+    found = search.nearest(jnp.asarray(table_VE), jnp.array([[1.0, 0.0]]), 2)
+    assert found.row_BK[0].tolist() == [330, 10]
+
+
 def test_more_than_a_block_of_neighbours_can_be_asked_for():
     table_VE = unit(normal(1500, 4))
     found = search.nearest(jnp.asarray(table_VE), jnp.asarray(np.tile(table_VE[:1], (4096, 1))), 700)

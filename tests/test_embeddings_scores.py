@@ -124,6 +124,19 @@ def test_case_restriction_and_odd_lines_count_as_in_gensim(gensim, tmp_path, see
     assert ours.total.unknown == 7 - ours.total.correct - ours.total.wrong
 
 
+def test_where_all_candidates_are_spellings_of_the_question_the_last_counts_as_in_gensim(gensim, tmp_path):
+    path = tmp_path / "questions.txt"
+    path.write_text(": one\nbb ee cc ee\n: two\nbb ee cc cc\n")
+    right = set()
+    for seed in range(30):
+        table = random_table(["bb", "ee", "cc", "Cc", "CC", "cC", "Ee", "EE", "eE"], width=2, seed=seed)
+        ours = evaluate_analogies(table, path)
+        _, theirs = peer(gensim, table).evaluate_word_analogies(str(path))
+        assert_same_sections(ours, theirs)
+        right.add(ours.sections[0].correct)
+    assert right == {0, 1}
+
+
 def test_questions_words_counts_are_gensims(gensim, glove, shared_data, tmp_path):
     """Every 29th question: all of them, which agree too, take gensim fifty seconds."""
     lines = (shared_data / "analogies" / "questions-words.txt").read_text().splitlines()
