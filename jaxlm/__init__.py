@@ -3,8 +3,9 @@
 An array's name ends in its shape: `x_BTD`, `tok_BT`, `logits_BTV`. The letters:
 
 B batch, T time, S key time, D width, F hidden width, N heads (or rows where there are no heads), K key/value heads (or
-steps of a chunk), H head width, L layers, V vocabulary, E word-embedding width, C context tokens, M negatives, R rows
-of a data set, P prompt tokens, O order of an n-gram, I inputs of a layer, U distinct n-grams.
+steps of a chunk, the best of a search, clusters), H head width, L layers, V vocabulary, E word-embedding width, C
+context tokens, M negatives, R rows of a data set, P prompt tokens, O order of an n-gram, I inputs of a layer, U
+distinct n-grams.
 
 The public names load when they are first used: importing jaxlm imports no JAX.
 """
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         SampleConfig,
         WavenetConfig,
     )
+    from jaxlm.embeddings import Embeddings
     from jaxlm.errors import UserError
     from jaxlm.inference import Run, generate, load_run, score
     from jaxlm.training import train
@@ -52,6 +54,7 @@ _HOMES = {
         "SampleConfig",
         "WavenetConfig",
     ),
+    "jaxlm.embeddings": ("Embeddings",),
     "jaxlm.errors": ("UserError",),
     "jaxlm.inference": ("Run", "generate", "load_run", "score"),
     "jaxlm.training": ("train",),
@@ -63,6 +66,7 @@ __all__ = [
     "CheckpointConfig",
     "CountsConfig",
     "DataConfig",
+    "Embeddings",
     "EvalConfig",
     "GptConfig",
     "MlpConfig",

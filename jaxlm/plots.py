@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxlm import cli, metrics
@@ -20,6 +21,8 @@ FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Not
 TABLE_TOKENS = 27
 """Rows and columns of the bigram table at most."""
 LISTED_PAIRS = 20
+LABEL_GAP, LABEL_MARGIN = 2.0, np.array([3.0, 0.5])
+"""Pixels between a point of a word map and its name's box; free room in that box on each side and above and below."""
 
 
 def main(args: list[str]) -> int:
@@ -158,6 +161,68 @@ def bars(groups: Mapping[str, Mapping[str, float]], path: Path, *, title: str, y
     axes.margins(y=0.15)
     _label(axes, title, "", ylabel)
     figure.savefig(path)
+
+
+def word_map(words: Sequence[str], xy_N2: np.ndarray, path: Path, title: str) -> None:
+    """Words as points in the plane with their names, no two on each other; the first words are placed first.
+
+    A name that finds room only a little away from its point is tied to it by a line; one that finds none is left out
+    (its point stays), and the title says how many were.
+    """
+    fonts = _fonts(words)
+    figure = Figure(figsize=(14, 10), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    axes.scatter(xy_N2[:, 0], xy_N2[:, 1], s=9, color="steelblue", zorder=3)
+    axes.margins(0.04)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(title)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # settles where points lie in the picture
+    style: dict[str, Any] = {"fontsize": 9, "parse_math": False, "fontfamily": fonts}
+    point_N2 = axes.transData.transform(xy_N2)
+    labels = [axes.text(x, y, _drawable(word, fonts), **style) for word, (x, y) in zip(words, xy_N2, strict=True)]
+    sizes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
+    size_N2 = np.array([(box.width, box.height) for box in sizes])
+    corner_N2 = labels_apart(point_N2, size_N2 + 2 * LABEL_MARGIN, np.array(axes.bbox.extents)) + LABEL_MARGIN
+    back = axes.transData.inverted()
+    for label, size_2, point_2, corner_2 in zip(labels, size_N2, point_N2, corner_N2, strict=True):
+        if np.isnan(corner_2).any():
+            label.remove()
+            continue
+        label.set_position(tuple(back.transform(corner_2)))
+        label.set_verticalalignment("bottom")
+        edge_2 = np.clip(point_2, corner_2, corner_2 + size_2)
+        if np.hypot(*(edge_2 - point_2)) > 3 * LABEL_GAP:
+            axes.plot(*back.transform([point_2, edge_2]).T, color="gray", linewidth=0.5, zorder=1)
+    hidden = int(np.isnan(corner_N2).any(axis=1).sum())
+    if hidden:
+        axes.set_title(f"{title} ({hidden} of {len(words)} names left out for want of room)")
+    figure.savefig(path)
+
+
+def labels_apart(point_N2: np.ndarray, size_N2: np.ndarray, frame_4: np.ndarray) -> np.ndarray:
+    """Where boxes of the given sizes go, so that none lies on a point, on another box or over the frame's edge.
+
+    Each in turn takes the first free of the places around its point, the near ones first. All in pixels; the frame is
+    left, bottom, right, top. Returns the lower left corners, corner_N2; nan where there was no room.
+    """
+    angle_A = np.arange(16) * np.pi / 8  # from the right, against the clock
+    way_A2 = np.stack([np.cos(angle_A), np.sin(angle_A)], axis=1)
+    corner_N2 = np.full(point_N2.shape, np.nan)
+    for n, (point_2, size_2) in enumerate(zip(point_N2, size_N2, strict=True)):
+        reach_A2 = way_A2 / np.abs(way_A2).max(axis=1, keepdims=True) * size_2 / 2  # to the edge of the box
+        for gap in LABEL_GAP * np.array([1, 6, 12, 20]):
+            low_A2 = point_2 + way_A2 * gap + reach_A2 - size_2 / 2
+            high_A2 = low_A2 + size_2
+            free_A = (low_A2 >= frame_4[:2]).all(1) & (high_A2 <= frame_4[2:]).all(1)
+            on_point_AN = (low_A2[:, None] - 1 < point_N2) & (point_N2 < high_A2[:, None] + 1)
+            on_box_AN = (low_A2[:, None] < corner_N2 + size_N2) & (corner_N2 < high_A2[:, None])  # never for nan
+            free_A &= ~(on_point_AN.all(2) | on_box_AN.all(2)).any(1)
+            if free_A.any():
+                corner_N2[n] = low_A2[free_A.argmax()]
+                break
+    return corner_N2
 
 
 def _label(axes: Any, title: str, xlabel: str, ylabel: str) -> None:

@@ -18,8 +18,9 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-CONFIG, DATA, MODELS = (
-    [name for name in MODULES if f"{name}.".startswith(f"jaxlm.{room}.")] for room in ("config", "data", "models")
+CONFIG, DATA, MODELS, EMBEDDINGS = (
+    [name for name in MODULES if f"{name}.".startswith(f"jaxlm.{room}.")]
+    for room in ("config", "data", "models", "embeddings")
 )
 ENTRY_POINTS = {"train", "sample", "configs", "benchmarks", "tests"}
 
@@ -81,6 +82,7 @@ def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
         ("jaxlm.optim", {"jaxlm.errors", *CONFIG}),
         ("jaxlm.sampling", {"jaxlm.errors", "jaxlm.ops", "jaxlm.tokenizer", *CONFIG}),
         *((module, {"jaxlm.errors", "jaxlm.tokenizer", *CONFIG, *DATA}) for module in DATA),
+        *((module, {"jaxlm.errors", "jaxlm.ops", *EMBEDDINGS}) for module in EMBEDDINGS),
     ],
 )
 def test_what_lies_below_imports_nothing_above_itself(module, below):
@@ -116,6 +118,7 @@ def test_mathematics_knows_no_flax(module):
         ("orbax", {"jaxlm.checkpoint"}),
         ("matplotlib", {"jaxlm.plots"}),
         ("tyro", {"jaxlm.cli"}),
+        ("sklearn", {"jaxlm.embeddings.maps"}),
         ("argparse", set()),
         ("pickle", set()),
     ],

@@ -1,0 +1,5 @@
+"""Tables of words and vectors: files in and out, neighbours, analogies, clusters, scores. Knows no model and no run."""
+
+from jaxlm.embeddings.table import Embeddings
+
+__all__ = ["Embeddings"]

@@ -1,0 +1,100 @@
+"""Questions to a table and their answers as text, or as a line of JSON: what sample.py prints."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxlm.embeddings import evaluation
+from jaxlm.embeddings.table import Embeddings, Method, Scored
+from jaxlm.errors import UserError
+
+
+def similar(embeddings: Embeddings, word: str, top: int = 10, as_json: bool = False) -> str:
+    """`--similar WORD`: the nearest words with their cosines."""
+    found = embeddings.similar(word, _at_least_1(top))
+    return _json(word=word, similar=_pairs(found)) if as_json else _table(found)
+
+
+def analogy(
+    embeddings: Embeddings, abc: Sequence[str], top: int = 10, method: Method = "3cosadd", as_json: bool = False
+) -> str:
+    """`--analogy A B C`: a is to b as c is to ..."""
+    if len(abc) != 3:
+        raise UserError(f"--analogy wants three words (A is to B as C is to ...), got {len(abc)}")
+    a, b, c = abc
+    found = embeddings.analogy(a, b, c, _at_least_1(top), method)
+    if as_json:
+        return _json(a=a, b=b, c=c, method=method, answers=_pairs(found))
+    return f"{a} is to {b} as {c} is to ... ({method})\n{_table(found)}"
+
+
+def odd_one_out(embeddings: Embeddings, words: Sequence[str], as_json: bool = False) -> str:
+    """`--odd-one-out A B C ...`: the word that goes least with the others, and each one's cosine to their mean."""
+    agreement = embeddings.agreement(words)
+    odd = min(agreement, key=lambda scored: scored[1])[0]
+    if as_json:
+        return _json(odd=odd, words=_pairs(agreement))
+    return f"{odd}\ncosine to the mean of all:\n{_table(sorted(agreement, key=lambda scored: -scored[1]))}"
+
+
+def evaluate(
+    embeddings: Embeddings, path: str | Path, restrict: int | None = evaluation.RESTRICT, as_json: bool = False
+) -> str:
+    """`--evaluate FILE`: the share of analogy questions that are answered rightly, by section and in all."""
+    score = evaluation.evaluate_analogies(embeddings, path, restrict=restrict)
+    rows = [*score.sections, score.total]
+    if as_json:
+        *sections, total = (dataclasses.asdict(row) | {"accuracy": row.accuracy} for row in rows)
+        return _json(total=total, sections=sections, malformed=score.malformed)
+    width = max(len(row.name) for row in rows)
+    lines = [f"{'section':<{width}}  right  of asked          skipped as unknown"]
+    for row in rows:
+        share = "-" if row.accuracy is None else f"{row.accuracy:.1%}"
+        lines.append(
+            f"{row.name:<{width}}  {row.correct:>5}  {row.correct + row.wrong:>8}  {share:>6}  {row.unknown:>18}"
+        )
+    if score.malformed:
+        lines.append(f"{score.malformed} lines are not four words; they are left out")
+    return "\n".join(lines)
+
+
+def pairs(
+    embeddings: Embeddings, path: str | Path, restrict: int | None = evaluation.RESTRICT, as_json: bool = False
+) -> str:
+    """`--pairs FILE`: how cosines go with people's scores of pairs of words."""
+    score = evaluation.evaluate_pairs(embeddings, path, restrict=restrict)
+    if as_json:
+        return _json(**dataclasses.asdict(score), unknown_share=score.unknown_share)
+    left_out = f"\n{score.malformed} lines are not 'word TAB word TAB score'; they are left out"
+    return (
+        f"Spearman {score.spearman:.4f}, Pearson {score.pearson:.4f} over {score.pairs} pairs; {score.unknown} more "
+        f"({score.unknown_share:.1%} of all) have an unknown word{left_out if score.malformed else ''}"
+    )
+
+
+def export(embeddings: Embeddings, path: str | Path, as_json: bool = False) -> str:
+    """`--export FILE`: write the table in the format of the file's suffix."""
+    embeddings.save(path)
+    V, E = embeddings.vec_VE.shape
+    return _json(path=str(path), words=V, numbers=E) if as_json else f"{V:,} words x {E} in {path}"
+
+
+def _at_least_1(top: int) -> int:
+    if top < 1:
+        raise UserError(f"--top wants a number >= 1, got {top}")
+    return top
+
+
+def _pairs(scored: Scored) -> list[dict[str, Any]]:
+    return [{"word": word, "score": score} for word, score in scored]
+
+
+def _json(**answer: Any) -> str:
+    return json.dumps(answer, ensure_ascii=False)
+
+
+def _table(scored: Scored) -> str:
+    width = max((len(word) for word, _ in scored), default=0)
+    return "\n".join(f"{word:<{width}}  {score:.4f}" for word, score in scored)

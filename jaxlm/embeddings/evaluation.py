@@ -1,0 +1,205 @@
+"""Scores of a table against people's judgement: analogy questions and the similarity of pairs.
+
+The rules are those of gensim's evaluate_word_analogies and evaluate_word_pairs, so that figures can be compared.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.embeddings.table import ANALOGY, Embeddings, Method
+from jaxlm.errors import UserError, near_path
+
+RESTRICT = 300_000
+"""Words that take part, unless told otherwise: the first of the table."""
+QUESTIONS_AT_ONCE = 256
+CANDIDATES = 5
+"""Answers looked at for the first that is not another spelling of a question's word."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What became of the questions of a section, or of all."""
+
+    name: str
+    correct: int
+    wrong: int
+    unknown: int
+    """Skipped: one of the four words is not in the table."""
+
+    @property
+    def accuracy(self) -> float | None:
+        """Correct answers as a share of those given; None where there are none."""
+        return self.correct / (self.correct + self.wrong) if self.correct + self.wrong else None
+
+
+@dataclasses.dataclass(frozen=True)
+class AnalogyScore:
+    """Each section in the file's order, and all together."""
+
+    sections: tuple[Section, ...]
+    total: Section
+    malformed: int
+    """Lines that are not four words; they are left out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PairScore:
+    """How cosines go with people's scores, over the pairs of known words."""
+
+    spearman: float
+    pearson: float
+    pairs: int
+    """Of known words."""
+    unknown: int
+    """Left out: one of the two words is not in the table."""
+    malformed: int
+    """Lines that are not `word TAB word TAB score`; they are left out too, as are lines that begin with #."""
+
+    @property
+    def unknown_share(self) -> float:
+        """Unknown pairs as a share of all."""
+        return self.unknown / (self.pairs + self.unknown)
+
+
+def evaluate_analogies(
+    embeddings: Embeddings,
+    path: str | Path,
+    *,
+    restrict: int | None = RESTRICT,
+    fold_case: bool = True,
+    method: Method = "3cosadd",
+) -> AnalogyScore:
+    """Ask all questions `a b c d` of a file in questions-words' format: d is to c as b is to a.
+
+    Only the first `restrict` words are known and can be answers. With fold_case spellings that differ in case are one
+    word, which has the vector of the first of them; no spelling of a, b or c is an answer.
+    Raises UserError where the file cannot be read or does not begin with a section (`: name`).
+    """
+    row_of, first_V = _known(embeddings, restrict, fold_case)
+    names: list[str] = []
+    questions: list[tuple[int, int, int, int]] = []
+    asked_in: list[int] = []
+    unknown, malformed = [], 0
+    for number, line in enumerate(_lines(path), 1):
+        if line.startswith(": "):
+            names.append(line.lstrip(": ").strip())
+            unknown.append(0)
+            continue
+        if not names:
+            raise UserError(f"questions {str(path)!r}, line {number} wants a section first (': name'), got {line!r}")
+        words = [row_of.get(word.upper() if fold_case else word) for word in line.split()]
+        if len(words) != 4:
+            malformed += bool(words)
+        elif (a := words[0]) is None or (b := words[1]) is None or (c := words[2]) is None or (d := words[3]) is None:
+            unknown[-1] += 1
+        else:
+            questions.append((a, b, c, d))
+            asked_in.append(len(names) - 1)
+    right_Q = _answer(embeddings, np.array(questions, np.int32).reshape(-1, 4), first_V, method)
+    section_Q = np.array(asked_in, np.int64)
+    correct = np.bincount(section_Q[right_Q], minlength=len(names)).tolist()
+    asked = np.bincount(section_Q, minlength=len(names)).tolist()
+    sections = [Section(n, c, a - c, u) for n, c, a, u in zip(names, correct, asked, unknown, strict=True)]
+    total = Section("total", sum(correct), sum(asked) - sum(correct), sum(unknown))
+    return AnalogyScore(tuple(sections), total, malformed)
+
+
+def evaluate_pairs(
+    embeddings: Embeddings, path: str | Path, *, restrict: int | None = RESTRICT, fold_case: bool = True
+) -> PairScore:
+    """Rank and linear correlation of cosines with the scores of a file with lines `word TAB word TAB score`.
+
+    Raises UserError where the file cannot be read or has fewer than two different known scores or cosines.
+    """
+    row_of, _ = _known(embeddings, restrict, fold_case)
+    rows: list[tuple[int, int]] = []
+    scores: list[float] = []
+    unknown = malformed = 0
+    for line in _lines(path):
+        if line.startswith("#") or not line.strip():
+            continue
+        fields = line.split("\t")
+        score = _number(fields[2]) if len(fields) == 3 else math.nan
+        if not math.isfinite(score):
+            malformed += 1
+            continue
+        a, b = (row_of.get(word.upper() if fold_case else word) for word in fields[:2])
+        if a is None or b is None:
+            unknown += 1
+        else:
+            rows.append((a, b))
+            scores.append(score)
+    x_NE, y_NE = np.moveaxis(embeddings.vec_VE[np.array(rows, np.int32).reshape(-1, 2)].astype(np.float64), 1, 0)
+    length_N = np.linalg.norm(x_NE, axis=1) * np.linalg.norm(y_NE, axis=1)
+    cos_N = (x_NE * y_NE).sum(1) / np.where(length_N > 0, length_N, 1)
+    score_N = np.array(scores)
+    if len(set(scores)) < 2 or len(set(cos_N.tolist())) < 2:
+        raise UserError(
+            f"pairs {str(path)!r} wants lines 'word TAB word TAB score' with different scores, got {len(scores)} of "
+            f"known words ({unknown} with unknown ones, {malformed} other lines)"
+        )
+    return PairScore(_pearson(ranks(score_N), ranks(cos_N)), _pearson(score_N, cos_N), len(scores), unknown, malformed)
+
+
+def ranks(x_N: np.ndarray) -> np.ndarray:
+    """Places from 1 in rising order, equal values sharing the mean of theirs: Spearman's is Pearson's of these."""
+    _, value_N, count_U = np.unique(x_N, return_inverse=True, return_counts=True)
+    return (np.cumsum(count_U) - (count_U - 1) / 2)[value_N]
+
+
+def _pearson(x_N: np.ndarray, y_N: np.ndarray) -> float:
+    x_N, y_N = x_N - x_N.mean(), y_N - y_N.mean()
+    return float(x_N @ y_N / np.sqrt((x_N @ x_N) * (y_N @ y_N)))
+
+
+def _known(embeddings: Embeddings, restrict: int | None, fold_case: bool) -> tuple[dict[str, int], np.ndarray]:
+    """The row of each word that takes part (of spellings in another case the first), and that row for each row."""
+    if restrict is not None and restrict < 1:
+        raise UserError(f"restrict wants a number of words >= 1, got {restrict}")
+    words: Sequence[str] = embeddings.words[:restrict]
+    if fold_case:
+        words = [word.upper() for word in words]
+    row_of: dict[str, int] = {}
+    first_V = np.array([row_of.setdefault(word, row) for row, word in enumerate(words)], np.int32)
+    return row_of, first_V
+
+
+def _answer(embeddings: Embeddings, abcd_Q4: np.ndarray, first_V: np.ndarray, method: Method) -> np.ndarray:
+    """Whether each question is answered rightly. Returns right_Q."""
+    unit_VE = embeddings.unit_VE[: len(first_V)]
+    right: list[np.ndarray] = []
+    for start in range(0, len(abcd_Q4), QUESTIONS_AT_ONCE):
+        asked_B4 = abcd_Q4[start : start + QUESTIONS_AT_ONCE]
+        padded_B4 = np.pad(asked_B4, ((0, QUESTIONS_AT_ONCE - len(asked_B4)), (0, 0)))
+        found = ANALOGY[method](unit_VE, jnp.asarray(padded_B4[:, :3]), CANDIDATES)
+        row_BK = np.asarray(found.row_BK)[: len(asked_B4)]
+        word_BK = np.where(row_BK >= 0, first_V[row_BK], -1)
+        new_BK = (row_BK >= 0) & (word_BK[:, :, None] != asked_B4[:, None, :3]).all(-1)
+        last_B = np.maximum((row_BK >= 0).sum(1) - 1, 0)  # where all are spellings of a, b and c, gensim takes the last
+        place_B = np.where(new_BK.any(1), new_BK.argmax(1), last_B)
+        right.append(word_BK[np.arange(len(place_B)), place_B] == asked_B4[:, 3])
+    return np.concatenate(right) if right else np.zeros(0, bool)
+
+
+def _number(field: str) -> float:
+    try:
+        return float(field)
+    except ValueError:
+        return math.nan
+
+
+def _lines(path: str | Path) -> Iterator[str]:
+    """The lines of a UTF-8 text file without their ends."""
+    try:
+        return iter(Path(path).read_text("utf-8").split("\n"))
+    except FileNotFoundError:
+        raise UserError(f"{str(path)!r} does not exist{near_path(Path(path))}") from None
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{str(path)!r} wants UTF-8, got byte 0x{error.object[error.start]:02x}") from None

@@ -1,0 +1,197 @@
+"""Tables of words and vectors in files: word2vec text and binary, GloVe text, each gzipped or not."""
+
+import contextlib
+import gzip
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Literal, cast
+
+import numpy as np
+
+from jaxlm.embeddings import binary, text
+from jaxlm.errors import UserError, near_path
+
+Format = Literal["word2vec", "binary", "glove"]
+"""word2vec: a line `V E`, then lines `word numbers`. binary: that line, then words and raw float32. glove: lines."""
+Errors = Literal["strict", "replace", "ignore"]
+"""What becomes of bytes that are not UTF-8, as in bytes.decode."""
+SUFFIXES: dict[str, Format] = {
+    ".glove.txt": "glove",
+    ".glove": "glove",
+    ".txt": "word2vec",
+    ".vec": "word2vec",
+    ".bin": "binary",
+}
+GZIP_MAGIC = b"\x1f\x8b"
+LONGEST_LINE = 2**20
+"""Bytes of a first line; what has no line end before is no table of vectors."""
+
+
+def read(path: Path, errors: Errors, say: Callable[[str], None]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Words and vec_VE (float32) of a file in any of the formats, told by its content.
+
+    Of equal words the first is kept, and `say` gets a line about the others. Raises UserError naming the file and the
+    place in it where it cannot be read, where it is not as its first line says, or where a number is not finite.
+    """
+    name = f"vectors {str(path)!r}"
+    try:
+        with _opened(path) as stream:
+            words, vec_VE = _read_table(stream, name, errors)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{name} is a damaged gzip file: {error}") from error
+    except FileNotFoundError:
+        raise UserError(f"{name} does not exist{near_path(path)}") from None
+    except IsADirectoryError:
+        raise UserError(f"{name} wants a file, got a directory") from None
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror or error}") from error
+    if not words:
+        raise UserError(f"{name} wants at least one word, got none")
+    _refuse_non_finite(words, vec_VE, name)
+    return _first_of_equal(words, vec_VE, name, say)
+
+
+def write(path: Path, words: tuple[str, ...], vec_VE: np.ndarray, format: Format | None) -> None:
+    """Replace a file whole or not at all, in the format given or told by the suffix (SUFFIXES; .gz on top: gzipped).
+
+    Raises UserError for another suffix, for a word that no format can hold (empty, or with a blank or a line end), and
+    where the disk refuses.
+    """
+    chosen = format or _format_of(path)
+    for word in words:
+        if not word or " " in word or "\n" in word:
+            raise UserError(f"vectors {str(path)!r} wants words without blanks and line ends, got {word!r}")
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file, contextlib.ExitStack() as stack:
+            stream: BinaryIO = file
+            if path.suffix == ".gz":
+                packed = gzip.GzipFile("", "wb", fileobj=file, compresslevel=6, mtime=0)
+                stream = cast(BinaryIO, stack.enter_context(packed))
+            if chosen != "glove":
+                stream.write(b"%d %d\n" % vec_VE.shape)
+            for piece in (binary.records if chosen == "binary" else text.lines)(words, vec_VE):
+                stream.write(piece)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"vectors {str(path)!r} cannot be written: {error.strerror or error}") from error
+    except UnicodeEncodeError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"vectors {str(path)!r} wants words that can be UTF-8, got {error.object!r}") from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIP_MAGIC
+        file.seek(0)
+        if packed:
+            with gzip.GzipFile(fileobj=file) as stream:
+                yield cast(BinaryIO, stream)
+        else:
+            yield file
+
+
+def _read_table(stream: BinaryIO, name: str, errors: Errors) -> tuple[list[str], np.ndarray]:
+    line = stream.readline(LONGEST_LINE)
+    header = line.split()
+    if len(header) != 2 or not all(field.isdigit() for field in header):
+        return _read_glove(stream, line, name, errors)
+    count, width = map(int, header)
+    if not count or not width:
+        raise UserError(f"{name}, line 1 wants the numbers of words and of numbers each has, got {line.strip()!r}")
+    sample = stream.read(text.BLOCK_BYTES)
+    following = cast(BinaryIO, _Resumed(sample, stream))
+    if not _is_text(sample[sample.find(b" ") + 1 :][: 4 * width]):
+        return binary.read_records(following, count, width, name, _decoder(name, "word", errors))
+    words, vec_VE = text.read_lines(following, 2, width, False, name, _decoder(name, "line", errors))
+    if len(words) != count:
+        raise UserError(f"{name}, line 1 promises {count} words, the file has {len(words)}")
+    return words, vec_VE
+
+
+def _read_glove(stream: BinaryIO, line: bytes, name: str, errors: Errors) -> tuple[list[str], np.ndarray]:
+    width = len(line.split()) - 1
+    if not line:
+        return [], np.zeros((0, 0), np.float32)
+    if b"\0" in line or width < 1 or len(line) == LONGEST_LINE:
+        raise UserError(
+            f"{name} wants word2vec's formats (line 1: how many words, how many numbers each) or GloVe's "
+            f"(line 1: a word and its numbers), got {line[:40]!r}"
+        )
+    following = cast(BinaryIO, _Resumed(line, stream))
+    return text.read_lines(following, 1, width, True, name, _decoder(name, "line", errors))
+
+
+class _Resumed:
+    """A stream that begins with bytes that were read from it already."""
+
+    def __init__(self, begun: bytes, stream: BinaryIO):
+        self._begun, self._stream = begun, stream
+
+    def read(self, size: int) -> bytes:
+        begun, self._begun = self._begun, b""
+        return begun or self._stream.read(size)
+
+
+def _is_text(raw: bytes) -> bool:
+    """Whether as many bytes after a word and a blank as its floats would take are text: UTF-8 without control
+    characters, and ASCII up to the first line end. Of floats that is next to impossible, but for a few of them.
+    """
+    try:
+        decoded = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.reason != "unexpected end of data":
+            return False
+        decoded = raw[: error.start].decode("utf-8")
+    return decoded.partition("\n")[0].isascii() and all(char >= " " or char in "\n\r\t" for char in decoded)
+
+
+def _decoder(name: str, place: str, errors: Errors) -> text.Decode:
+    def decode(spelled: bytes, first: int) -> list[str]:
+        try:
+            return spelled.decode("utf-8", errors).split("\n")
+        except UnicodeDecodeError as error:
+            before = spelled.count(b"\n", 0, error.start)
+            word = spelled.split(b"\n")[before]
+            raise UserError(
+                f"{name}, {place} {first + before} wants UTF-8, got byte 0x{spelled[error.start]:02x} in the word "
+                f"{word!r}; load with errors='replace' or 'ignore'"
+            ) from None
+
+    return decode
+
+
+def _refuse_non_finite(words: Sequence[str], vec_VE: np.ndarray, name: str) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspect = np.flatnonzero(~np.isfinite(vec_VE.sum(axis=1)))
+    for row in suspect.tolist():
+        if not np.isfinite(vec_VE[row]).all():
+            raise UserError(f"{name}, word {row + 1} ({words[row]!r}) wants finite numbers, got inf or nan")
+
+
+def _first_of_equal(
+    words: list[str], vec_VE: np.ndarray, name: str, say: Callable[[str], None]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    row_of: dict[str, int] = {}
+    for row, word in enumerate(words):
+        row_of.setdefault(word, row)
+    if len(row_of) == len(words):
+        return tuple(words), vec_VE
+    kept = list(row_of.values())
+    again = next(word for row, word in enumerate(words) if row_of[word] != row)
+    say(f"{name} has {len(words) - len(kept)} words again (the first: {again!r}); the first of each is kept")
+    return tuple(row_of), vec_VE[kept]
+
+
+def _format_of(path: Path) -> Format:
+    name = path.name.removesuffix(".gz")
+    for suffix, format in SUFFIXES.items():
+        if name.endswith(suffix):
+            return format
+    raise UserError(
+        f"vectors {str(path)!r} wants a name that tells its format: .txt (word2vec text), .bin (word2vec binary) or "
+        ".glove.txt (GloVe), .gz on top to pack it"
+    )

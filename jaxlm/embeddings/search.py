@@ -1,0 +1,122 @@
+"""Neighbours and analogies as pure functions on arrays: exact, batched, compiled, on the device of the table."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+BLOCK_SCORES, BLOCK_ROWS = 2**21, (512, 8192)
+"""A block's scores stay in a CPU's cache: so many at most, of so many rows of the table."""
+GROUP = 64
+"""Scores of which only the largest is looked at, before the best of a block are sought."""
+COSMUL_EPSILON = 1e-6
+
+
+class Found(NamedTuple):
+    """The best rows of a table for each query, best first; of equal scores the lower row first."""
+
+    score_BK: jax.Array
+    row_BK: jax.Array
+    """-1, with score -inf, where fewer rows than wanted are left."""
+
+
+def unit(x_NE: jax.Array) -> jax.Array:
+    """Rows of length 1, x / |x|, along the last axis; a row of zeros stays one and is orthogonal to everything."""
+    length_N1 = jnp.linalg.norm(x_NE, axis=-1, keepdims=True)
+    return x_NE / jnp.where(length_N1 > 0, length_N1, 1.0)
+
+
+def similarity(x_BE: jax.Array, y_BE: jax.Array) -> jax.Array:
+    """The cosine of each pair of rows, from -1 to 1; 0 where one of them is zero. Returns cos_B."""
+    return jnp.sum(unit(x_BE) * unit(y_BE), axis=-1)
+
+
+def nearest(unit_VE: jax.Array, query_BE: jax.Array, k: int, exclude_BX: jax.Array | None = None) -> Found:
+    """The k rows with the largest cosine to each query, those of exclude_BX (-1 for none) left out.
+
+    unit_VE has rows of length 1 (or zeros); queries may have any length. The table is read once, block by block: no
+    array of B x V scores is made. K of the result is k, or V where the table has fewer rows.
+    Raises ValueError if k < 1.
+    """
+    return _best(unit_VE, unit(query_BE), exclude_BX, k, _cosine)
+
+
+def analogy(unit_VE: jax.Array, abc_B3: jax.Array, k: int) -> Found:
+    """What is to c as b is to a, by 3CosAdd: the largest cos(x, b - a + c), over all rows x but a, b and c.
+
+    Levy and Goldberg, Linguistic Regularities in Sparse and Explicit Word Representations (2014), equation 3.
+    """
+    a_BE, b_BE, c_BE = (unit_VE[abc_B3[:, i]] for i in range(3))
+    return nearest(unit_VE, b_BE - a_BE + c_BE, k, abc_B3)
+
+
+def analogy_cosmul(unit_VE: jax.Array, abc_B3: jax.Array, k: int) -> Found:
+    """The same by 3CosMul: the largest cos'(x, b) cos'(x, c) / (cos'(x, a) + 1e-6), with cos' = (1 + cos) / 2.
+
+    No single large similarity decides. Levy and Goldberg (2014), equation 4 and footnote 7.
+    """
+    return _best(unit_VE, unit_VE[abc_B3], abc_B3, k, _cosmul)
+
+
+def odd_one_out(unit_BNE: jax.Array) -> jax.Array:
+    """Cosine of each of N unit rows to the mean of its N: the odd one has the least. Returns cos_BN."""
+    return similarity(unit_BNE, jnp.mean(unit_BNE, axis=1, keepdims=True))
+
+
+Score = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def _cosine(query_BE: jax.Array, block_RE: jax.Array) -> jax.Array:
+    return jnp.matmul(query_BE, block_RE.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def _cosmul(abc_B3E: jax.Array, block_RE: jax.Array) -> jax.Array:
+    B, _, E = abc_B3E.shape
+    cos_B3R = _cosine(abc_B3E.reshape(3 * B, E), block_RE).reshape(B, 3, -1)
+    a_BR, b_BR, c_BR = jnp.moveaxis((1 + cos_B3R) / 2, 1, 0)
+    return b_BR * c_BR / (a_BR + COSMUL_EPSILON)
+
+
+@partial(jax.jit, static_argnames=("k", "score"))
+def _best(unit_VE: jax.Array, query: jax.Array, exclude_BX: jax.Array | None, k: int, score: Score) -> Found:
+    """The k rows with the largest score(query, rows), where query has B as its first axis."""
+    if k < 1:
+        raise ValueError(f"nearest wants k >= 1, got {k}")
+    (V, E), B = unit_VE.shape, query.shape[0]
+    sought = min(V, k + (0 if exclude_BX is None else exclude_BX.shape[1]))
+    least, most = BLOCK_ROWS
+    R = min(V, max(sought, least, min(most, BLOCK_SCORES // B)))
+
+    def of_block(i: jax.Array) -> tuple[jax.Array, jax.Array]:
+        start = jnp.minimum(i * R, V - R)  # the last block begins early, at rows that have been seen
+        score_BR = score(query, jax.lax.dynamic_slice(unit_VE, (start, 0), (R, E)))
+        score_BR = jnp.where(start + jnp.arange(R) >= i * R, score_BR, -jnp.inf)
+        score_BK, place_BK = _top(score_BR, sought)
+        return score_BK, start + place_BK
+
+    score_IBK, row_IBK = jax.lax.map(of_block, jnp.arange(-(-V // R)))
+    score_BS, row_BS = (jnp.moveaxis(x_IBK, 0, 1).reshape(B, -1) for x_IBK in (score_IBK, row_IBK))
+    score_BS, place_BS = jax.lax.top_k(score_BS, sought)
+    row_BS = jnp.take_along_axis(row_BS, place_BS, axis=1)
+    if exclude_BX is not None:
+        left_BS = (row_BS[:, :, None] != exclude_BX[:, None, :]).all(-1)
+        score_BS, row_BS = jnp.where(left_BS, score_BS, -jnp.inf), jnp.where(left_BS, row_BS, -1)
+    score_BK, place_BK = jax.lax.top_k(score_BS, min(k, sought))
+    return Found(score_BK, jnp.take_along_axis(row_BS, place_BK, axis=1))
+
+
+def _top(score_BR: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """lax.top_k, faster for long rows: the k best lie in the k groups with the largest maxima."""
+    B, R = score_BR.shape
+    groups = -(-R // GROUP)
+    if groups <= 2 * k:
+        return jax.lax.top_k(score_BR, k)
+    padded_BR = jnp.pad(score_BR, ((0, 0), (0, groups * GROUP - R)), constant_values=-jnp.inf)
+    score_BSG = padded_BR.reshape(B, groups, GROUP)
+    group_BK = jnp.sort(jax.lax.top_k(score_BSG.max(-1), k)[1], axis=-1)  # in order: of equal scores the first wins
+    few_BKG = jnp.take_along_axis(score_BSG, group_BK[:, :, None], axis=1)
+    score_BK, place_BK = jax.lax.top_k(few_BKG.reshape(B, -1), k)
+    chosen_BK = jnp.take_along_axis(group_BK, place_BK // GROUP, axis=1)
+    return score_BK, chosen_BK * GROUP + place_BK % GROUP

@@ -1,0 +1,128 @@
+"""A table of words and vectors, and what can be asked of it by words."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.embeddings import files, search
+from jaxlm.embeddings.spelling import near_spellings
+from jaxlm.errors import UserError
+
+Method = Literal["3cosadd", "3cosmul"]
+Scored = list[tuple[str, float]]
+"""Words with their scores, best first."""
+ANALOGY = {"3cosadd": search.analogy, "3cosmul": search.analogy_cosmul}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Embeddings:
+    """V different words, the most frequent first where that is known, and a vector for each.
+
+        vectors = Embeddings.load("vectors.bin")
+        vectors.similar("king", 3)                 # [("queen", 0.78), ...]
+        vectors.analogy("man", "king", "woman", 1)  # man is to king as woman is to ...
+        jaxlm.embeddings.search.nearest(vectors.unit_VE, query_BE, k=10)
+
+    Raises ValueError where words and vectors do not fit together or a word comes twice.
+    """
+
+    words: tuple[str, ...]
+    vec_VE: np.ndarray
+    """float32."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", tuple(self.words))
+        object.__setattr__(self, "vec_VE", np.asarray(self.vec_VE, np.float32))
+        if self.vec_VE.ndim != 2 or len(self.words) != len(self.vec_VE):
+            raise ValueError(
+                f"Embeddings wants vec_VE with a row for each of {len(self.words)} words, got shape {self.vec_VE.shape}"
+            )
+        if len(set(self.words)) < len(self.words):
+            raise ValueError("Embeddings wants each word once")
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self.index
+
+    def __getitem__(self, word: str) -> np.ndarray:
+        return self.vec_VE[self.rows([word])[0]]
+
+    def __repr__(self) -> str:
+        return f"Embeddings({self.vec_VE.shape[0]:,} words x {self.vec_VE.shape[1]})"
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """The row of each word."""
+        return {word: row for row, word in enumerate(self.words)}
+
+    @cached_property
+    def unit_VE(self) -> jax.Array:
+        """The vectors with length 1, on the device."""
+        return jax.jit(search.unit)(jnp.asarray(self.vec_VE))
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, errors: files.Errors = "strict", say: Callable[[str], None] = lambda line: None
+    ) -> "Embeddings":
+        """Read word2vec's text or binary format or GloVe's text, gzipped or not, told by the content.
+
+        `errors` is what becomes of words that are not UTF-8; of equal words the first is kept, and `say` is told.
+        Raises UserError naming the line or word at which a file cannot be understood.
+        """
+        return cls(*files.read(Path(path), errors, say))
+
+    def save(self, path: str | Path, format: files.Format | None = None) -> None:
+        """Write the format given, or that of the suffix: .txt (word2vec's text), .bin (its binary), .glove.txt; with
+        .gz on top gzipped. All give the same float32 back. The file appears whole or not at all.
+
+        Raises UserError for other suffixes, and for a word that is empty or has a blank or line end.
+        """
+        files.write(Path(path), self.words, self.vec_VE, format)
+
+    def rows(self, words: Sequence[str]) -> np.ndarray:
+        """The row of each word. Raises UserError with near spellings for one that is unknown."""
+        for word in words:
+            if word not in self.index:
+                near = near_spellings(word, self.words)
+                hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+                raise UserError(f"word {word!r} is not among the {len(self):,} known{hint}")
+        return np.array([self.index[word] for word in words], np.int32)
+
+    def similarity(self, a: str, b: str) -> float:
+        """The cosine of two words."""
+        a_E, b_E = self.vec_VE[self.rows([a, b])]
+        return float(search.similarity(jnp.asarray(a_E), jnp.asarray(b_E)))
+
+    def similar(self, word: str, n: int = 10) -> Scored:
+        """The n other words with the largest cosine."""
+        row_11 = jnp.asarray(self.rows([word]))[None]
+        return self._named(search.nearest(self.unit_VE, self.unit_VE[row_11[0]], n, row_11))
+
+    def analogy(self, a: str, b: str, c: str, n: int = 10, method: Method = "3cosadd") -> Scored:
+        """What is to c as b is to a: n words but these three, with the score of the method (search.py)."""
+        if method not in ANALOGY:
+            raise UserError(f"the method of analogies wants {' or '.join(ANALOGY)}, got {method!r}")
+        return self._named(ANALOGY[method](self.unit_VE, jnp.asarray(self.rows([a, b, c]))[None], n))
+
+    def odd_one_out(self, words: Sequence[str]) -> str:
+        """The word with the least cosine to the mean of all. Raises UserError for fewer than three words."""
+        return min(self.agreement(words), key=lambda scored: scored[1])[0]
+
+    def agreement(self, words: Sequence[str]) -> Scored:
+        """Each of three or more words with its cosine to the mean of their unit vectors, in the order given."""
+        if len(words) < 3:
+            raise UserError(f"odd-one-out wants at least 3 words, got {len(words)}")
+        cos_N = search.odd_one_out(self.unit_VE[jnp.asarray(self.rows(words))][None])[0]
+        return list(zip(words, cos_N.tolist(), strict=True))
+
+    def _named(self, found: search.Found) -> Scored:
+        pairs = zip(found.row_BK[0].tolist(), found.score_BK[0].tolist(), strict=True)
+        return [(self.words[row], score) for row, score in pairs if row >= 0]
