@@ -68,7 +68,7 @@ def _sample(command: SampleCommand, run: Any) -> None:
     from jaxlm.runs import RunDir
 
     texts = _texts(command, run)
-    if run.config.data.kind == "stream":
+    if run.config.data.kind != "lines":
         print(json.dumps([{"text": text} for text in texts], ensure_ascii=False) if command.json else _joined(texts))
         return
     seen = classify(RunDir(run.path).read_seen(), texts)

@@ -17,7 +17,7 @@ from jaxlm.config import RunConfig
 from jaxlm.config.codec import differences, from_json, settings_that_change_numbers, to_json
 from jaxlm.data.corpus import SPLITS, Corpus, line_hashes
 from jaxlm.errors import UserError, disk_reason, near_path
-from jaxlm.tokenizer import CharTokenizer
+from jaxlm.tokenizer import Tokenizer, tokenizer_from_json
 
 FORMAT = 1
 """Of the run directory. A run of a newer format is refused."""
@@ -49,9 +49,9 @@ class RunDir:
         """The resolved settings."""
         return from_json(read_json(self.config))
 
-    def read_tokenizer(self) -> CharTokenizer:
+    def read_tokenizer(self) -> Tokenizer:
         """What encodes and decodes."""
-        return CharTokenizer.from_json(read_json(self.tokenizer))
+        return tokenizer_from_json(read_json(self.tokenizer))
 
     def read_seen(self) -> dict[str, np.ndarray]:
         """Hashes of each split's lines."""

@@ -152,7 +152,7 @@ def _samples(job: Job, run: RunDir, best: Run) -> str:
         return ""
     key = keys.derive(job.config.seed, keys.SAMPLES)
     texts = generate(best, n=sample.n, temperature=sample.temperature, max_tokens=sample.max_tokens, key=key)
-    if job.config.data.kind == "stream":
+    if job.config.data.kind != "lines":
         return "\n---\n".join(texts) + "\n"
     return show.sorted_samples(texts, classify(run.read_seen(), texts)) + "\n"
 
