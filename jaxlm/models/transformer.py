@@ -113,4 +113,3 @@ class Transformer(nn.Module):
 
     def _drop(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
         return x if key is None else dropout(x, self.dropout, key)
-
