@@ -15,7 +15,7 @@ from jaxlm.data.batches import Tokens, prepare
 from jaxlm.data.corpus import encode_text, line_hash
 from jaxlm.errors import UserError
 from jaxlm.evaluation import Evaluator, Score
-from jaxlm.models.base import LanguageModel, Params
+from jaxlm.models.base import CONSTANTS, LanguageModel, Params, with_constants
 from jaxlm.runs import open_existing
 from jaxlm.sampling import Strategy
 from jaxlm.tokenizer import BOUNDARY, Tokenizer
@@ -37,7 +37,7 @@ class Run:
 
     def untrained(self) -> Params:
         """The parameters before the first step, derived from the seed again."""
-        return untrained_params(self.config, self.model)
+        return with_constants(untrained_params(self.config, self.model), self.params.get(CONSTANTS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +73,7 @@ def load_run(
     for one in saved:
         params = checkpoint.load_params(run.checkpoints, one, everywhere)
         if params is not None:
+            params = with_constants(params, jax.device_put(run.read_constants(), everywhere))
             return Run(Path(path), config, run.read_tokenizer(), model, params, one.step)
         if say:
             say(f"checkpoint {one.step} of {path} is broken: taking the next best")

@@ -126,7 +126,7 @@ class HasFit(Protocol):
         ...
 
 
-def with_constants(params: Params, constants: Params) -> Params:
+def with_constants(params: Params, constants: Params | None) -> Params:
     """Parameters as the model's functions take them."""
     return {**params, CONSTANTS: constants} if constants else params
 

@@ -82,16 +82,19 @@ class ReanModel(SequenceModel):
         self, params: Params, tok: jax.Array, target: jax.Array, weight: jax.Array | None, key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """The objective's (sum, count) of a batch of windows or sequences."""
-        tok_BT, target_BT, weight_BT = self._sequences(tok, target, weight)
+        target_BT, weight_BT = _columns(target, weight)
         if self.pads_left:
-            tok_BT, target_BT = (_left(x_BT, weight_BT, self.context or 0) for x_BT in (tok_BT, target_BT))
+            if target.ndim == 1:
+                target_BT = jnp.concatenate([tok[:, 1:], target_BT], axis=1)
+            else:
+                tok, target_BT = (_left(x_BT, weight_BT, self.context or 0) for x_BT in (tok, target_BT))
             weight_BT = jnp.ones(target_BT.shape)
         rngs = {"dropout": key, "negatives": jax.random.fold_in(key, 1)}
-        return self._apply(params, tok_BT, target_BT, weight_BT, method="loss", rngs=rngs)
+        return self._apply(params, tok, target_BT, weight_BT, method="loss", rngs=rngs)
 
     def fitted(self, params: Params, tok: jax.Array, target: jax.Array, weight: jax.Array | None) -> Params:
         """The parameters with theta fitted to a batch of train."""
-        theta = self._apply(params, *self._sequences(tok, target, weight), method="fitted_theta")
+        theta = self._apply(params, tok, *_columns(target, weight), method="fitted_theta")
         return {**params, "theta": theta}
 
     def constants(
@@ -136,15 +139,6 @@ class ReanModel(SequenceModel):
         row_VE[known_V] = treated(vectors.row_VE[found_V[known_V]], self.treatment)
         row_VE[no_word_V] = drawn_VE[no_word_V]
         return row_VE
-
-    def _sequences(
-        self, tok: jax.Array, target: jax.Array, weight: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Windows as sequences whose last target alone weighs."""
-        if target.ndim == 2:
-            return tok, target, jnp.ones(target.shape) if weight is None else weight
-        last_BT = jnp.zeros(tok.shape).at[:, -1].set(1.0 if weight is None else weight)
-        return tok, jnp.zeros_like(tok).at[:, -1].set(target), last_BT
 
 
 def build(config: ReanConfig) -> ReanModel:
@@ -200,6 +194,12 @@ def alias_table(p_V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if share[high] < 1:
             small.append(large.pop())
     return keep_V.astype(np.float32), alias_V.astype(np.int32)
+
+
+def _columns(target: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """target_BT and weight_BT: of windows one column."""
+    weight = jnp.ones(target.shape) if weight is None else weight
+    return (target, weight) if target.ndim == 2 else (target[:, None], weight[:, None])
 
 
 def _left(x_BT: jax.Array, weight_BT: jax.Array, context: int) -> jax.Array:

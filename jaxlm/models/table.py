@@ -13,9 +13,8 @@ from jaxlm.tokenizer import BOUNDARY
 
 NO_WORD = 0.01
 """Cosine up to which no vector counts as near: the published model prints [NIV]."""
-FIT_LOGITS, FIT_HALVINGS, FIT_RANGE = 2**24, 24, 8.0
-"""How closely theta is fitted: logits in memory at once, and halvings of the range e^-8 to e^8 of theta in units of one
-over the feature's deviation."""
+FIT_HALVINGS, FIT_RANGE = 24, 8.0
+"""theta is found by so many halvings of the range from e^-8 to e^8, in units of one over the feature's deviation."""
 
 
 class VectorModel(nn.Module):
@@ -104,8 +103,8 @@ class VectorModel(nn.Module):
         return self.theta * feature + self.log_prior_V
 
     def loss(self, tok_BT: jax.Array, target_BT: jax.Array, weight_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The objective's (sum, count) over the targets that weigh."""
-        emb_NE = self.emb(tok_BT).reshape(-1, self.d_embed)
+        """The objective's (sum, count) over the targets that weigh, which are those of the last positions."""
+        emb_NE = self._last(tok_BT, target_BT.shape[1])
         return self.objective_of(emb_NE, target_BT.reshape(-1), weight_BT.reshape(-1))
 
     def objective_of(self, emb_NE: jax.Array, target_N: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -128,7 +127,7 @@ class VectorModel(nn.Module):
         The log-likelihood is concave in theta (an exponential family), so that halving its range finds the top.
         """
         target_N, weight_N = target_BT.reshape(-1), weight_BT.reshape(-1)
-        feature_NV = self._features(self.emb(tok_BT).reshape(-1, self.d_embed))
+        feature_NV = self._features(self._last(tok_BT, target_BT.shape[1]))
         feature_NV -= jnp.max(feature_NV, axis=-1, keepdims=True)
         got_N = jnp.take_along_axis(feature_NV, target_N[:, None], axis=-1)[:, 0]
         size = jnp.std(feature_NV) + 1e-20
@@ -143,6 +142,10 @@ class VectorModel(nn.Module):
         bounds = jnp.float32(-FIT_RANGE), jnp.float32(FIT_RANGE)
         (low, high), _ = jax.lax.scan(halve, bounds, length=FIT_HALVINGS)
         return jnp.exp((low + high) / 2) / size
+
+    def _last(self, tok_BT: jax.Array, count: int) -> jax.Array:
+        """The predicted vectors of the last `count` positions, emb_NE."""
+        return self.emb(tok_BT)[:, tok_BT.shape[1] - count :].reshape(-1, self.d_embed)
 
     def _contrastive(self, emb_NE: jax.Array, row_NE: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
         candidate_KE = unit(row_NE)
