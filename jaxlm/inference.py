@@ -175,7 +175,7 @@ def _generate(
             strategy=strategy,
             max_tokens=room,
             end=BOUNDARY if lines else None,
-            allowed_V=_drawn_tokens(run),
+            allowed_V=drawn_tokens(run),
             stop=stop_S,
         )
         for row, new_N, count in zip(made, np.asarray(new_BN), np.asarray(count_B), strict=True):
@@ -232,7 +232,7 @@ def _tokens_of(run: Run, text: str) -> list[int]:
     return run.tokenizer.encode(text).tolist()
 
 
-def _drawn_tokens(run: Run) -> np.ndarray:
+def drawn_tokens(run: Run) -> np.ndarray:
     """allowed_V: what the tokenizer can decode; running text has no boundaries."""
     token_V = np.arange(run.model.vocab_size)
     return (token_V < run.tokenizer.vocab_size) & ((token_V != BOUNDARY) | (run.config.data.kind != "stream"))
