@@ -4,12 +4,15 @@ import contextlib
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxlm.cli import SampleCommand
 from jaxlm.config import check
 from jaxlm.errors import UserError
+
+Number = TypeVar("Number", int, float)
 
 
 def answer(command: SampleCommand) -> None:
@@ -34,7 +37,7 @@ def answer(command: SampleCommand) -> None:
     elif command.compare:
         _compare(command, run)
     elif command.interactive:
-        _interact(command, run)
+        (_converse if run.config.data.kind == "dialogues" else _interact)(command, run)
     elif lines is not None:
         _nearest(command, run, lines)
     else:
@@ -68,7 +71,7 @@ def _sample(command: SampleCommand, run: Any) -> None:
     from jaxlm.runs import RunDir
 
     texts = _texts(command, run)
-    if run.config.data.kind == "stream":
+    if run.config.data.kind != "lines":
         print(json.dumps([{"text": text} for text in texts], ensure_ascii=False) if command.json else _joined(texts))
         return
     seen = classify(RunDir(run.path).read_seen(), texts)
@@ -124,6 +127,10 @@ def _score(command: SampleCommand, run: Any) -> None:
         print(show.score_line(scored.total) if command.score is not None else show.term_by_term(scored))
 
 
+CHAT_HELP = """a line and Enter     your turn; the answer follows
+/reset               forget what has been said
+/temperature 0.7     0 takes the likeliest token
+/quit                end (so does Ctrl-D); Ctrl-C ends an answer"""
 HELP = """a prompt and Enter   samples that begin with it (an empty one: from the start)
 /n 5                 so many samples
 /temperature 0.7     0 takes the likeliest token
@@ -131,6 +138,51 @@ HELP = """a prompt and Enter   samples that begin with it (an empty one: from th
 
 
 def _interact(command: SampleCommand, run: Any) -> None:
+    if command.n == SampleCommand.n:
+        command = dataclasses.replace(command, n=5)
+    for line in _typed(HELP, "> "):
+        try:
+            command = _one_line(command, run, line)
+        except UserError as error:
+            print(f"error: {error}")
+
+
+def _converse(command: SampleCommand, run: Any) -> None:
+    import jax
+
+    from jaxlm.chat import Chat
+    from jaxlm.sampling import Strategy
+
+    asks, answers = run.config.data.labels
+    strategy = Strategy(command.temperature, command.top_k, command.top_p, command.min_p)
+    chat = Chat(run, strategy, jax.random.key(command.seed), command.max_tokens or 200)
+    for line in _typed(CHAT_HELP, f"{asks}: "):
+        try:
+            if line.startswith("/"):
+                _chat_command(chat, line)
+            elif line.strip():
+                pieces = chat.reply(line)
+                print(f"{answers}: ", end="", flush=True)
+                with contextlib.suppress(KeyboardInterrupt), contextlib.closing(pieces):
+                    for piece in pieces:
+                        print(piece, end="", flush=True)
+                print(flush=True)
+        except UserError as error:
+            print(f"error: {error}")
+
+
+def _chat_command(chat: Any, line: str) -> None:
+    name, _, value = line.strip().partition(" ")
+    if name == "/reset":
+        chat.reset()
+    elif name == "/temperature":
+        chat.strategy = dataclasses.replace(chat.strategy, temperature=_number(name, value, float))
+    else:
+        print(CHAT_HELP)
+
+
+def _typed(usage: str, prompt: str) -> Iterator[str]:
+    """The lines that are typed until /quit or Ctrl-D, with a history that is kept."""
     from jaxlm.data.source import cache_dir
 
     history = cache_dir() / "history"
@@ -141,20 +193,15 @@ def _interact(command: SampleCommand, run: Any) -> None:
         with contextlib.suppress(FileNotFoundError):
             readline.read_history_file(history)
     if sys.stdin.isatty():
-        print(HELP)
-    if command.n == SampleCommand.n:
-        command = dataclasses.replace(command, n=5)
+        print(usage)
     while True:
         try:
-            line = input("> " if sys.stdin.isatty() else "")
+            line = input(prompt if sys.stdin.isatty() else "")
         except (EOFError, KeyboardInterrupt):
             break
         if line.strip() == "/quit":
             break
-        try:
-            command = _one_line(command, run, line)
-        except UserError as error:
-            print(f"error: {error}")
+        yield line
     with contextlib.suppress(ImportError, OSError):
         import readline
 
@@ -167,19 +214,23 @@ def _one_line(command: SampleCommand, run: Any, line: str) -> SampleCommand:
         print(_joined(_texts(dataclasses.replace(command, prompt=line), run)), flush=True)
         return dataclasses.replace(command, seed=(command.seed + 1) % 2**32)
     name, _, value = line.strip().partition(" ")
-    try:
-        if name == "/n":
-            check.at_least("/n", int(value), 1)
-            return dataclasses.replace(command, n=int(value))
-        if name == "/temperature":
-            check.at_least("/temperature", float(value), 0)
-            return dataclasses.replace(command, temperature=float(value))
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{name} wants a number, got {value!r}") from None
+    if name == "/n":
+        n = _number(name, value, int)
+        check.at_least("/n", n, 1)
+        return dataclasses.replace(command, n=n)
+    if name == "/temperature":
+        temperature = _number(name, value, float)
+        check.at_least("/temperature", temperature, 0)
+        return dataclasses.replace(command, temperature=temperature)
     print(HELP)
     return command
+
+
+def _number(name: str, value: str, kind: type[Number]) -> Number:
+    try:
+        return kind(value)
+    except ValueError:
+        raise UserError(f"{name} wants a number, got {value!r}") from None
 
 
 def _joined(texts: list[str]) -> str:

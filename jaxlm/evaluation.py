@@ -16,6 +16,9 @@ from jaxlm.losses import nats_per_target
 from jaxlm.metrics import NATS_PER_BIT
 from jaxlm.models.base import LanguageModel, Params
 
+EVAL_LOGITS = 2**25
+"""Logits in one block of an evaluation: with a large vocabulary it has fewer predictions."""
+
 
 class Score(NamedTuple):
     """How well a text was predicted."""
@@ -81,7 +84,7 @@ class Evaluator:
     def __init__(self, model: LanguageModel[Any], batcher: Batcher, tokens: Tokens, bytes_V: np.ndarray, mesh: Any):
         per_row = 1 if batcher.example == "window" else batcher.width
         devices = mesh.shape["data"]
-        self._block = -(-max(1, EVAL_TOKENS // per_row) // devices) * devices
+        self._block = -(-max(1, min(EVAL_TOKENS, EVAL_LOGITS // model.vocab_size) // per_row) // devices) * devices
         self._tokens, self._mesh = tokens, mesh
         self._bytes_V = jnp.asarray(bytes_V, jnp.float32)
         self._statics = (model, batcher, mesh)

@@ -15,10 +15,10 @@ from jaxlm.data.batches import Tokens, prepare
 from jaxlm.data.corpus import encode_text, line_hash
 from jaxlm.errors import UserError
 from jaxlm.evaluation import Evaluator, Score
-from jaxlm.models.base import LanguageModel, Params
+from jaxlm.models.base import CONSTANTS, LanguageModel, Params, with_constants
 from jaxlm.runs import open_existing
 from jaxlm.sampling import Strategy
-from jaxlm.tokenizer import BOUNDARY, CharTokenizer
+from jaxlm.tokenizer import BOUNDARY, Tokenizer
 
 Seen = Literal["train", "dev+test", "new"]
 
@@ -29,7 +29,7 @@ class Run:
 
     path: Path
     config: RunConfig
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     model: LanguageModel[Any]
     params: Params
     step: int
@@ -37,7 +37,7 @@ class Run:
 
     def untrained(self) -> Params:
         """The parameters before the first step, derived from the seed again."""
-        return untrained_params(self.config, self.model)
+        return with_constants(untrained_params(self.config, self.model), self.params.get(CONSTANTS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +73,7 @@ def load_run(
     for one in saved:
         params = checkpoint.load_params(run.checkpoints, one, everywhere)
         if params is not None:
+            params = with_constants(params, jax.device_put(run.read_constants(), everywhere))
             return Run(Path(path), config, run.read_tokenizer(), model, params, one.step)
         if say:
             say(f"checkpoint {one.step} of {path} is broken: taking the next best")
@@ -105,7 +106,7 @@ def generate(
     key: jax.Array,
     params: Params | None = None,
 ) -> list[str]:
-    """N texts for each prompt, prompts included, without what ends them (the line's end, or `stop`).
+    """N texts for each prompt, prompts included, without what ends them (the end of the line or dialogue, or `stop`).
 
     `params` in place of the run's own (untrained ones, say). Raises UserError for a setting out of range or a
     character that the tokenizer does not have.
@@ -117,10 +118,26 @@ def generate(
     starts = [text for text in prompts for _ in range(n)]
     rows = [tokens for tokens in [_prompt_tokens(run, text) for text in prompts] for _ in range(n)]
     params = run.params if params is None else params
-    stop_S = tuple(run.tokenizer.encode(stop).tolist())
+    dialogues = run.config.data.kind == "dialogues"
+    stop = stop or ("\n\n" if dialogues else "")
+    stop_S = tuple(_tokens_of(run, stop))
     new = _generate(run, params, rows, key, strategy, max_tokens, stop_S) if rows else []
-    texts = [text + run.tokenizer.decode(tokens) for text, tokens in zip(starts, new, strict=True)]
-    return [_cut(text, stop, len(start)) for text, start in zip(texts, starts, strict=True)]
+    texts = [text + text_of(run, tokens) for text, tokens in zip(starts, new, strict=True)]
+    texts = [_cut(text, stop, len(start)) for text, start in zip(texts, starts, strict=True)]
+    return [_cut(text, "\n\n", len(start)) for text, start in zip(texts, starts, strict=True)] if dialogues else texts
+
+
+def text_of(run: Run, tokens: Sequence[int]) -> str:
+    """The text of a run's tokens; the boundaries of a dialogue are line ends."""
+    if run.config.data.kind != "dialogues":
+        return run.tokenizer.decode(tokens)
+    turns: list[list[int]] = [[]]
+    for token in tokens:
+        if token == BOUNDARY:
+            turns.append([])
+        else:
+            turns[-1].append(token)
+    return "\n".join(map(run.tokenizer.decode, turns))
 
 
 def _generate(
@@ -158,7 +175,7 @@ def _generate(
             strategy=strategy,
             max_tokens=room,
             end=BOUNDARY if lines else None,
-            allowed_V=_drawn_tokens(run),
+            allowed_V=drawn_tokens(run),
             stop=stop_S,
         )
         for row, new_N, count in zip(made, np.asarray(new_BN), np.asarray(count_B), strict=True):
@@ -171,7 +188,7 @@ def _generate(
 
 
 def score(run: Run, text: str) -> TextScore:
-    """How well the run's model predicts a text: lines each with its end, or running text, as the run was trained.
+    """How well the run's model predicts a text: lines, running text or dialogues, as the run was trained.
 
     Raises UserError for a character that the tokenizer does not have.
     """
@@ -202,21 +219,23 @@ def classify(run_seen: dict[str, np.ndarray], texts: Sequence[str]) -> list[Seen
 
 def _prompt_tokens(run: Run, text: str) -> list[int]:
     try:
-        tokens = run.tokenizer.encode(text).tolist()
+        tokens = _tokens_of(run, text)
     except UserError as error:
         raise UserError(f"prompt {text!r} cannot be used: {error}") from None
-    if run.config.data.kind == "lines":
-        return [BOUNDARY, *tokens]
-    return (
-        tokens
-        or run.tokenizer.encode("\n" if "\n" in run.tokenizer.characters else run.tokenizer.characters[0]).tolist()
-    )
+    return tokens or [run.tokenizer.start] if run.config.data.kind == "stream" else [BOUNDARY, *tokens]
 
 
-def _drawn_tokens(run: Run) -> np.ndarray:
+def _tokens_of(run: Run, text: str) -> list[int]:
+    """The tokens of a part of a text: line ends within a dialogue are boundaries."""
+    if run.config.data.kind == "dialogues":
+        return run.tokenizer.encode_lines(text.split("\n"))[:-1].tolist()
+    return run.tokenizer.encode(text).tolist()
+
+
+def drawn_tokens(run: Run) -> np.ndarray:
     """allowed_V: what the tokenizer can decode; running text has no boundaries."""
     token_V = np.arange(run.model.vocab_size)
-    return (token_V < run.tokenizer.vocab_size) & ((token_V != BOUNDARY) | (run.config.data.kind == "lines"))
+    return (token_V < run.tokenizer.vocab_size) & ((token_V != BOUNDARY) | (run.config.data.kind != "stream"))
 
 
 def _cut(text: str, stop: str, prompt: int) -> str:

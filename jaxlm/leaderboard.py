@@ -14,6 +14,7 @@ from jaxlm.cli import parse_leaderboard, run_main
 from jaxlm.errors import UserError
 from jaxlm.novelty import Shares, shares_of_run
 from jaxlm.runs import RunDir, open_existing, read_json
+from jaxlm.tokenizer import tokenizer_from_json
 
 LISTED_REASONS = 3
 """Why runs cannot be ranked, in the one line that says that none can."""
@@ -38,7 +39,7 @@ class Row:
     run: str
     model: str
     kind: str
-    """data.kind: lines or stream."""
+    """data.kind: lines, stream or dialogues."""
     dev: Loss | None
     test: Loss | None
     train: Loss | None
@@ -99,7 +100,7 @@ def read_row(path: Path) -> Row:
     config, result, hashes, tokenizer = map(read_json, (run.config, run.eval, run.fingerprint, run.tokenizer))
     try:
         return Row(
-            group=_in_words(config["data"], len(tokenizer["characters"]) + 1, hashes),
+            group=_in_words(config["data"], tokenizer_from_json(tokenizer).vocab_size, hashes),
             run=str(path),
             model=config["model"]["class"].rpartition(":")[2].removesuffix("Config"),
             kind=config["data"]["kind"],

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxlm.ops import log_normalize
+from jaxlm.ops import log_normalize, unit
 
 
 def nats_per_target(logits_NV: jax.Array, target_N: jax.Array) -> jax.Array:
@@ -25,6 +25,43 @@ def cross_entropy(
     if weight_N is None:
         return jnp.sum(nats_N), jnp.float32(nats_N.size)
     return jnp.sum(jnp.where(weight_N > 0, nats_N * weight_N, 0.0)), jnp.sum(weight_N.astype(jnp.float32))
+
+
+def contrastive(score_NK: jax.Array, own_N: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """InfoNCE (van den Oord et al. 2018, equation 4): cross-entropy of row n's own candidate among all K.
+
+    Where the candidates are draws from a distribution q, the score that minimises it is log p(v) / q(v) up to a
+    constant of the row: p(v) is proportional to q(v) exp(score), if equal candidates are not masked.
+    A column n < N is the target of row n and counts as a candidate where its weight is above 0; the others always do.
+    """
+    N, K = score_NK.shape
+    there_K = jnp.concatenate([weight_N > 0, jnp.ones(K - N, bool)])
+    return cross_entropy(jnp.where(there_K, score_NK, -jnp.inf), own_N, weight_N)
+
+
+def von_mises_fisher(emb_NE: jax.Array, unit_NE: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """-log of the von Mises-Fisher density with mean direction and concentration e at unit vectors, up to a constant.
+
+    -log C_E(|e|) - e . unit, with C_E(k) = k^v / ((2 pi)^(v + 1) I_v(k)), v = E / 2 - 1 (Kumar and Tsvetkov 2019,
+    equation 4). The derivative of -log C is I_(v+1)(k) / I_v(k), for which its lower bound k / (a + sqrt(k^2 + b^2))
+    stands, a = v + 1/2, b = v + 3/2 (Amos 1974); its integral is u - a log(a + u) with u = sqrt(k^2 + b^2).
+    """
+    v = emb_NE.shape[-1] / 2 - 1
+    a, b = v + 0.5, v + 1.5
+    u_N = jnp.sqrt(jnp.sum(jnp.square(emb_NE), axis=-1) + b * b)
+    nats_N = u_N - a * jnp.log(a + u_N) - jnp.sum(emb_NE * unit_NE, axis=-1)
+    return jnp.sum(nats_N * weight_N), jnp.sum(weight_N)
+
+
+def cosine_distance(emb_NE: jax.Array, unit_NE: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """1 - cos(e, unit) of each row, summed by weight, and the sum of the weights."""
+    cosine_N = jnp.sum(unit(emb_NE) * unit_NE, axis=-1)
+    return jnp.sum((1 - cosine_N) * weight_N), jnp.sum(weight_N)
+
+
+def squared_error(emb_NE: jax.Array, row_NE: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean over the width of (e - row)^2 of each row, summed by weight, and the sum of the weights."""
+    return jnp.sum(jnp.mean(jnp.square(emb_NE - row_NE), axis=-1) * weight_N), jnp.sum(weight_N)
 
 
 def mean_square(tree: object) -> jax.Array:

@@ -85,7 +85,7 @@ def measure(
     introduce(job, say)
     rate = optax.exponential_decay(low, steps - 1, high / low)
     optimizer = optim.update_rule(settings, rate)
-    state, tokens = initial_state(job, optimizer), job.tokens()
+    state, tokens, constants = initial_state(job, optimizer), job.tokens(), job.constants()
     sizes = optim.count_parameters(state.params), job.batcher.batch_size * job.targets_per_row
     chunk = make_chunk(make_step(job.model, optimizer, settings.l2), job.batcher, rate, job.mesh, seed=config.seed)
     options = sharding.compiler_options(step_flops(*sizes))
@@ -93,7 +93,7 @@ def measure(
     most, loss_K, end = Plan.of(job.config, *sizes).chunk, np.empty(0), None
     progress = Progress(steps, 0)
     while end is None and len(loss_K) < steps:
-        state, told = jax.block_until_ready(compiled(state, tokens, min(most, steps - len(loss_K))))
+        state, told = jax.block_until_ready(compiled(state, tokens, min(most, steps - len(loss_K)), constants))
         loss_K = np.append(loss_K, np.asarray(told.loss_K, np.float64))
         progress.steps(len(loss_K), float(loss_K[-1]))
         end = _end(loss_K, steps)

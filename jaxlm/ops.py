@@ -140,6 +140,61 @@ def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, eps: float =
     return (centered * jax.lax.rsqrt(var + eps) * scale_D + bias_D).astype(x.dtype)
 
 
+def inverse_norms(row_VE: jax.Array) -> jax.Array:
+    """1 / |row| of each row, and 0 for a row of zeros, in row's dtype. Returns inverse_V (any leading shape)."""
+    square = jnp.sum(jnp.square(row_VE), axis=-1)
+    return jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def unit(row_VE: jax.Array) -> jax.Array:
+    """Each row divided by its length; a row of zeros stays zero, so that its cosine with everything is 0."""
+    return row_VE * inverse_norms(row_VE)[..., None]
+
+
+def sinusoids(positions: int, width: int) -> jax.Array:
+    """p[t, 2i] = sin(t / 10000^(2i / width)), p[t, 2i + 1] its cosine (Vaswani et al. 2017, section 3.5).
+
+    Returns p_TD. Raises ValueError for an odd width.
+    """
+    if width % 2:
+        raise ValueError(f"sinusoids wants an even width, got {width}")
+    angle = jnp.arange(positions)[:, None] * 10000.0 ** (-jnp.arange(0, width, 2) / width)
+    return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(positions, width)
+
+
+def nearest_rows(query_BE: jax.Array, row_VE: jax.Array, block: int = 2**16) -> tuple[jax.Array, jax.Array]:
+    """The row with the greatest cosine to each query, exact: the first of equals. Rows of zeros have cosine 0.
+
+    One compiled product for each block of rows, under a running maximum: no array of B x V is formed.
+    Returns cosine_B and index_B.
+    """
+    V, E = row_VE.shape
+    block = min(block, V)
+    unit_BE = unit(query_BE)
+
+    def search(best: tuple[jax.Array, jax.Array], start: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+        at = jnp.minimum(start, V - block)
+        part_NE = jax.lax.dynamic_slice(row_VE, (at, 0), (block, E))
+        cosine_BN = (unit_BE @ part_NE.T) * inverse_norms(part_NE)
+        cosine_B, n_B = jnp.max(cosine_BN, axis=-1), jnp.argmax(cosine_BN, axis=-1)
+        better_B = cosine_B > best[0]
+        return (jnp.where(better_B, cosine_B, best[0]), jnp.where(better_B, at + n_B, best[1])), None
+
+    B = query_BE.shape[0]
+    start = jnp.full(B, -jnp.inf, row_VE.dtype), jnp.zeros(B, jnp.int32)
+    return jax.lax.scan(search, start, jnp.arange(0, V, block))[0]
+
+
+def alias_draw(key: jax.Array, keep_V: jax.Array, alias_V: jax.Array, count: int) -> jax.Array:
+    """`count` independent draws from the distribution of an alias table (Walker 1977), at a cost that V is not in.
+
+    A row i is drawn uniformly, and stays i with probability keep[i], else it becomes alias[i]. Returns index_M.
+    """
+    row_key, keep_key = jax.random.split(key)
+    row_M = jax.random.randint(row_key, (count,), 0, keep_V.shape[0])
+    return jnp.where(jax.random.uniform(keep_key, (count,)) < keep_V[row_M], row_M, alias_V[row_M])
+
+
 def causal_attention(
     q_BTNH: jax.Array, k_BSNH: jax.Array, v_BSNH: jax.Array, first: jax.Array | int = 0
 ) -> tuple[jax.Array, jax.Array]:

@@ -92,17 +92,18 @@ def frequent_pairs(pairs: Pairs, path: Path) -> None:
 
 
 def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
-    """Train and dev loss against the step, from the lines of metrics.jsonl."""
+    """Train and dev loss against the step, from the lines of metrics.jsonl; losses that are no likelihood left out."""
+    told = [line for line in lines if line["loss"] is not None and line["unit"] == "nats/token"]
     figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     styles = {"train": ("train (mean since the last point)", 0.8, None), "dev": ("dev", 1.8, "o")}
     for split, (label, width, marker) in styles.items():
-        points = [(line["step"], line["loss"]) for line in lines if line["split"] == split and line["loss"] is not None]
+        points = [(line["step"], line["loss"]) for line in told if line["split"] == split]
         if points:
             steps, losses = zip(*points, strict=True)
             end = f": {losses[-1]:.4f} at the end"
             axes.plot(steps, losses, label=label + end, linewidth=width, marker=marker, markersize=3)
-    settled = [line["loss"] for line in lines if line["loss"] is not None and line["step"] > 0]
+    settled = [line["loss"] for line in told if line["step"] > 0]
     if settled:
         low, high = min(settled), float(np.quantile(settled, 0.95))
         axes.set_ylim(low - 0.05 * (high - low + 0.01), high + 0.5 * (high - low + 0.01))

@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +18,12 @@ from jaxlm.config import RunConfig
 from jaxlm.config.codec import differences, from_json, settings_that_change_numbers, to_json
 from jaxlm.data.corpus import SPLITS, Corpus, line_hashes
 from jaxlm.errors import UserError, disk_reason, near_path
-from jaxlm.tokenizer import CharTokenizer
+from jaxlm.tokenizer import Tokenizer, tokenizer_from_json
 
 FORMAT = 1
 """Of the run directory. A run of a newer format is refused."""
 
+Constants = Mapping[str, np.ndarray]
 State = Literal["new", "resume", "done"]
 
 
@@ -33,6 +35,7 @@ class RunDir:
         self.config = path / "config.json"
         self.tokenizer = path / "tokenizer.json"
         self.seen = path / "seen.npz"
+        self.constants = path / "constants.npz"
         self.fingerprint = path / "fingerprint.json"
         self.metrics = path / "metrics.jsonl"
         self.eval = path / "eval.json"
@@ -49,14 +52,24 @@ class RunDir:
         """The resolved settings."""
         return from_json(read_json(self.config))
 
-    def read_tokenizer(self) -> CharTokenizer:
+    def read_tokenizer(self) -> Tokenizer:
         """What encodes and decodes."""
-        return CharTokenizer.from_json(read_json(self.tokenizer))
+        return tokenizer_from_json(read_json(self.tokenizer))
 
     def read_seen(self) -> dict[str, np.ndarray]:
         """Hashes of each split's lines."""
         with np.load(self.seen) as arrays:
             return {split: arrays[split] for split in SPLITS}
+
+    def read_constants(self) -> dict[str, np.ndarray]:
+        """What the model has beside its parameters; empty for most models. Raises UserError where it is broken."""
+        if not self.constants.exists():
+            return {}
+        try:
+            with np.load(self.constants) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise UserError(f"run file {str(self.constants)!r} cannot be read: {error}") from error
 
 
 def open_existing(path: Path) -> RunDir:
@@ -75,28 +88,31 @@ def open_existing(path: Path) -> RunDir:
     return run
 
 
-def fingerprint(config: RunConfig, corpus: Corpus) -> dict[str, Any]:
-    """What decides between done, resume and refuse: hashes of data, tokenizer and split, and the settings."""
+def fingerprint(config: RunConfig, corpus: Corpus, constants: Constants | None = None) -> dict[str, Any]:
+    """What decides between done, resume and refuse: hashes of data, tokenizer, split, constants, and the settings."""
     return {
         "format": FORMAT,
         "data": corpus.data_hash,
         "tokenizer": hashlib.sha256(dump(corpus.tokenizer.to_json()).encode()).hexdigest(),
         "split": corpus.split_hash,
+        **({"constants": _hash_of(constants)} if constants else {}),
         "settings": settings_that_change_numbers(to_json(config)),
     }
 
 
 @contextlib.contextmanager
-def hold(config: RunConfig, corpus: Corpus, *, restart: bool) -> Iterator[tuple[RunDir, State]]:
+def hold(
+    config: RunConfig, corpus: Corpus, *, restart: bool, constants: Constants | None = None
+) -> Iterator[tuple[RunDir, State]]:
     """The run directory of a config, locked against other processes, and what is to be done in it.
 
     Raises UserError, with everything as it was, where the directory cannot be used.
     """
     path = Path(config.run_dir or "runs/run")
-    print_of_run = fingerprint(config, corpus)
+    print_of_run = fingerprint(config, corpus, constants)
     try:
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            _create(path, config, corpus, print_of_run)
+            _create(path, config, corpus, print_of_run, constants)
         run = RunDir(path)
         if not run.fingerprint.is_file():
             raise UserError(f"run_dir {str(path)!r} exists and is not a run directory: choose another with --run-dir")
@@ -107,7 +123,7 @@ def hold(config: RunConfig, corpus: Corpus, *, restart: bool) -> Iterator[tuple[
                 _refuse_changes(open_existing(path), print_of_run)
             state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
             if state == "new":
-                _fill(run, config, corpus, print_of_run)
+                _fill(run, config, corpus, print_of_run, constants)
             elif state == "resume":
                 write_json(run.config, to_json(config))
             yield run, state
@@ -152,24 +168,37 @@ def dump(value: Any) -> str:
     return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
 
 
-def _create(path: Path, config: RunConfig, corpus: Corpus, print_of_run: dict[str, Any]) -> None:
+def _create(
+    path: Path, config: RunConfig, corpus: Corpus, print_of_run: dict[str, Any], constants: Constants | None
+) -> None:
     """Make the directory beside its place, fill it, and move it there: it is whole or it is not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         part.chmod(0o755)
-        _fill(RunDir(part), config, corpus, print_of_run)
+        _fill(RunDir(part), config, corpus, print_of_run, constants)
         with contextlib.suppress(OSError):
             part.rename(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _fill(run: RunDir, config: RunConfig, corpus: Corpus, print_of_run: dict[str, Any]) -> None:
+def _fill(
+    run: RunDir, config: RunConfig, corpus: Corpus, print_of_run: dict[str, Any], constants: Constants | None
+) -> None:
     write_json(run.config, to_json(config))
     write_json(run.tokenizer, corpus.tokenizer.to_json())
     np.savez(run.seen, **{split: line_hashes(lines) for split, lines in corpus.lines.items()})  # type: ignore[arg-type]
+    if constants:
+        np.savez(run.constants, **constants)  # type: ignore[arg-type]
     write_json(run.fingerprint, print_of_run)
+
+
+def _hash_of(arrays: Constants) -> str:
+    sha256 = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        sha256.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return sha256.hexdigest()
 
 
 def _empty(run: RunDir) -> None:
@@ -197,8 +226,8 @@ def _refuse_changes(run: RunDir, now: dict[str, Any]) -> None:
     was = read_json(run.fingerprint)
     changed = [
         f"{name} has other content (sha256 {was[name][:8]}, now {now[name][:8]})"
-        for name in ("data", "tokenizer", "split")
-        if was[name] != now[name]
+        for name in ("data", "tokenizer", "split", "constants")
+        if name in was and name in now and was[name] != now[name]
     ]
     changed += differences(was["settings"], now["settings"])
     if changed:

@@ -117,8 +117,7 @@ def generate(
         logits_B1V, cache = extend(params, cache, jax.lax.dynamic_slice_in_dim(tok_BT, t, 1, axis=1))
         logits_BV = logits_B1V[:, 0]
         if allowed_V is not None:
-            hopeless_B1 = jnp.all(jnp.isneginf(logits_BV) | ~allowed_V, axis=-1, keepdims=True)
-            logits_BV = jnp.where(allowed_V, jnp.where(hopeless_B1, 0.0, logits_BV), -jnp.inf)
+            logits_BV = _only(logits_BV, allowed_V)
         logp_BV = strategy.log_probabilities(logits_BV)
         drawn_B = draw(jax.vmap(jax.random.fold_in)(key_B, count_B), logp_BV)
         writes_B = (t + 1 >= length_B) & ~done_B
@@ -141,3 +140,26 @@ def generate(
     place_BN = length_B[:, None] + jnp.arange(max_tokens)
     new_BN = jnp.take_along_axis(tok_BT, jnp.minimum(place_BN, total - 1), axis=1)
     return jnp.where(jnp.arange(max_tokens) < count_B[:, None], new_BN, 0), count_B
+
+
+@partial(jax.jit, static_argnames=("extend", "strategy"))
+def next_token(
+    extend: Extend,
+    params: Any,
+    cache: Any,
+    tok_BT: jax.Array,
+    key: jax.Array,
+    *,
+    strategy: Strategy,
+    allowed_V: jax.Array,
+) -> tuple[jax.Array, Any]:
+    """Read some tokens and draw the one after them, of those that allowed_V holds true for: drawn_B and the memory."""
+    logits_BTV, cache = extend(params, cache, tok_BT)
+    logp_BV = strategy.log_probabilities(_only(logits_BTV[:, -1], allowed_V))
+    return jax.random.categorical(key, logp_BV), cache
+
+
+def _only(logits_BV: jax.Array, allowed_V: jax.Array) -> jax.Array:
+    """Logits without what is not allowed; all that is allowed is equal where none of it is possible."""
+    hopeless_B1 = jnp.all(jnp.isneginf(logits_BV) | ~allowed_V, axis=-1, keepdims=True)
+    return jnp.where(allowed_V, jnp.where(hopeless_B1, 0.0, logits_BV), -jnp.inf)

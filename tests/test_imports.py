@@ -18,9 +18,9 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-CONFIG, DATA, MODELS, EMBEDDINGS = (
+CONFIG, DATA, MODELS, TOKENIZER, EMBEDDINGS = (
     [name for name in MODULES if f"{name}.".startswith(f"jaxlm.{room}.")]
-    for room in ("config", "data", "models", "embeddings")
+    for room in ("config", "data", "models", "tokenizer", "embeddings")
 )
 ENTRY_POINTS = {"train", "sample", "configs", "benchmarks", "tests"}
 
@@ -78,10 +78,10 @@ def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
         ("jaxlm.errors", set()),
         ("jaxlm.ops", set()),
         ("jaxlm.losses", {"jaxlm.ops"}),
-        ("jaxlm.tokenizer", {"jaxlm.errors"}),
+        *((module, {"jaxlm.errors", *TOKENIZER}) for module in TOKENIZER),
         ("jaxlm.optim", {"jaxlm.errors", *CONFIG}),
-        ("jaxlm.sampling", {"jaxlm.errors", "jaxlm.ops", "jaxlm.tokenizer", *CONFIG}),
-        *((module, {"jaxlm.errors", "jaxlm.tokenizer", *CONFIG, *DATA}) for module in DATA),
+        ("jaxlm.sampling", {"jaxlm.errors", "jaxlm.ops", *TOKENIZER, *CONFIG}),
+        *((module, {"jaxlm.errors", *TOKENIZER, *CONFIG, *DATA}) for module in DATA),
         *((module, {"jaxlm.errors", "jaxlm.ops", *EMBEDDINGS}) for module in EMBEDDINGS),
     ],
 )
@@ -98,8 +98,8 @@ def test_settings_import_no_jax_and_no_other_room(module):
 
 @pytest.mark.parametrize("module", MODELS)
 def test_models_know_nothing_of_data_training_runs_or_sampling(module):
-    below = {"jaxlm.errors", "jaxlm.ops", "jaxlm.recurrence", "jaxlm.losses", "jaxlm.tokenizer"}
-    assert own(imported_by(module)) <= below | {*CONFIG, *MODELS}
+    below = {"jaxlm.errors", "jaxlm.ops", "jaxlm.recurrence", "jaxlm.losses"}
+    assert own(imported_by(module)) <= below | {*TOKENIZER, *CONFIG, *MODELS}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -117,7 +117,7 @@ def test_running_text_holds_no_boundary_even_after_an_unseen_context(stream_run)
 def test_a_vocabulary_larger_than_the_data_still_gives_text(make_run):
     run = load_run(make_run(jaxlm.CountsConfig(vocab_size=60)))
     texts = generate(run, n=20, max_tokens=30, key=KEY)
-    assert len(texts) == 20 and set("".join(texts)) <= set(run.tokenizer.characters)
+    assert len(texts) == 20 and set("".join(texts)) <= set(run.tokenizer.words)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from jaxlm.config import (
     MlpConfig,
     ModelConfig,
     NgramConfig,
+    ReanConfig,
     RnnConfig,
     WavenetConfig,
 )
@@ -40,13 +41,14 @@ MODELS: dict[str, tuple[ModelConfig, int | None]] = {
     "wavenet-gated": (WavenetConfig(layers=2, d_embed=8, d_hidden=16, style="gated", vocab_size=V), 4),
     "gpt": (GptConfig(context=12, n_layers=2, n_heads=2, d_model=16, vocab_size=V), 12),
     "gpt-tied": (GptConfig(context=12, n_layers=1, n_heads=2, d_model=16, tied=True, vocab_size=V), 12),
+    "rean": (ReanConfig(context=12, n_layers=1, n_heads=2, d_model=16, d_embed=8, vocab_size=V), 12),
     "mlp-1-scaled": (MlpConfig(context=1, d_embed=4, d_hidden=16, init="scaled", vocab_size=V), 1),
     "mlp-3-scaled": (MlpConfig(context=3, d_embed=4, d_hidden=16, init="scaled", vocab_size=V), 3),
     "mlp-1-normal": (MlpConfig(context=1, d_embed=4, d_hidden=16, init="normal", vocab_size=V), 1),
     "mlp-3-normal": (MlpConfig(context=3, d_embed=4, d_hidden=16, init="normal", vocab_size=V), 3),
 }
 """Name -> (settings, context tokens)."""
-WINDOWED = [name for name in MODELS if name not in ("bow", "rnn", "gru", "lstm", "gpt", "gpt-tied")]
+WINDOWED = [name for name in MODELS if name not in ("bow", "rnn", "gru", "lstm", "gpt", "gpt-tied", "rean")]
 """Models that see as many tokens at every place, boundaries before the first; the others see all since the start."""
 TRAINED = [name for name, (config, _) in MODELS.items() if config.trained_by_steps]
 

@@ -63,7 +63,7 @@ def test_restart_throws_everything_away_but_what_is_not_the_runs(tmp_path):
     changed = at(tmp_path / "run", seed=5)
     with runs.hold(changed, corpus("bob\nabe\n"), restart=True) as (run, state):
         assert state == "new" and run.read_config() == changed
-    assert set(run.read_tokenizer().characters) == set("abeo")
+    assert set(run.read_tokenizer().words) == set("abeo")
     left = {path.name for path in run.path.iterdir()}
     assert left == {"config.json", "tokenizer.json", "seen.npz", "fingerprint.json", ".lock", "notes.txt"}
 

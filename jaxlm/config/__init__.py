@@ -6,6 +6,7 @@ from jaxlm.config.gpt import GptConfig
 from jaxlm.config.mlp import MlpConfig
 from jaxlm.config.model import ModelConfig
 from jaxlm.config.ngram import NgramConfig
+from jaxlm.config.rean import FaithfulReanConfig, ReanConfig
 from jaxlm.config.rnn import RnnConfig
 from jaxlm.config.run import CheckpointConfig, DataConfig, EvalConfig, OptimConfig, RunConfig, SampleConfig
 from jaxlm.config.wavenet import WavenetConfig
@@ -16,11 +17,13 @@ __all__ = [
     "CountsConfig",
     "DataConfig",
     "EvalConfig",
+    "FaithfulReanConfig",
     "GptConfig",
     "MlpConfig",
     "ModelConfig",
     "NgramConfig",
     "OptimConfig",
+    "ReanConfig",
     "RnnConfig",
     "RunConfig",
     "SampleConfig",

@@ -18,6 +18,7 @@ from jaxlm.errors import UserError
 SAME_NUMBERS = (
     "data.path",
     "data.name",
+    "data.labels",
     "run_dir",
     "device",
     "gpu_memory",

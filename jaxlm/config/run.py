@@ -16,8 +16,18 @@ class DataConfig:
     """A UTF-8 text file. None: the named set."""
     name: Literal["ssa_2017", "makemore", "tinyshakespeare"] = "ssa_2017"
     """A named set: ssa_2017 comes with the package, the others are downloaded once."""
-    kind: Literal["lines", "stream"] = "lines"
-    """lines: one example a line. stream: running text."""
+    kind: Literal["lines", "stream", "dialogues"] = "lines"
+    """lines: one example a line. stream: running text. dialogues: one example for all lines up to a blank one, each
+    line a turn that begins with its speaker's label."""
+    labels: tuple[str, str] = ("human", "network")
+    """dialogues: the labels of who asks and who answers; ": " follows them."""
+    tokens: Literal["characters", "rean"] = "characters"
+    """characters: one token each. rean: words with the white space after them, other characters alone, unknown words
+    in bytes."""
+    min_count: int = 2
+    """rean: how often train has a word at least; the rarer ones are spelled in bytes."""
+    vocab_limit: int | None = None
+    """rean: words at most, the most frequent. None: any number."""
     example: Literal["window", "sequence"] = "window"
     """What one row of a batch is. window: a context and its next token. sequence: a whole line, or a stretch of a
     stream, with a prediction at every position."""
@@ -25,12 +35,16 @@ class DataConfig:
     """Predictions in a sequence at most. A longer line is cut into overlapping sequences; a stream's sequences have
     this length."""
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Shares of train, dev and test. Lines are shuffled first, a stream is cut by position."""
+    """Shares of train, dev and test. Lines and dialogues are shuffled first, a stream is cut by position."""
     split_seed: int = 42
-    """Seed of the lines' shuffle, by Python's random.Random."""
+    """Seed of that shuffle, by Python's random.Random."""
 
     def __post_init__(self) -> None:
         check.at_least("data.max_length", self.max_length, 1)
+        check.at_least("data.min_count", self.min_count, 1)
+        check.at_least("data.vocab_limit", self.vocab_limit, 1)
+        if not all(label.strip() and "\n" not in label for label in self.labels) or len(set(self.labels)) < 2:
+            raise UserError(f"data.labels wants two different labels of one line, got {self.labels}")
         if any(not 0 <= share <= 1 for share in self.split) or abs(sum(self.split) - 1) > 1e-6:
             shares = " ".join(map(str, self.split))
             raise UserError(f"data.split wants three shares from 0 to 1 that add up to 1, got {shares}")

@@ -61,7 +61,10 @@ class Batcher:
         return end - start
 
     def at(self, tokens: Tokens, key: jax.Array, step: jax.Array) -> Batch:
-        """The batch of a step: rows drawn with replacement by fold_in(key, step)."""
+        """The batch of a step: rows drawn with replacement by fold_in(key, step).
+
+        Most dialogues are longer than a row: all predictions of a row count here, those of its overlap too.
+        """
         start, end = self.train if self.example == "window" else self.train_rows
         if self.full:
             every_B = jnp.arange(start, end)
@@ -73,7 +76,12 @@ class Batcher:
             width = min(self.width, self.train[1] - self.train[0])
             first_B = jax.random.randint(key, (self.batch_size,), self.train[0], self.train[1] - width + 1)
             return sequences_at(tokens, first_B, jnp.full_like(first_B, width), jnp.zeros_like(first_B), self.width)
-        return self.rows(tokens, jax.random.randint(key, (self.batch_size,), start, end))
+        row_B = jax.random.randint(key, (self.batch_size,), start, end)
+        if self.kind == "dialogues":
+            return sequences_at(
+                tokens, tokens.first_R[row_B], tokens.length_R[row_B], jnp.zeros_like(row_B), self.width
+            )
+        return self.rows(tokens, row_B)
 
     def rows(self, tokens: Tokens, row_B: jax.Array) -> Batch:
         """The batch of given rows: positions for windows, numbers of sequences else. A row of -1 is padding."""
@@ -136,8 +144,8 @@ def row_table(corpus: Corpus, width: int) -> tuple[dict[str, np.ndarray], dict[s
 
 
 def sequence_length(config: DataConfig, corpus: Corpus) -> int:
-    """Predictions in a sequence: those of the longest line, or of a stream data.max_length, which is the most."""
-    return min(config.max_length, corpus.longest) if config.kind == "lines" else config.max_length
+    """Predictions in a sequence: those of the longest line or dialogue, or of a stream data.max_length, the most."""
+    return config.max_length if config.kind == "stream" else min(config.max_length, corpus.longest)
 
 
 def prepare(

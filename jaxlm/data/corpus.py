@@ -11,7 +11,7 @@ import numpy as np
 from jaxlm.config import DataConfig
 from jaxlm.data.source import read
 from jaxlm.errors import UserError
-from jaxlm.tokenizer import CharTokenizer
+from jaxlm.tokenizer import BOUNDARY, CharTokenizer, ReanTokenizer, Tokenizer
 
 SPLITS = ("train", "dev", "test")
 MAX_AGE = 2**16 - 1
@@ -22,10 +22,10 @@ class Corpus:
     """All splits' tokens in one array, train first, so that every split is a range of positions.
 
     Each position i is one prediction: the target is tokens_N[i], and the k-th token before it is tokens_N[i - k] where
-    age_N[i] >= k, else the boundary 0 (lines and splits do not see each other).
+    age_N[i] >= k, else the boundary 0 (lines, dialogues and splits do not see each other).
     """
 
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     tokens_N: np.ndarray
     age_N: np.ndarray
     bounds: dict[str, tuple[int, int]]
@@ -45,22 +45,40 @@ class Corpus:
 
     @property
     def longest(self) -> int:
-        """Predictions in the longest line (its end included), or in the longest split of a stream."""
+        """Predictions in the longest line or dialogue (its end included), or in the longest split of a stream."""
         return int(self.age_N.max()) + 1
 
 
-def load(config: DataConfig, tokenizer: CharTokenizer | None = None) -> Corpus:
-    """Read, split and encode, by a tokenizer of the text's own characters unless one is given.
+def load(config: DataConfig, tokenizer: Tokenizer | None = None) -> Corpus:
+    """Read, split and encode, by a tokenizer of the text's own unless one is given.
 
     Raises UserError where the text cannot be used.
     """
-    text = read(config)
-    return (from_lines if config.kind == "lines" else from_stream)(text, config, tokenizer)
+    read_as = {"lines": from_lines, "stream": from_stream, "dialogues": from_dialogues}
+    return read_as[config.kind](read(config), config, tokenizer)
+
+
+def tokenizer_of(config: DataConfig, whole: str, train: Sequence[str]) -> Tokenizer:
+    """The tokenizer that the settings ask for: all characters of the whole text, or words of its train split alone."""
+    if config.tokens == "characters":
+        return CharTokenizer.of_text(whole)
+    return ReanTokenizer.of_texts(train, config.min_count, config.vocab_limit)
 
 
 def split_lines(text: str) -> list[str]:
     """The lines of a text, each as it is; blank ones are left out."""
     return [line for line in text.split("\n") if line.strip()]
+
+
+def split_dialogues(text: str) -> list[list[str]]:
+    """The turns of each dialogue of a text: its lines, up to a blank one."""
+    dialogues: list[list[str]] = [[]]
+    for line in text.split("\n"):
+        if line.strip():
+            dialogues[-1].append(line)
+        elif dialogues[-1]:
+            dialogues.append([])
+    return dialogues if dialogues[-1] else dialogues[:-1]
 
 
 def shares(n: int, split: tuple[float, float, float]) -> tuple[int, int]:
@@ -70,16 +88,16 @@ def shares(n: int, split: tuple[float, float, float]) -> tuple[int, int]:
     return (second if split[1] == 0 else first), second
 
 
-def from_lines(text: str, config: DataConfig, tokenizer: CharTokenizer | None = None) -> Corpus:
+def from_lines(text: str, config: DataConfig, tokenizer: Tokenizer | None = None) -> Corpus:
     """One example a line: shuffled by random.Random(split_seed), then cut into train, dev and test."""
     lines = split_lines(text)
     if not lines:
         raise UserError("data.path wants at least one line with text, got only blank lines")
-    tokenizer = tokenizer or CharTokenizer.of_text("".join(lines))
     data_hash = _sha256("\n".join(lines))
     random.Random(config.split_seed).shuffle(lines)
     first, second = shares(len(lines), config.split)
     parts = dict(zip(SPLITS, (lines[:first], lines[first:second], lines[second:]), strict=True))
+    tokenizer = tokenizer or tokenizer_of(config, "".join(lines), parts["train"])
     tokens = [tokenizer.encode_lines(part) for part in parts.values()]
     tokens_N = np.concatenate(tokens)
     return Corpus(
@@ -93,18 +111,49 @@ def from_lines(text: str, config: DataConfig, tokenizer: CharTokenizer | None = 
     )
 
 
-def from_stream(text: str, config: DataConfig, tokenizer: CharTokenizer | None = None) -> Corpus:
-    """Running text: cut by position into train, dev and test."""
-    tokenizer = tokenizer or CharTokenizer.of_text(text)
-    first, second = shares(len(text), config.split)
-    parts = dict(zip(SPLITS, (text[:first], text[first:second], text[second:]), strict=True))
-    sizes = [len(part) for part in parts.values()]
-    age_N = np.concatenate([np.minimum(np.arange(size), MAX_AGE) for size in sizes]).astype(np.uint16)
+def from_dialogues(text: str, config: DataConfig, tokenizer: Tokenizer | None = None) -> Corpus:
+    """One example a dialogue: shuffled by random.Random(split_seed), then cut into train, dev and test.
+
+    The boundary ends every turn, and stands once more at the end of the dialogue, for the blank line.
+    """
+    dialogues = split_dialogues(text)
+    if not dialogues:
+        raise UserError("data.path wants at least one line with text, got only blank lines")
+    data_hash = _sha256("\n\n".join(map("\n".join, dialogues)))
+    random.Random(config.split_seed).shuffle(dialogues)
+    first, second = shares(len(dialogues), config.split)
+    parts = dict(zip(SPLITS, (dialogues[:first], dialogues[first:second], dialogues[second:]), strict=True))
+    lines = {split: [turn for turns in part for turn in turns] for split, part in parts.items()}
+    tokenizer = tokenizer or tokenizer_of(config, "".join(map("".join, lines.values())), lines["train"])
+    tokens = {split: [encode_dialogue(turns, tokenizer) for turns in part] for split, part in parts.items()}
+    every = [tokens_T for part in tokens.values() for tokens_T in part]
     return Corpus(
         tokenizer=tokenizer,
-        tokens_N=tokenizer.encode(text),
-        age_N=age_N,
-        bounds=_bounds(sizes),
+        tokens_N=np.concatenate(every),
+        age_N=_ages_of(every),
+        bounds=_bounds([sum(map(len, part)) for part in tokens.values()]),
+        lines=lines,
+        data_hash=data_hash,
+        split_hash=_split_hash(config),
+    )
+
+
+def encode_dialogue(turns: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
+    """A dialogue's tokens: each turn followed by the boundary, and one more boundary."""
+    return np.append(tokenizer.encode_lines(turns), np.int32(BOUNDARY))
+
+
+def from_stream(text: str, config: DataConfig, tokenizer: Tokenizer | None = None) -> Corpus:
+    """Running text: cut by position (in characters) into train, dev and test."""
+    first, second = shares(len(text), config.split)
+    parts = dict(zip(SPLITS, (text[:first], text[first:second], text[second:]), strict=True))
+    tokenizer = tokenizer or tokenizer_of(config, text, [parts["train"]])
+    tokens = [tokenizer.encode(part) for part in parts.values()]
+    return Corpus(
+        tokenizer=tokenizer,
+        tokens_N=np.concatenate(tokens),
+        age_N=_ages_of(tokens),
+        bounds=_bounds([len(part) for part in tokens]),
         lines={name: split_lines(part) for name, part in parts.items()},
         data_hash=_sha256(text),
         split_hash=_split_hash(config),
@@ -119,17 +168,22 @@ def line_ages(tokens_N: np.ndarray) -> np.ndarray:
     return np.minimum(place_N - start_N, MAX_AGE).astype(np.uint16)
 
 
-def encode_text(text: str, tokenizer: CharTokenizer, kind: str) -> Corpus:
+def encode_text(text: str, tokenizer: Tokenizer, kind: str) -> Corpus:
     """A text of its own as a corpus whose train split is all of it. Raises UserError for an unknown character."""
     lines = split_lines(text)
     if not lines:
         raise UserError("the text to score wants at least one line with text, got none")
-    tokens_N = tokenizer.encode_lines(lines) if kind == "lines" else tokenizer.encode(text)
-    age_N = line_ages(tokens_N) if kind == "lines" else np.minimum(np.arange(len(text)), MAX_AGE).astype(np.uint16)
+    if kind == "lines":
+        tokens = [tokenizer.encode_lines([line]) for line in lines]
+    elif kind == "dialogues":
+        tokens = [encode_dialogue(turns, tokenizer) for turns in split_dialogues(text)]
+    else:
+        tokens = [tokenizer.encode(text)]
+    tokens_N = np.concatenate(tokens)
     return Corpus(
         tokenizer=tokenizer,
         tokens_N=tokens_N,
-        age_N=age_N,
+        age_N=_ages_of(tokens),
         bounds=_bounds([len(tokens_N), 0, 0]),
         lines={"train": lines, "dev": [], "test": []},
         data_hash=_sha256(text),
@@ -145,6 +199,13 @@ def line_hash(line: str) -> int:
 def line_hashes(lines: Sequence[str]) -> np.ndarray:
     """The hash of each distinct line, sorted, uint64."""
     return np.array(sorted({line_hash(line) for line in lines}), np.uint64)
+
+
+def _ages_of(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """How many tokens of its own part stand before each one, at most MAX_AGE, uint16."""
+    length_L = np.array([len(part) for part in parts])
+    start_N = np.repeat(np.cumsum(length_L) - length_L, length_L)
+    return np.minimum(np.arange(length_L.sum()) - start_N, MAX_AGE).astype(np.uint16)
 
 
 def _bounds(sizes: Sequence[int]) -> dict[str, tuple[int, int]]:

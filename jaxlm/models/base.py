@@ -2,7 +2,8 @@
 
 import abc
 import dataclasses
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -15,6 +16,9 @@ from jaxlm.tokenizer import BOUNDARY
 
 Params = dict[str, Any]
 """Nested dicts of arrays with string keys."""
+
+CONSTANTS = "constants"
+"""The name under which parameters hold arrays that are not trained."""
 
 Cache = TypeVar("Cache")
 """What a model remembers of the tokens so far, a tree of arrays."""
@@ -69,6 +73,67 @@ class FittedModel(LanguageModel[Cache], Protocol[Cache]):
     def fit(self, tokens_N: np.ndarray, age_N: np.ndarray) -> tuple[Params, list[str]]:
         """Parameters from a text's tokens, age_N of which precede each one in its own line; notes for the user."""
         ...
+
+
+class Words(NamedTuple):
+    """A table of words and their vectors, as a file has it."""
+
+    words: Sequence[str]
+    row_VE: np.ndarray
+
+
+@runtime_checkable
+class HasConstants(Protocol):
+    """A model with arrays that are not trained: its functions find them in their parameters under CONSTANTS.
+
+    They are stored once in a run, outside the training state.
+    """
+
+    def constants(
+        self, words: Sequence[str], count_V: np.ndarray, vectors: Words | None, seed: int
+    ) -> dict[str, np.ndarray]:
+        """The arrays, by the vocabulary's words (its last tokens), train's counts of all tokens, and a vectors file."""
+        ...
+
+
+@runtime_checkable
+class HasTrainLoss(Protocol):
+    """A model that is trained on something else than the cross-entropy of its logits."""
+
+    @property
+    def loss_unit(self) -> str:
+        """Of the loss; nats/token where it is the likelihood."""
+        ...
+
+    def train_loss(
+        self, params: Params, tok: jax.Array, target: jax.Array, weight: jax.Array | None, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """(sum, count) of a batch: see data.batches.Batch."""
+        ...
+
+
+@runtime_checkable
+class HasFit(Protocol):
+    """A model whose likelihood has parameters that are fitted to train wherever it is scored or saved."""
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it has such parameters."""
+        ...
+
+    def fitted(self, params: Params, tok: jax.Array, target: jax.Array, weight: jax.Array | None) -> Params:
+        """The parameters fitted to a batch of train: a function of the others alone."""
+        ...
+
+
+def with_constants(params: Params, constants: Params | None) -> Params:
+    """Parameters as the model's functions take them."""
+    return {**params, CONSTANTS: constants} if constants else params
+
+
+def without_constants(params: Params) -> Params:
+    """The parameters that are trained."""
+    return {name: value for name, value in params.items() if name != CONSTANTS}
 
 
 class NatsFromLogits(abc.ABC):
@@ -151,10 +216,7 @@ class SequenceModel(NatsFromLogits):
 
     def apply(self, params: Params, tok_BT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """logits_BTV after each position."""
-        rngs = None if key is None else {"dropout": key}
-        logits_BTV = self.module.apply({"params": params}, tok_BT, rngs=rngs)
-        assert isinstance(logits_BTV, jax.Array)
-        return logits_BTV
+        return self._apply(params, tok_BT, rngs=None if key is None else {"dropout": key})
 
     def next_logits(self, params: Params, ctx_BC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """logits_BV after each context."""
@@ -162,12 +224,17 @@ class SequenceModel(NatsFromLogits):
 
     def init_cache(self, params: Params, batch: int, length: int) -> Any:
         """The module's memory of nothing."""
-        return self.module.apply({"params": params}, batch, length, method="init_cache")
+        return self._apply(params, batch, length, method="init_cache")
 
     def extend(self, params: Params, cache: Any, tok_BT: jax.Array) -> tuple[jax.Array, Any]:
         """logits_BTV after each new token, and the module's memory with them in it."""
-        result: Any = self.module.apply({"params": params}, cache, tok_BT, method="extend")
-        return result
+        return self._apply(params, cache, tok_BT, method="extend")
+
+    def _apply(self, params: Params, *args: Any, **options: Any) -> Any:
+        variables = {"params": without_constants(params)}
+        if CONSTANTS in params:
+            variables[CONSTANTS] = params[CONSTANTS]
+        return self.module.apply(variables, *args, **options)
 
 
 def needed(value: int | None, setting: str) -> int:

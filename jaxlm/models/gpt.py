@@ -2,123 +2,31 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jaxlm.config.gpt import GptConfig
 from jaxlm.models.base import SequenceModel, needed
-from jaxlm.ops import causal_attention, dropout, layer_norm, lookup
-
-Layer = dict[str, jax.Array]
-Decoding = tuple[jax.Array, jax.Array, jax.Array]
-"""The stream x_BTD, and the keys and values of all blocks, which are written in place."""
-INIT = 0.02
-UNROLLED_BLOCKS = 4
+from jaxlm.models.transformer import INIT, Cache, Transformer
+from jaxlm.ops import lookup
 
 
-class Gpt(nn.Module):
-    """x = embed[tok] + position; L times x += attention(norm(x)), x += mlp(norm(x)); logits = norm(x) U.
-
-    The blocks' parameters are stacked along a first axis of L, and a scan runs over it: one block is compiled, not L.
-    A few blocks are compiled one by one nevertheless, which spares a small step the copies into and out of the stack.
-    """
+class Gpt(Transformer):
+    """x = embed[tok]; the transformer; logits = h U, where U is the embedding or a matrix of its own."""
 
     vocab_size: int
-    context: int
-    n_layers: int
-    n_heads: int
-    d_model: int
-    dropout: float
     tied: bool
 
     def setup(self) -> None:
-        V, C, L, D = self.vocab_size, self.context, self.n_layers, self.d_model
-        normal, zeros, ones = nn.initializers.normal, nn.initializers.zeros, nn.initializers.ones
-        residual = normal(INIT / (2 * L) ** 0.5)
-        self.embed_VD = self.param("embed", normal(INIT), (V, D))
-        self.position_CD = self.param("position", normal(INIT), (C, D))
-        self.layers = {
-            "norm1_scale": self.param("norm1_scale", ones, (L, D)),
-            "norm1_bias": self.param("norm1_bias", zeros, (L, D)),
-            "qkv": self.param("qkv", normal(INIT), (L, D, 3 * D)),
-            "qkv_bias": self.param("qkv_bias", zeros, (L, 3 * D)),
-            "attend": self.param("attend", residual, (L, D, D)),
-            "attend_bias": self.param("attend_bias", zeros, (L, D)),
-            "norm2_scale": self.param("norm2_scale", ones, (L, D)),
-            "norm2_bias": self.param("norm2_bias", zeros, (L, D)),
-            "up": self.param("up", normal(INIT), (L, D, 4 * D)),
-            "up_bias": self.param("up_bias", zeros, (L, 4 * D)),
-            "down": self.param("down", residual, (L, 4 * D, D)),
-            "down_bias": self.param("down_bias", zeros, (L, D)),
-        }
-        self.norm_scale_D = self.param("norm_scale", ones, (D,))
-        self.norm_bias_D = self.param("norm_bias", zeros, (D,))
-        self.out_VD = self.embed_VD if self.tied else self.param("out", normal(INIT), (V, D))
+        normal, V, D = nn.initializers.normal(INIT), self.vocab_size, self.d_model
+        self.embed_VD = self.param("embed", normal, (V, D))
+        super().setup()
+        self.out_VD = self.embed_VD if self.tied else self.param("out", normal, (V, D))
 
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
-        key_L: jax.Array | None = None
-        x_BTD = lookup(self.embed_VD, tok_BT) + self.position_CD[: tok_BT.shape[1]]
-        if self.dropout and self.has_rng("dropout"):
-            first, *keys = jax.random.split(self.make_rng("dropout"), 1 + self.n_layers)
-            x_BTD = self._drop(x_BTD, first)
-            key_L = jnp.stack(keys)
+        return self.hidden(lookup(self.embed_VD, tok_BT)) @ self.out_VD.T
 
-        def block(x_BTD: jax.Array, layer: tuple[Layer, jax.Array | None]) -> tuple[jax.Array, None]:
-            return self._block(x_BTD, *layer), None
-
-        unroll = self.n_layers if self.n_layers <= UNROLLED_BLOCKS else 1
-        x_BTD, _ = jax.lax.scan(block, x_BTD, (dict(self.layers), key_L), unroll=unroll)
-        return self._logits(x_BTD)
-
-    def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
-        S = min(length, self.context)
-        shape = (self.n_layers, batch, S, self.n_heads, self.d_model // self.n_heads)
-        return {"k": jnp.zeros(shape), "v": jnp.zeros(shape), "at": jnp.int32(0)}
-
-    def extend(self, cache: dict[str, jax.Array], tok_BT: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        at, T = cache["at"], tok_BT.shape[1]
-        x_BTD = lookup(self.embed_VD, tok_BT) + jax.lax.dynamic_slice_in_dim(self.position_CD, at, T)
-
-        def block(carry: Decoding, layer: tuple[Layer, jax.Array]) -> tuple[Decoding, None]:
-            x_BTD, k, v = carry
-            p, number = layer
-            q_BTNH, k_BTNH, v_BTNH = self._qkv(x_BTD, p)
-            k = jax.lax.dynamic_update_slice(k, k_BTNH[None], (number, 0, at, 0, 0))
-            v = jax.lax.dynamic_update_slice(v, v_BTNH[None], (number, 0, at, 0, 0))
-            y_BTNH, _ = causal_attention(q_BTNH, k[number], v[number], at)
-            x_BTD = x_BTD + y_BTNH.reshape(x_BTD.shape) @ p["attend"] + p["attend_bias"]
-            return (x_BTD + self._mlp(x_BTD, p), k, v), None
-
-        layers = dict(self.layers), jnp.arange(self.n_layers)
-        (x_BTD, k, v), _ = jax.lax.scan(block, (x_BTD, cache["k"], cache["v"]), layers)
-        return self._logits(x_BTD), {"k": k, "v": v, "at": at + T}
-
-    def _block(self, x_BTD: jax.Array, p: Layer, key: jax.Array | None) -> jax.Array:
-        attend, first, second = (None, None, None) if key is None else jax.random.split(key, 3)
-        q_BTNH, k_BTNH, v_BTNH = self._qkv(x_BTD, p)
-        y_BTNH = self._attention(q_BTNH, k_BTNH, v_BTNH, attend)
-        y_BTD = y_BTNH.reshape(x_BTD.shape) @ p["attend"] + p["attend_bias"]
-        x_BTD = x_BTD + self._drop(y_BTD, first)
-        return x_BTD + self._drop(self._mlp(x_BTD, p), second)
-
-    def _qkv(self, x_BTD: jax.Array, p: Layer) -> list[jax.Array]:
-        B, T, D = x_BTD.shape
-        n_BTD = layer_norm(x_BTD, p["norm1_scale"], p["norm1_bias"])
-        qkv_BTD = n_BTD @ p["qkv"] + p["qkv_bias"]
-        return [part.reshape(B, T, self.n_heads, D // self.n_heads) for part in jnp.split(qkv_BTD, 3, axis=-1)]
-
-    def _attention(self, q_BTNH: jax.Array, k_BTNH: jax.Array, v_BTNH: jax.Array, key: jax.Array | None) -> jax.Array:
-        y_BTNH, w_BNTS = causal_attention(q_BTNH, k_BTNH, v_BTNH)
-        return y_BTNH if key is None else jnp.einsum("bnts,bsnh->btnh", self._drop(w_BNTS, key), v_BTNH)
-
-    def _mlp(self, x_BTD: jax.Array, p: Layer) -> jax.Array:
-        n_BTD = layer_norm(x_BTD, p["norm2_scale"], p["norm2_bias"])
-        return jax.nn.gelu(n_BTD @ p["up"] + p["up_bias"], approximate=True) @ p["down"] + p["down_bias"]
-
-    def _logits(self, x_BTD: jax.Array) -> jax.Array:
-        return layer_norm(x_BTD, self.norm_scale_D, self.norm_bias_D) @ self.out_VD.T
-
-    def _drop(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
-        return x if key is None else dropout(x, self.dropout, key)
+    def extend(self, cache: Cache, tok_BT: jax.Array) -> tuple[jax.Array, Cache]:
+        h_BTD, cache = self.extend_hidden(cache, lookup(self.embed_VD, tok_BT))
+        return h_BTD @ self.out_VD.T, cache
 
 
 def build(config: GptConfig) -> SequenceModel:

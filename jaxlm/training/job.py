@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxlm import checkpoint, keys, metrics, optim, sharding, show
@@ -15,12 +16,23 @@ from jaxlm.data import corpus as corpora
 from jaxlm.data.batches import Tokens
 from jaxlm.evaluation import Evaluator, Score
 from jaxlm.inference import Run, classify, generate, load_run
-from jaxlm.models.base import FittedModel, Params
+from jaxlm.models.base import (
+    CONSTANTS,
+    FittedModel,
+    HasFit,
+    HasTrainLoss,
+    Params,
+    with_constants,
+    without_constants,
+)
 from jaxlm.runs import RunDir, hold, read_json, write_bytes, write_json
-from jaxlm.training.loop import Loop, Plan, Tally, step_flops
+from jaxlm.training.loop import NATS_PER_TOKEN, Loop, Plan, Tally, step_flops
 from jaxlm.training.pictures import Pictures
 from jaxlm.training.setup import Job, describe, initial_state, introduce, settle
 from jaxlm.training.state import Chunk, TrainState, make_chunk, make_step
+
+FIT_LOGITS = 2**24
+"""Logits in memory at once where parameters of the likelihood are fitted."""
 
 
 def train(
@@ -36,7 +48,7 @@ def train(
     if dry_run:
         describe(job, say)
         return None
-    with hold(job.config, job.corpus, restart=restart) as (run, state):
+    with hold(job.config, job.corpus, restart=restart, constants=job.arrays) as (run, state):
         if state == "done":
             say(f"{run.path} is trained already; --restart trains it again")
         else:
@@ -59,7 +71,7 @@ def _train_by_steps(job: Job, run: RunDir, say: Callable[[str], None]) -> float:
     config, model, mesh = job.config, job.model, job.mesh
     steps = config.steps or 1
     optimizer = optim.transformation(config.optim, steps)
-    tokens = job.tokens()
+    tokens, constants = job.tokens(), job.constants()
     state = initial_state(job, optimizer)
     sizes = optim.count_parameters(state.params), job.batcher.batch_size * job.targets_per_row
     plan = Plan.of(config, *sizes)
@@ -78,14 +90,17 @@ def _train_by_steps(job: Job, run: RunDir, say: Callable[[str], None]) -> float:
         compiled = jax.jit(chunk, static_argnums=2, donate_argnums=0, compiler_options=options)
 
         def run_chunk(state: TrainState, K: int) -> tuple[TrainState, Chunk]:
-            return compiled(state, tokens, K)
+            return compiled(state, tokens, K, constants)
 
+        begin = partial(_begin_scores, _evaluator(job, tokens), job)
         log = metrics.MetricsLog(run.metrics, run.tensorboard if config.tensorboard else None)
         progress = metrics.Progress(steps, step)
         loop = Loop(
             state=state,
             run_chunk=run_chunk,
-            evaluate=partial(_begin_scores, _evaluator(job, tokens), job),
+            evaluate=lambda params: begin(with_constants(params, constants)),
+            fit=_fit(job, tokens, constants),
+            unit=model.loss_unit if isinstance(model, HasTrainLoss) else NATS_PER_TOKEN,
             plan=plan,
             log=log,
             writer=writer,
@@ -138,7 +153,8 @@ def _finish(job: Job, run: RunDir, seconds: float) -> None:
         run.eval,
         {
             **entries,
-            "params": optim.count_parameters(best.params),
+            "params": optim.count_parameters(without_constants(best.params)),
+            **({"constants": optim.count_parameters(best.params[CONSTANTS])} if CONSTANTS in best.params else {}),
             "step": best.step,
             "steps": job.config.steps or 1,
             "train_time_s": seconds,
@@ -152,7 +168,7 @@ def _samples(job: Job, run: RunDir, best: Run) -> str:
         return ""
     key = keys.derive(job.config.seed, keys.SAMPLES)
     texts = generate(best, n=sample.n, temperature=sample.temperature, max_tokens=sample.max_tokens, key=key)
-    if job.config.data.kind == "stream":
+    if job.config.data.kind != "lines":
         return "\n---\n".join(texts) + "\n"
     return show.sorted_samples(texts, classify(run.read_seen(), texts)) + "\n"
 
@@ -163,6 +179,21 @@ def _begin_scores(evaluator: Evaluator, job: Job, params: Params) -> Callable[[]
     rows = {"dev": dev, "train_sample": _some(train_rows, len(dev) or 10_000)}
     begun = {split: evaluator.begin(params, chosen) for split, chosen in rows.items() if len(chosen)}
     return lambda: {split: wait() for split, wait in begun.items()}
+
+
+def _fit(job: Job, tokens: Tokens, constants: Params) -> Callable[[Params], Params] | None:
+    """What fits parameters of the likelihood alone, on a fixed sample of train; None where there are none."""
+    model, batcher = job.model, job.batcher
+    if not (isinstance(model, HasFit) and model.is_fitted):
+        return None
+    row_B = _some(job.rows["train"], max(1, FIT_LOGITS // model.vocab_size // job.targets_per_row))
+
+    @jax.jit
+    def fit(params: Params, tokens: Tokens, constants: Params) -> Params:
+        fitted = model.fitted(with_constants(params, constants), *batcher.rows(tokens, jnp.asarray(row_B)))
+        return without_constants(fitted)
+
+    return lambda params: fit(params, tokens, constants)
 
 
 def _some(rows: np.ndarray, most: int) -> np.ndarray:

@@ -23,6 +23,8 @@ from jaxlm.training.state import Chunk, TrainState
 CHUNK_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 CHUNK_SECONDS, FLOPS_PER_SECOND = 0.5, 2e10
 BATCH_TOKENS_OF_A_CHUNK = 2**23
+NATS_PER_TOKEN = "nats/token"
+"""The unit of a loss that is the likelihood."""
 
 
 class Stopped(Exception):
@@ -111,6 +113,11 @@ class Loop:
     """What the checkpoint of the first state holds."""
     bytes_per_token: float
     """Train's mean, for bits per byte."""
+    fit: Callable[[Any], Any] | None = None
+    """Brings parameters that training leaves alone up to date, before the others are scored and saved: a function of
+    the others, so that a resume changes nothing. None: there are none."""
+    unit: str = NATS_PER_TOKEN
+    """Of the training loss."""
     block: bool = False
     """Wait for each computation before the next."""
 
@@ -158,6 +165,8 @@ class Loop:
     def _reach(self, chunk: Chunk | None, *, logs: bool = False, evals: bool = False, saves: bool = False) -> None:
         """Begin what happens at this step."""
         saved = self.snapshot(self.state) if saves or evals else None
+        if saved and self.fit:
+            saved = saved[0].replace(params=self.fit(saved[0].params)), saved[1]
         scores = self.evaluate(saved[0].params) if saved and evals else None
         self.point = Point(self.step, chunk, logs, scores, saved if saves else None, time.monotonic())
         if self.block:
@@ -193,9 +202,9 @@ class Loop:
             step=step,
             split="train",
             loss=mean,
-            unit="nats/token",
-            nats_per_token=mean,
-            bits_per_byte=mean / NATS_PER_BIT / self.bytes_per_token,
+            unit=self.unit,
+            nats_per_token=mean if self.unit == NATS_PER_TOKEN else None,
+            bits_per_byte=mean / NATS_PER_BIT / self.bytes_per_token if self.unit == NATS_PER_TOKEN else None,
             tokens_per_s=tally.tokens / max(now - tally.seconds_at_line, 1e-9),
             lr=lr,
             time_s=now,

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,9 +17,10 @@ from jaxlm.data import corpus as corpora
 from jaxlm.data.batches import Batcher, Tokens, prepare, sequence_length
 from jaxlm.data.corpus import Corpus
 from jaxlm.data.source import cache_dir
+from jaxlm.data.vectors import read_vectors
 from jaxlm.errors import UserError
-from jaxlm.inference import load_run, untrained_params
-from jaxlm.models.base import LanguageModel, Params
+from jaxlm.inference import Run, load_run, untrained_params
+from jaxlm.models.base import CONSTANTS, HasConstants, LanguageModel, Params, Words, without_constants
 from jaxlm.runs import dump
 from jaxlm.training.state import TrainState
 
@@ -35,6 +37,8 @@ class Job(NamedTuple):
     rows: dict[str, np.ndarray]
     start: Params | None
     """The parameters of the run that init_from names."""
+    arrays: dict[str, np.ndarray]
+    """What the model has beside its parameters (its constants), on the host; empty for most models."""
 
     @property
     def targets_per_row(self) -> int:
@@ -49,6 +53,10 @@ class Job(NamedTuple):
     def tokens(self) -> Tokens:
         """The corpus on every device."""
         return jax.device_put(self.host, sharding.replicated(self.mesh))
+
+    def constants(self) -> Params:
+        """The model's constants on every device."""
+        return jax.device_put(self.arrays, sharding.replicated(self.mesh))
 
 
 def settle(config: RunConfig) -> Job:
@@ -77,8 +85,9 @@ def settle(config: RunConfig) -> Job:
         sharding.check_batch(batcher.batch_size, mesh)
         optim.schedule(config.optim, config.steps or 1)
     if other:
-        _check_same_shapes(config, model, other.params)
-    return Job(config, corpus, model, mesh, batcher, host, rows, other.params if other else None)
+        _check_same_shapes(config, model, without_constants(other.params))
+    start = without_constants(other.params) if other else None
+    return Job(config, corpus, model, mesh, batcher, host, rows, start, _constants(config, corpus, model, other))
 
 
 def initial_state(job: Job, optimizer: optax.GradientTransformation) -> TrainState:
@@ -107,8 +116,24 @@ def describe(job: Job, say: Callable[[str], None]) -> None:
     targets = job.batcher.batch_size * job.targets_per_row
     bytes_of = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     say(f"parameters: {parameters:,}")
+    if job.arrays:
+        say(f"constants: {optim.count_parameters(job.arrays):,} numbers beside them, not trained")
     say(f"memory: {show.size(bytes_of)} of state, as much again for gradients and a checkpoint's copy each")
     say(f"tokens: {targets:,} a step, {targets * (job.config.steps or 1):,} in {job.config.steps:,} steps")
+
+
+def _constants(
+    config: RunConfig, corpus: Corpus, model: LanguageModel[Any], other: Run | None
+) -> dict[str, np.ndarray]:
+    """The model's constants: those of the run that it starts from, or its own."""
+    if not isinstance(model, HasConstants):
+        return {}
+    if other:
+        return {name: np.asarray(array) for name, array in other.params.get(CONSTANTS, {}).items()}
+    count_V = np.bincount(corpus.tokens("train"), minlength=model.vocab_size)
+    file = config.model.vectors_file
+    vectors = None if file is None else Words(*read_vectors(Path(file), "model.vectors"))
+    return model.constants(corpus.tokenizer.words, count_V, vectors, config.seed)
 
 
 def _check_same_shapes(config: RunConfig, model: LanguageModel[Any], params: Params) -> None:

@@ -11,7 +11,7 @@ import optax
 from jaxlm import keys, sharding
 from jaxlm.data.batches import Batch, Batcher, Tokens
 from jaxlm.losses import cross_entropy, mean_square
-from jaxlm.models.base import LanguageModel, Params
+from jaxlm.models.base import HasTrainLoss, LanguageModel, Params, with_constants
 
 
 @flax.struct.dataclass
@@ -32,13 +32,16 @@ class Chunk:
     lr: jax.Array
 
 
-StepFunction = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, jax.Array, jax.Array]]
+StepFunction = Callable[..., tuple[TrainState, jax.Array, jax.Array]]
+"""(state, batch, dropout key, constants of the model or None) -> (state, mean loss, predictions counted)."""
 
 
 def batch_loss(
     model: LanguageModel[Any], params: Params, batch: Batch, key: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy of a batch of windows or sequences in nats: (sum, count of predictions)."""
+    """The model's own loss, or the cross-entropy of windows or sequences in nats: (sum, count of predictions)."""
+    if isinstance(model, HasTrainLoss) and key is not None:
+        return model.train_loss(params, *batch, key)
     if batch.target.ndim == 1:
         return cross_entropy(model.next_logits(params, batch.tok, key=key), batch.target, batch.weight)
     logits_BTV = model.apply(params, batch.tok, key=key)
@@ -49,13 +52,15 @@ def batch_loss(
 def make_step(model: LanguageModel[Any], optimizer: optax.GradientTransformation, l2: float = 0.0) -> StepFunction:
     """One update by the gradient of the batch's mean loss + l2 * mean_square(params).
 
-    The function takes (state, batch, dropout key) and gives (state, mean loss in nats per token without the l2 term,
-    predictions counted).
+    The function takes (state, batch, dropout key, constants of the model or None) and gives (state, mean loss without
+    the l2 term, predictions counted).
     """
 
-    def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, jax.Array, jax.Array]:
+    def step(
+        state: TrainState, batch: Batch, key: jax.Array, constants: Params | None = None
+    ) -> tuple[TrainState, jax.Array, jax.Array]:
         def objective(params: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            total, count = batch_loss(model, params, batch, key)
+            total, count = batch_loss(model, with_constants(params, constants), batch, key)
             loss = total / jnp.maximum(count, 1.0)
             return loss + l2 * mean_square(params) if l2 else loss, (loss, count)
 
@@ -74,14 +79,14 @@ def make_chunk(
     mesh: Any,
     *,
     seed: int,
-) -> Callable[[TrainState, Tokens, int], tuple[TrainState, Chunk]]:
-    """K steps as one function of (state, tokens, K), to be compiled with K static and the state donated.
+) -> Callable[..., tuple[TrainState, Chunk]]:
+    """K steps as one function of (state, tokens, K, constants), to be compiled with K static and the state donated.
 
     The batches of all K steps are gathered before the scan. Step s draws its rows and its dropout by fold_in(key, s)
     of the seed's keys.
     """
 
-    def chunk(state: TrainState, tokens: Tokens, K: int) -> tuple[TrainState, Chunk]:
+    def chunk(state: TrainState, tokens: Tokens, K: int, constants: Params | None = None) -> tuple[TrainState, Chunk]:
         batch_key, dropout_key = keys.derive(seed, keys.BATCHES), keys.derive(seed, keys.DROPOUT)
         step_K = state.step + jnp.arange(K)
         if batcher.full:
@@ -94,7 +99,7 @@ def make_chunk(
 
         def one(state: TrainState, batch: Batch | None) -> tuple[TrainState, tuple[jax.Array, jax.Array]]:
             dropout = jax.random.fold_in(dropout_key, state.step)
-            state, loss, count = step(state, same if batch is None else batch, dropout)
+            state, loss, count = step(state, same if batch is None else batch, dropout, constants)
             return state, (loss, count)
 
         state, (loss_K, count_K) = jax.lax.scan(one, state, batches, length=K)

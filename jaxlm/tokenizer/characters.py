@@ -1,4 +1,4 @@
-"""Text to token ids and back."""
+"""One token for each character."""
 
 import dataclasses
 import functools
@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.errors import UserError
-
-BOUNDARY = 0
-"""The token that ends every line and fills a context before its start."""
+from jaxlm.tokenizer.base import BOUNDARY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +38,16 @@ class CharTokenizer:
     def vocab_size(self) -> int:
         """Characters and the boundary."""
         return len(self.characters) + 1
+
+    @property
+    def words(self) -> str:
+        """The characters themselves."""
+        return self.characters
+
+    @property
+    def start(self) -> int:
+        """The line's end where the text has lines, else the first character."""
+        return self.characters.find("\n") + 1 if "\n" in self.characters else 1
 
     @property
     def bytes_of_token(self) -> np.ndarray:

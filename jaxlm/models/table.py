@@ -1,0 +1,183 @@
+"""A table of token vectors, and what a predicted vector means by it: losses, likelihoods, the nearest token."""
+
+import abc
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxlm.losses import contrastive, cosine_distance, cross_entropy, squared_error, von_mises_fisher
+from jaxlm.ops import alias_draw, inverse_norms, lookup, unit
+from jaxlm.tokenizer import BOUNDARY
+
+NO_WORD = 0.01
+"""Cosine up to which no vector counts as near: the published model prints [NIV]."""
+FIT_HALVINGS, FIT_RANGE = 24, 8.0
+"""theta is found by so many halvings of the range from e^-8 to e^8, in units of one over the feature's deviation."""
+
+
+class VectorModel(nn.Module):
+    """A module that predicts the vector of the next token: a subclass gives `emb`, `init_cache` and `extend_emb`.
+
+    The likelihood of every objective is normalised over the table. softmax: p(v) is proportional to
+    exp(s cos(e, v) + b_v), trained as it is. The others: to pi_v exp(theta f(e, v)), where pi is how often train has v
+    (and one more), and f is cos(e, v) for the contrastive and the cosine objective and the faithful model, e . v / |v|
+    for von Mises-Fisher, and minus the mean squared difference for mse, so that 1 / theta is twice a variance. theta is
+    fitted on train by maximum likelihood (`fitted_theta`). A token of zeros has cosine 0 with everything.
+
+    Vectors that are not trained are constants, in a collection of that name, not parameters; the first `specials` rows
+    (boundary, bytes) are trained even so.
+    """
+
+    vocab_size: int
+    d_embed: int
+    table: str
+    objective: str
+    scale: float
+    negatives: int
+    specials: int
+    cosine_likelihood: bool
+    """Whether mse is scored by cosines."""
+    nearest: bool
+    """Whether the logits leave the nearest token alone, or the boundary where none has a cosine above NO_WORD."""
+
+    @abc.abstractmethod
+    def emb(self, tok_BT: jax.Array) -> jax.Array:
+        """emb_BTE, the vector predicted after each position."""
+
+    @abc.abstractmethod
+    def extend_emb(self, cache: Any, tok_BT: jax.Array) -> tuple[jax.Array, Any]:
+        """emb_BTE after each new token, and the memory with them in it."""
+
+    def setup_table(self) -> None:
+        """Declare the table, and what the objective needs beside it."""
+        V, S, E = self.vocab_size, self.specials, self.d_embed
+        drawn = nn.initializers.normal(E**-0.5)
+        if self.table == "learned":
+            self.row_VE = self.param("vectors", drawn, (V, E))
+        else:
+            self.row_VE = self._constant("vectors", (V - S, E))
+            if self.table == "tuned":
+                self.row_VE += self.param("delta", nn.initializers.zeros, (V - S, E))
+            else:
+                self.inverse_norm_V = self._constant("inverse_norm", (V - S,))
+            if S:
+                self.special_SE = self.param("special", drawn, (S, E))
+        if self.objective in ("softmax", "contrastive"):
+            self.log_scale = self.param("log_scale", nn.initializers.constant(jnp.log(self.scale)), ())
+        if self.objective == "softmax":
+            self.bias_V = self.param("bias", nn.initializers.zeros, (V,))
+        else:
+            first = self.scale if self.objective == "contrastive" else 1.0
+            self.theta = self.param("theta", nn.initializers.constant(first), ())
+            self.log_prior_V = self._constant("log_prior", (V,))
+        if self.objective == "contrastive" and self.negatives:
+            self.keep_V = self._constant("alias_keep", (V,))
+            self.alias_V = self._constant("alias", (V,))
+
+    def __call__(self, tok_BT: jax.Array) -> jax.Array:
+        return self.logits(self.emb(tok_BT))
+
+    def extend(self, cache: Any, tok_BT: jax.Array) -> tuple[jax.Array, Any]:
+        emb_BTE, cache = self.extend_emb(cache, tok_BT)
+        return self.logits(emb_BTE), cache
+
+    def rows(self, tok: jax.Array) -> jax.Array:
+        """The vectors of tokens of any shape."""
+        S = self.specials
+        if not S:
+            return lookup(self.row_VE, tok)
+        special = lookup(self.special_SE, jnp.minimum(tok, S - 1))
+        return jnp.where((tok < S)[..., None], special, lookup(self.row_VE, jnp.maximum(tok - S, 0)))
+
+    def logits(self, emb: jax.Array) -> jax.Array:
+        """Logits of every token for predicted vectors of any leading shape."""
+        feature = self._features(emb)
+        if self.nearest:
+            cosine = self._cosines(emb)
+            best = jnp.where(jnp.max(cosine, axis=-1) > NO_WORD, jnp.argmax(cosine, axis=-1), BOUNDARY)
+            return jnp.where(jnp.arange(self.vocab_size) == best[..., None], 0.0, -jnp.inf)
+        if self.objective == "softmax":
+            return jnp.exp(self.log_scale) * feature + self.bias_V
+        return self.theta * feature + self.log_prior_V
+
+    def loss(self, tok_BT: jax.Array, target_BT: jax.Array, weight_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The objective's (sum, count) over the targets that weigh, which are those of the last positions."""
+        emb_NE = self._last(tok_BT, target_BT.shape[1])
+        return self.objective_of(emb_NE, target_BT.reshape(-1), weight_BT.reshape(-1))
+
+    def objective_of(self, emb_NE: jax.Array, target_N: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The objective's (sum, count) for predicted vectors. Distances leave out targets without a vector."""
+        if self.objective == "softmax":
+            return cross_entropy(self.logits(emb_NE), target_N, weight_N)
+        row_NE = self.rows(target_N)
+        if self.objective == "contrastive":
+            return self._contrastive(emb_NE, row_NE, weight_N)
+        row_NE = jax.lax.stop_gradient(row_NE)
+        weight_N = weight_N * jnp.any(row_NE != 0, axis=-1)
+        if self.objective == "vmf":
+            return von_mises_fisher(emb_NE, unit(row_NE), weight_N)
+        distance = cosine_distance if self.objective == "cosine" else squared_error
+        return distance(emb_NE, unit(row_NE) if self.objective == "cosine" else row_NE, weight_N)
+
+    def fitted_theta(self, tok_BT: jax.Array, target_BT: jax.Array, weight_BT: jax.Array) -> jax.Array:
+        """The theta under which the targets are likeliest: where the mean of f over them is its mean under the model.
+
+        The log-likelihood is concave in theta (an exponential family), so that halving its range finds the top.
+        """
+        target_N, weight_N = target_BT.reshape(-1), weight_BT.reshape(-1)
+        feature_NV = self._features(self._last(tok_BT, target_BT.shape[1]))
+        feature_NV -= jnp.max(feature_NV, axis=-1, keepdims=True)
+        got_N = jnp.take_along_axis(feature_NV, target_N[:, None], axis=-1)[:, 0]
+        size = jnp.std(feature_NV) + 1e-20
+
+        def halve(bounds: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, jax.Array], None]:
+            low, high = bounds
+            middle = (low + high) / 2
+            p_NV = jax.nn.softmax(jnp.exp(middle) / size * feature_NV + self.log_prior_V, axis=-1)
+            rises = jnp.sum((got_N - jnp.sum(p_NV * feature_NV, axis=-1)) * weight_N) > 0
+            return (jnp.where(rises, middle, low), jnp.where(rises, high, middle)), None
+
+        bounds = jnp.float32(-FIT_RANGE), jnp.float32(FIT_RANGE)
+        (low, high), _ = jax.lax.scan(halve, bounds, length=FIT_HALVINGS)
+        return jnp.exp((low + high) / 2) / size
+
+    def _last(self, tok_BT: jax.Array, count: int) -> jax.Array:
+        """The predicted vectors of the last `count` positions, emb_NE."""
+        return self.emb(tok_BT)[:, tok_BT.shape[1] - count :].reshape(-1, self.d_embed)
+
+    def _contrastive(self, emb_NE: jax.Array, row_NE: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+        candidate_KE = unit(row_NE)
+        if self.negatives:
+            drawn_M = alias_draw(self.make_rng("negatives"), self.keep_V, self.alias_V, self.negatives)
+            candidate_KE = jnp.concatenate([candidate_KE, unit(self.rows(drawn_M))])
+        score_NK = jnp.exp(self.log_scale) * (unit(emb_NE) @ candidate_KE.T)
+        return contrastive(score_NK, jnp.arange(len(emb_NE)), weight_N)
+
+    def _features(self, emb: jax.Array) -> jax.Array:
+        """f(e, v) of every token."""
+        if self.objective == "mse" and not self.cosine_likelihood:
+            inverse_V = self._inverse_norms()
+            square_V = jnp.where(inverse_V > 0, 1 / jnp.square(jnp.maximum(inverse_V, 1e-30)), 0.0)
+            square = jnp.sum(jnp.square(emb), axis=-1, keepdims=True)
+            return (2 * self._products(emb) - square_V - square) / self.d_embed
+        if self.objective == "vmf":
+            return self._products(emb) * self._inverse_norms()
+        return self._cosines(emb)
+
+    def _cosines(self, emb: jax.Array) -> jax.Array:
+        return self._products(unit(emb)) * self._inverse_norms()
+
+    def _products(self, query: jax.Array) -> jax.Array:
+        """The product of vectors with every row."""
+        product = query @ self.row_VE.T
+        return jnp.concatenate([query @ self.special_SE.T, product], axis=-1) if self.specials else product
+
+    def _inverse_norms(self) -> jax.Array:
+        trained = self.table in ("learned", "tuned")
+        inverse_V = inverse_norms(self.row_VE) if trained else self.inverse_norm_V
+        return jnp.concatenate([inverse_norms(self.special_SE), inverse_V]) if self.specials else inverse_V
+
+    def _constant(self, name: str, shape: tuple[int, ...]) -> jax.Array:
+        return self.variable("constants", name, jnp.zeros, shape).value

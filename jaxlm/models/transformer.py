@@ -1,0 +1,115 @@
+"""The blocks of GPT-2 (Radford et al. 2019): pre-LayerNorm, learned positions, GELU by tanh."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxlm.ops import causal_attention, dropout, layer_norm
+
+Layer = dict[str, jax.Array]
+Decoding = tuple[jax.Array, jax.Array, jax.Array]
+"""The stream x_BTD, and the keys and values of all blocks, which are written in place."""
+Cache = dict[str, jax.Array]
+INIT = 0.02
+UNROLLED_BLOCKS = 4
+
+
+class Transformer(nn.Module):
+    """x += position; L times x += attention(norm(x)), x += mlp(norm(x)); then norm(x). A subclass embeds and reads out.
+
+    The blocks' parameters are stacked along a first axis of L, and a scan runs over it: one block is compiled, not L.
+    A few blocks are compiled one by one nevertheless, which spares a small step the copies into and out of the stack.
+    """
+
+    context: int
+    n_layers: int
+    n_heads: int
+    d_model: int
+    dropout: float
+
+    def setup(self) -> None:
+        C, L, D = self.context, self.n_layers, self.d_model
+        normal, zeros, ones = nn.initializers.normal, nn.initializers.zeros, nn.initializers.ones
+        residual = normal(INIT / (2 * L) ** 0.5)
+        self.position_CD = self.param("position", normal(INIT), (C, D))
+        self.layers = {
+            "norm1_scale": self.param("norm1_scale", ones, (L, D)),
+            "norm1_bias": self.param("norm1_bias", zeros, (L, D)),
+            "qkv": self.param("qkv", normal(INIT), (L, D, 3 * D)),
+            "qkv_bias": self.param("qkv_bias", zeros, (L, 3 * D)),
+            "attend": self.param("attend", residual, (L, D, D)),
+            "attend_bias": self.param("attend_bias", zeros, (L, D)),
+            "norm2_scale": self.param("norm2_scale", ones, (L, D)),
+            "norm2_bias": self.param("norm2_bias", zeros, (L, D)),
+            "up": self.param("up", normal(INIT), (L, D, 4 * D)),
+            "up_bias": self.param("up_bias", zeros, (L, 4 * D)),
+            "down": self.param("down", residual, (L, 4 * D, D)),
+            "down_bias": self.param("down_bias", zeros, (L, D)),
+        }
+        self.norm_scale_D = self.param("norm_scale", ones, (D,))
+        self.norm_bias_D = self.param("norm_bias", zeros, (D,))
+
+    def hidden(self, x_BTD: jax.Array) -> jax.Array:
+        """h_BTD of embedded tokens that stand from position 0 on."""
+        key_L: jax.Array | None = None
+        x_BTD = x_BTD + self.position_CD[: x_BTD.shape[1]]
+        if self.dropout and self.has_rng("dropout"):
+            first, *keys = jax.random.split(self.make_rng("dropout"), 1 + self.n_layers)
+            x_BTD = self._drop(x_BTD, first)
+            key_L = jnp.stack(keys)
+
+        def block(x_BTD: jax.Array, layer: tuple[Layer, jax.Array | None]) -> tuple[jax.Array, None]:
+            return self._block(x_BTD, *layer), None
+
+        unroll = self.n_layers if self.n_layers <= UNROLLED_BLOCKS else 1
+        x_BTD, _ = jax.lax.scan(block, x_BTD, (dict(self.layers), key_L), unroll=unroll)
+        return layer_norm(x_BTD, self.norm_scale_D, self.norm_bias_D)
+
+    def init_cache(self, batch: int, length: int) -> Cache:
+        S = min(length, self.context)
+        shape = (self.n_layers, batch, S, self.n_heads, self.d_model // self.n_heads)
+        return {"k": jnp.zeros(shape), "v": jnp.zeros(shape), "at": jnp.int32(0)}
+
+    def extend_hidden(self, cache: Cache, x_BTD: jax.Array) -> tuple[jax.Array, Cache]:
+        """h_BTD of some more embedded tokens, and the memory with them in it."""
+        at, T = cache["at"], x_BTD.shape[1]
+        x_BTD = x_BTD + jax.lax.dynamic_slice_in_dim(self.position_CD, at, T)
+
+        def block(carry: Decoding, layer: tuple[Layer, jax.Array]) -> tuple[Decoding, None]:
+            x_BTD, k, v = carry
+            p, number = layer
+            q_BTNH, k_BTNH, v_BTNH = self._qkv(x_BTD, p)
+            k = jax.lax.dynamic_update_slice(k, k_BTNH[None], (number, 0, at, 0, 0))
+            v = jax.lax.dynamic_update_slice(v, v_BTNH[None], (number, 0, at, 0, 0))
+            y_BTNH, _ = causal_attention(q_BTNH, k[number], v[number], at)
+            x_BTD = x_BTD + y_BTNH.reshape(x_BTD.shape) @ p["attend"] + p["attend_bias"]
+            return (x_BTD + self._mlp(x_BTD, p), k, v), None
+
+        layers = dict(self.layers), jnp.arange(self.n_layers)
+        (x_BTD, k, v), _ = jax.lax.scan(block, (x_BTD, cache["k"], cache["v"]), layers)
+        return layer_norm(x_BTD, self.norm_scale_D, self.norm_bias_D), {"k": k, "v": v, "at": at + T}
+
+    def _block(self, x_BTD: jax.Array, p: Layer, key: jax.Array | None) -> jax.Array:
+        attend, first, second = (None, None, None) if key is None else jax.random.split(key, 3)
+        q_BTNH, k_BTNH, v_BTNH = self._qkv(x_BTD, p)
+        y_BTNH = self._attention(q_BTNH, k_BTNH, v_BTNH, attend)
+        y_BTD = y_BTNH.reshape(x_BTD.shape) @ p["attend"] + p["attend_bias"]
+        x_BTD = x_BTD + self._drop(y_BTD, first)
+        return x_BTD + self._drop(self._mlp(x_BTD, p), second)
+
+    def _qkv(self, x_BTD: jax.Array, p: Layer) -> list[jax.Array]:
+        B, T, D = x_BTD.shape
+        n_BTD = layer_norm(x_BTD, p["norm1_scale"], p["norm1_bias"])
+        qkv_BTD = n_BTD @ p["qkv"] + p["qkv_bias"]
+        return [part.reshape(B, T, self.n_heads, D // self.n_heads) for part in jnp.split(qkv_BTD, 3, axis=-1)]
+
+    def _attention(self, q_BTNH: jax.Array, k_BTNH: jax.Array, v_BTNH: jax.Array, key: jax.Array | None) -> jax.Array:
+        y_BTNH, w_BNTS = causal_attention(q_BTNH, k_BTNH, v_BTNH)
+        return y_BTNH if key is None else jnp.einsum("bnts,bsnh->btnh", self._drop(w_BNTS, key), v_BTNH)
+
+    def _mlp(self, x_BTD: jax.Array, p: Layer) -> jax.Array:
+        n_BTD = layer_norm(x_BTD, p["norm2_scale"], p["norm2_bias"])
+        return jax.nn.gelu(n_BTD @ p["up"] + p["up_bias"], approximate=True) @ p["down"] + p["down_bias"]
+
+    def _drop(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        return x if key is None else dropout(x, self.dropout, key)

@@ -1,0 +1,20 @@
+"""Text to token ids and back: characters, or words with the white space after them."""
+
+from typing import Any
+
+from jaxlm.errors import UserError
+from jaxlm.tokenizer.base import BOUNDARY, Tokenizer
+from jaxlm.tokenizer.characters import CharTokenizer
+from jaxlm.tokenizer.rean import ReanTokenizer
+
+__all__ = ["BOUNDARY", "CharTokenizer", "ReanTokenizer", "Tokenizer", "tokenizer_from_json"]
+
+
+def tokenizer_from_json(tree: dict[str, Any]) -> Tokenizer:
+    """The tokenizer that its `to_json` wrote. Raises UserError for a kind that this version does not have."""
+    kind = tree.get("kind")
+    if kind == "characters":
+        return CharTokenizer.from_json(tree)
+    if kind == "rean":
+        return ReanTokenizer.from_json(tree)
+    raise UserError(f"tokenizer.json wants kind 'characters' or 'rean', got {kind!r}")

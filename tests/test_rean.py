@@ -1,0 +1,308 @@
+"""REAN: likelihoods that are normalised and fitted, losses that leave out what they should, costs without V."""
+
+import functools
+import math
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import ive
+
+from jaxlm import FaithfulReanConfig, ReanConfig, UserError
+from jaxlm.losses import contrastive, nats_per_target, von_mises_fisher
+from jaxlm.models.base import CONSTANTS, Words, with_constants
+from jaxlm.models.rean import alias_table, treated
+from jaxlm.ops import alias_draw, nearest_rows, sinusoids, unit
+
+V, E, WORDS = 300, 8, 43
+SIZES: dict[str, Any] = {"vocab_size": V, "context": 6, "d_embed": E, "n_layers": 1, "n_heads": 2}
+SPELLED = [f"w{i} " for i in range(WORDS)]
+FILE = Words([*SPELLED[:-3], "elsewhere"], np.random.default_rng(3).standard_normal((WORDS - 2, E)).astype(np.float32))
+COUNT_V = np.random.default_rng(4).integers(0, 50, V)
+COUNT_V[:257] //= 20
+OBJECTIVES = ("softmax", "contrastive", "vmf", "cosine", "mse")
+MODELS: dict[str, Any] = {
+    **{f"{one}-random": ReanConfig(objective=one, table="random", d_model=16, **SIZES) for one in OBJECTIVES},
+    "softmax-frozen": ReanConfig(table="frozen", vectors="f", d_model=16, **SIZES),
+    "contrastive-tuned": ReanConfig(objective="contrastive", table="tuned", vectors="f", d_model=16, **SIZES),
+    "contrastive-learned": ReanConfig(objective="contrastive", negatives=0, d_model=16, **SIZES),
+    "faithful-1": FaithfulReanConfig(vectors="f", **SIZES),
+    "faithful-3": FaithfulReanConfig(vectors="f", attentions=3, **SIZES),
+}
+all_models = pytest.mark.parametrize("name", MODELS)
+some_models = pytest.mark.parametrize("name", ["softmax-frozen", "contrastive-tuned", "faithful-1", "faithful-3"])
+fitted_models = pytest.mark.parametrize("name", ["contrastive-tuned", "vmf-random", "mse-random", "faithful-1"])
+
+
+@functools.cache
+def model_and_params(name: str) -> tuple[Any, Any]:
+    config = MODELS[name]
+    model = config.build()
+    params = jax.jit(model.init)(jax.random.key(0), tokens())
+    constants = model.constants(SPELLED, COUNT_V, FILE if config.vectors else None, 0)
+    return model, with_constants(params, jax.tree.map(jnp.asarray, constants))
+
+
+def tokens(batch: int = 2, seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).integers(0, V, (batch, 6)), jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def call(model: Any, method: str, *args: Any) -> Any:
+    """A function of the model, compiled."""
+    return getattr(model, method)(*args)
+
+
+def table_of(name: str) -> np.ndarray:
+    """The vectors of all tokens, from the parameters' own names."""
+    params = model_and_params(name)[1]
+    if "vectors" in params:
+        return np.asarray(params["vectors"])
+    constants = params[CONSTANTS]["vectors"] + params.get("delta", 0.0)
+    return np.concatenate([params["special"], constants]) if "special" in params else np.asarray(constants)
+
+
+@all_models
+def test_the_likelihood_is_its_formula_and_sums_to_one_over_the_table(name):
+    model, params = model_and_params(name)
+    emb_BE = np.random.default_rng(5).standard_normal((3, E)).astype(np.float32)
+    row_VE = table_of(name).astype(np.float64)
+    length_V = np.linalg.norm(row_VE, axis=1)
+    direction_VE = row_VE / np.where(length_V > 0, length_V, 1)[:, None]
+    cosine_BV = emb_BE / np.linalg.norm(emb_BE, axis=1, keepdims=True) @ direction_VE.T
+    prior_V = (COUNT_V + 1) / (COUNT_V + 1).sum()
+    if name.startswith("softmax"):
+        weight_BV = np.exp(10 * cosine_BV)
+    elif name.startswith("vmf"):
+        weight_BV = prior_V * np.exp(emb_BE @ direction_VE.T)
+    elif name.startswith("mse"):
+        weight_BV = prior_V * np.exp(-np.square(emb_BE[:, None] - row_VE).mean(-1))
+    else:
+        weight_BV = prior_V * np.exp((10 if "contrastive" in name else 1) * cosine_BV)
+    p_BV = weight_BV / weight_BV.sum(1, keepdims=True)
+    logits_NV = jnp.repeat(model.readout(params, jnp.asarray(emb_BE)), V, axis=0)
+    nats_BV = np.asarray(nats_per_target(logits_NV, jnp.tile(jnp.arange(V), 3)), np.float64).reshape(3, V)
+    np.testing.assert_allclose(np.exp(-nats_BV), p_BV, rtol=2e-4)
+    np.testing.assert_allclose(np.exp(-nats_BV).sum(1), 1, rtol=1e-5)
+
+
+@some_models
+def test_the_future_does_not_change_the_past_and_cached_decoding_is_full_decoding(name):
+    model, params = model_and_params(name)
+    tok_BT = tokens().at[:, 3].set(260)
+    full_BTV = call(model, "apply", params, tok_BT)
+    changed_BTV = call(model, "apply", params, tok_BT.at[:, 3].set(270))
+    chex.assert_trees_all_close(full_BTV[:, :3], changed_BTV[:, :3], atol=1e-5)
+    assert np.all(np.abs(full_BTV[:, 3:] - changed_BTV[:, 3:]).max(-1) > 1e-5)
+    cache, parts = model.init_cache(params, 2, 6), []
+    for start, end in ((0, 4), (4, 5), (5, 6)):
+        logits_BTV, cache = call(model, "extend", params, cache, tok_BT[:, start:end])
+        parts.append(logits_BTV)
+    chex.assert_trees_all_close(jnp.concatenate(parts, axis=1), full_BTV, atol=2e-5)
+
+
+@fitted_models
+def test_theta_is_where_train_is_likeliest(name):
+    model, params = model_and_params(name)
+    tok_BT = tokens(8, seed=1)
+    emb_BTE = call(model, "embed", params, tok_BT)
+    best_BT = jnp.argmax(model.readout({**params, "theta": jnp.float32(20.0)}, emb_BTE), axis=-1)
+    target_BT = jnp.where(jnp.arange(6) % 2 == 0, best_BT, tokens(8, seed=2))
+    weight_BT = jnp.ones((8, 6)).at[:, -1].set(0.0)
+    fitted = call(model, "fitted", params, tok_BT, target_BT, weight_BT)
+
+    def nats(theta: Any) -> float:
+        logp_BTV = jax.nn.log_softmax(model.readout({**params, "theta": theta}, emb_BTE))
+        got_BT = jnp.take_along_axis(logp_BTV, target_BT[..., None], axis=-1)[..., 0]
+        return -float(jnp.sum(got_BT * weight_BT))
+
+    theta = fitted["theta"]
+    assert nats(theta) < min(nats(theta * 1.2), nats(theta / 1.2))
+    again = call(model, "fitted", {**params, "theta": jnp.float32(123.0)}, tok_BT, target_BT, weight_BT)
+    assert float(again["theta"]) == float(theta)
+    chex.assert_trees_all_equal({**fitted, "theta": 0}, {**params, "theta": 0})
+
+
+@pytest.mark.parametrize("name", ["contrastive-random", "vmf-random", "cosine-random", "mse-random", "faithful-1"])
+def test_with_an_untrained_table_no_operation_of_a_step_has_the_size_of_the_vocabulary(name):
+    model, params = model_and_params(name)
+    assert V not in (257, E, 16)
+    trained = {key: value for key, value in params.items() if key != CONSTANTS}
+
+    def loss(trained: Any, constants: Any) -> jax.Array:
+        return model.train_loss({**trained, CONSTANTS: constants}, tokens(), tokens(seed=1), None, jax.random.key(0))[0]
+
+    def sizes(jaxpr: Any) -> Any:
+        for equation in jaxpr.eqns:
+            yield from (size for var in equation.outvars for size in getattr(var.aval, "shape", ()))
+            for value in equation.params.values():
+                inner = getattr(value, "jaxpr", value)
+                if hasattr(inner, "eqns"):
+                    yield from sizes(inner)
+
+    found = set(sizes(jax.make_jaxpr(jax.grad(loss))(trained, params[CONSTANTS]).jaxpr))
+    assert found
+    assert not found & {V, V - 257}
+
+
+@pytest.mark.parametrize("name", ["softmax-random", "contrastive-random", "vmf-random", "cosine-random", "mse-random"])
+def test_padding_does_not_count(name):
+    model, params = model_and_params(name)
+    tok_BT, target_BT = tokens(), tokens(seed=1)
+    weight_BT = jnp.ones((2, 6)).at[:, 4:].set(0.0)
+    key = jax.random.key(0)
+    one = call(model, "train_loss", params, tok_BT, target_BT, weight_BT, key)
+    other = call(model, "train_loss", params, tok_BT.at[:, 4:].set(1), target_BT.at[:, 4:].set(2), weight_BT, key)
+    chex.assert_trees_all_close(one, other, rtol=1e-5)
+    assert float(one[1]) == 8
+
+
+def test_distances_leave_out_words_without_a_vector_and_the_faithful_model_does_not():
+    config = ReanConfig(objective="mse", table="frozen", vectors="f", d_model=16, **SIZES)
+    model = config.build()
+    constants = model.constants(SPELLED, COUNT_V, FILE, 0)
+    assert not constants["vectors"][-3:].any()
+    params = with_constants(jax.jit(model.init)(jax.random.key(0), tokens()), constants)
+    target_BT = tokens().at[:, 2].set(V - 1)
+    assert float(call(model, "train_loss", params, tokens(), target_BT, None, jax.random.key(0))[1]) == 10
+    model, params = model_and_params("faithful-1")
+    assert float(call(model, "train_loss", params, tokens(), target_BT, None, jax.random.key(0))[1]) == 12
+    assert not params[CONSTANTS]["vectors"][:257].any()
+
+
+def test_the_faithful_model_pads_from_the_left_and_learns_the_pads_too():
+    model, params = model_and_params("faithful-1")
+    tok_BT, target_BT = tokens(1), tokens(1, seed=1)
+    weight_BT = jnp.array([[1.0, 1, 1, 1, 0, 0]])
+    total, count = call(model, "train_loss", params, tok_BT, target_BT, weight_BT, jax.random.key(0))
+    moved_BT = jnp.concatenate([jnp.zeros((1, 2), jnp.int32), tok_BT[:, :4]], axis=1)
+    wanted_BT = jnp.concatenate([jnp.zeros((1, 2), jnp.int32), target_BT[:, :4]], axis=1)
+    square_BTE = np.square(call(model, "embed", params, moved_BT) - table_of("faithful-1")[wanted_BT])
+    assert float(total / count) == pytest.approx(float(square_BTE.mean()), rel=1e-5)
+    window = call(model, "train_loss", params, moved_BT, wanted_BT[:, -1], None, jax.random.key(0))
+    last_BT = jnp.concatenate([moved_BT[:, 1:], wanted_BT[:, -1:]], axis=1)
+    chex.assert_trees_all_close(
+        window, call(model, "train_loss", params, moved_BT, last_BT, None, jax.random.key(0)), rtol=1e-6
+    )
+
+
+def test_windows_train_on_their_one_target():
+    model, params = model_and_params("cosine-random")
+    target_B = jnp.array([260, 270])
+    total, count = call(model, "train_loss", params, tokens(), target_B, None, jax.random.key(0))
+    emb_BE = unit(call(model, "embed", params, tokens())[:, -1])
+    want = 2 - float(jnp.sum(emb_BE * unit(jnp.asarray(table_of("cosine-random"))[target_B])))
+    assert float(total) == pytest.approx(want, rel=1e-5)
+    assert float(count) == 2
+
+
+def test_the_published_activation_has_its_scalars_between_0_and_3():
+    _, params = model_and_params("faithful-1")
+    many = FaithfulReanConfig(**{**SIZES, "n_layers": 200}).build().init(jax.random.key(0), tokens())
+    for name in ("steepness", "leak"):
+        assert params[name].shape == (1,)
+        assert 0 <= float(many[name].min()) < 0.2
+        assert 2.8 < float(many[name].max()) <= 3
+
+
+def test_nearest_decoding_takes_the_nearest_vector_or_none():
+    model, params = model_and_params("faithful-1")
+    emb_BE = jnp.asarray(np.random.default_rng(0).standard_normal((50, E)), jnp.float32)
+    cosine_BV = np.asarray(unit(emb_BE) @ unit(jnp.asarray(table_of("faithful-1"))).T)
+    nearest_BV = model.nearest().readout(params, emb_BE)
+    assert (nearest_BV == 0).sum() == 50
+    np.testing.assert_array_equal(nearest_BV.argmax(-1), cosine_BV.argmax(-1))
+    assert (np.asarray(model.readout(params, emb_BE)).argmax(-1) != cosine_BV.argmax(-1)).any()
+    away_VE = jnp.where(params[CONSTANTS]["inverse_norm"][:, None] > 0, -emb_BE[0], 0.0)
+    lost = {**params, CONSTANTS: {**params[CONSTANTS], "vectors": away_VE}}
+    assert model.nearest().readout(lost, emb_BE[:1])[0].argmax() == 0
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1000])
+def test_the_nearest_rows_are_those_of_the_greatest_cosine(block):
+    rng = np.random.default_rng(0)
+    row_VE = rng.standard_normal((100, 5)).astype(np.float32)
+    row_VE[7] = 0
+    query_BE = rng.standard_normal((9, 5)).astype(np.float32)
+    cosine_BV = query_BE / np.linalg.norm(query_BE, axis=1)[:, None] @ np.asarray(unit(jnp.asarray(row_VE))).T
+    cosine_B, index_B = nearest_rows(jnp.asarray(query_BE), jnp.asarray(row_VE), block)
+    np.testing.assert_array_equal(index_B, cosine_BV.argmax(1))
+    np.testing.assert_allclose(cosine_B, cosine_BV.max(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [4, 10, 50])
+def test_von_mises_fisher_has_nearly_the_gradient_of_its_bessel_functions(width):
+    direction = np.ones(width) / width**0.5
+    for kappa in (0.5, 5.0, 50.0):
+        emb = jnp.asarray(kappa * direction, jnp.float32)
+        other = jnp.zeros(width).at[0].set(1.0)
+        grad = jax.grad(lambda e: von_mises_fisher(e[None], other[None], jnp.ones(1))[0])(emb)  # noqa: B023
+        ratio = ive(width / 2, kappa) / ive(width / 2 - 1, kappa)
+        np.testing.assert_allclose(grad, ratio * direction - np.asarray(other), atol=0.02)
+
+
+def test_contrastive_is_the_cross_entropy_of_the_own_candidate_among_those_that_are_there():
+    score_NK = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
+    weight_N = np.array([1.0, 0.0, 1.0], np.float32)
+    there = [0, 2, 3, 4]
+    want = sum(math.log(np.exp(score_NK[n, there]).sum()) - float(score_NK[n, n]) for n in (0, 2))
+    total, count = contrastive(jnp.asarray(score_NK), jnp.arange(3), jnp.asarray(weight_N))
+    assert float(total) == pytest.approx(want, rel=1e-5)
+    assert float(count) == 2
+
+
+def test_the_alias_table_has_the_probabilities_and_is_drawn_from():
+    p_V = np.random.default_rng(0).dirichlet(np.ones(50) * 0.2)
+    keep_V, alias_V = alias_table(p_V)
+    got_V = keep_V.astype(np.float64) / 50
+    np.add.at(got_V, alias_V, (1 - keep_V.astype(np.float64)) / 50)
+    np.testing.assert_allclose(got_V, p_V, atol=1e-7)
+    drawn = np.bincount(alias_draw(jax.random.key(0), jnp.asarray(keep_V), jnp.asarray(alias_V), 200_000), minlength=50)
+    assert np.abs(drawn / 200_000 - p_V).max() < 5 * math.sqrt(0.25 / 200_000)
+
+
+def test_vectors_are_treated_as_asked():
+    row_VE = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32) + 2
+    np.testing.assert_allclose(np.linalg.norm(treated(row_VE, "unit"), axis=1), 1, rtol=1e-5)
+    centered = treated(row_VE, "centered")
+    np.testing.assert_allclose(np.linalg.norm(centered, axis=1), 1, rtol=1e-5)
+    assert np.abs(centered.mean(0)).max() < 0.2 < np.abs(treated(row_VE, "unit").mean(0)).max()
+    raw = treated(row_VE, "raw")
+    np.testing.assert_allclose(raw / raw[0, 0], row_VE / row_VE[0, 0], rtol=1e-5)
+    assert np.square(raw).sum(1).mean() == pytest.approx(1, rel=1e-5)
+    np.testing.assert_array_equal(treated(row_VE, "original"), row_VE)
+
+
+def test_sinusoids_are_their_formula():
+    p_TD = sinusoids(5, 6)
+    assert float(p_TD[3, 2]) == pytest.approx(math.sin(3 / 10000 ** (2 / 6)), abs=1e-6)
+    assert float(p_TD[3, 3]) == pytest.approx(math.cos(3 / 10000 ** (2 / 6)), abs=1e-6)
+    with pytest.raises(ValueError, match="even width, got 5"):
+        sinusoids(3, 5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ReanConfig(table="frozen"), "model.vectors wants a file for model.table frozen or tuned"),
+        (lambda: ReanConfig(vectors="f"), "model.vectors wants a file for model.table frozen or tuned"),
+        (lambda: ReanConfig(d_model=10, n_heads=4), "model.d_model wants a multiple of the 4 heads, got 10"),
+        (lambda: ReanConfig(scale=0.0), "model.scale wants a number > 0"),
+        (lambda: FaithfulReanConfig(d_embed=12), "model.d_embed wants an even multiple of the 8 heads, got 12"),
+        (lambda: FaithfulReanConfig(attentions=0), "model.attentions wants a number >= 1"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_a_vectors_file_of_another_width_or_other_words_is_refused():
+    model = MODELS["softmax-frozen"].build()
+    with pytest.raises(UserError, match=r"model\.d_embed wants 5, the width of model\.vectors, got 8"):
+        model.constants(SPELLED, COUNT_V, Words(SPELLED, np.ones((WORDS, 5), np.float32)), 0)
+    with pytest.raises(UserError, match="words of the data, got none of them"):
+        model.constants(SPELLED, COUNT_V, Words(["x"], np.ones((1, 8), np.float32)), 0)
