@@ -1,53 +1,69 @@
 """Chat: whole turns are remembered, answers come in pieces and end with their turn, commands do what they say."""
 
 import io
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 import jaxlm
-from jaxlm import sampling
+from jaxlm import console, sampling
 from jaxlm.chat import Chat
 from jaxlm.cli import parse_sample
-from jaxlm.console import answer
+from jaxlm.data.corpus import from_dialogues
 from jaxlm.sampling import Strategy
 from jaxlm.tokenizer import BOUNDARY
 
-TEXT = "\n\n".join(["ask: one?\ntell: 1 is one.\nask: é?\ntell: no ü.\nask: one?\ntell: again one."] * 20)
-DATA = {"kind": "dialogues", "tokens": "rean", "min_count": 60, "labels": ("ask", "tell"), "example": "sequence"}
+TEXT = "\n\n".join(["ask: one?\ntell: 1 is one.\nask: é?\ntell: no ü."] * 20)
+DATA: dict[str, Any] = {
+    "kind": "dialogues",
+    "tokens": "rean",
+    "min_count": 18,
+    "labels": ("ask", "tell"),
+    "example": "sequence",
+}
+
+
+CORPUS = from_dialogues(TEXT, jaxlm.DataConfig(**DATA))
+
+
+def opened(model_config: jaxlm.ModelConfig) -> jaxlm.Run:
+    """A run in memory: counts of the dialogues, or a model that is not trained."""
+    config = jaxlm.RunConfig(model=model_config, data=jaxlm.DataConfig(**DATA), steps=1)
+    model: Any = model_config.filled(CORPUS.tokenizer.vocab_size, 16).build()
+    if model_config.trained_by_steps:
+        params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+    else:
+        params = model.fit(CORPUS.tokens_N, CORPUS.age_N)[0]
+    return jaxlm.Run(Path(), config, CORPUS.tokenizer, model, params, 1)
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory, caches):
-    from tests.conftest import write_run
-
-    return write_run(tmp_path_factory.mktemp("chat"), jaxlm.CountsConfig(order=24, add_k=0.0), text=TEXT, data=DATA)
+def run():
+    return opened(jaxlm.CountsConfig(order=6, add_k=0.0))
 
 
 @pytest.fixture(scope="module")
-def gpt(tmp_path_factory, caches):
-    from tests.conftest import write_run
-
-    model = jaxlm.GptConfig(context=16, n_layers=1, n_heads=2, d_model=8)
-    return jaxlm.load_run(write_run(tmp_path_factory.mktemp("gpt"), model, text=TEXT, data=DATA, steps=2))
+def gpt():
+    return opened(jaxlm.GptConfig(context=16, n_layers=1, n_heads=2, d_model=8))
 
 
-def test_answers_follow_from_all_that_was_said_and_come_in_pieces_of_whole_characters(path):
-    chat = Chat(jaxlm.load_run(path), Strategy(), jax.random.key(0))
+def test_answers_come_in_pieces_of_whole_characters_and_turns_are_kept(run):
+    chat = Chat(run, Strategy(), jax.random.key(0))
     pieces = list(chat.reply("one?"))
     assert "".join(pieces) == "1 is one."
     assert len(pieces) > 3
     assert "".join(chat.reply("  é? ")) == "no ü."
-    assert "".join(chat.reply("one?")) == "again one."
-    assert len(chat.turns) == 6
+    assert len(chat.turns) == 4
     assert all(turn[-1] == BOUNDARY and turn.count(BOUNDARY) == 1 for turn in chat.turns)
     chat.reset()
-    assert "".join(chat.reply("one?")) == "1 is one."
+    assert not chat.turns
 
 
-def test_an_answer_that_is_broken_off_or_too_long_is_kept_as_far_as_it_came(path):
-    chat = Chat(jaxlm.load_run(path), Strategy(), jax.random.key(0), max_tokens=3)
+def test_an_answer_that_is_broken_off_or_too_long_is_kept_as_far_as_it_came(run):
+    chat = Chat(run, Strategy(), jax.random.key(0), max_tokens=3)
     assert len(list(chat.reply("one?"))) == 3
     assert len(chat.turns[-1]) == 2 + 3 + 1
     chat.max_tokens = 200
@@ -85,10 +101,10 @@ def test_the_first_token_of_an_answer_is_drawn_as_generate_would(gpt):
     assert int(drawn_B[0]) == int(jnp.where(allowed_V, logits_V, -jnp.inf).argmax())
 
 
-def test_the_command_line_converses(path, monkeypatch, capsys):
+def test_the_command_line_converses(run, monkeypatch, capsys):
     typed = "one?\n/temperature 0\né?\n/reset\n/temperature x\n/temperature -1\n/help\none?\n\n/quit\nnever\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(typed))
-    answer(parse_sample([str(path), "--interactive"]))
+    console._converse(parse_sample(["runs/any", "--interactive"]), run)
     told = capsys.readouterr().out.splitlines()
     assert told[:2] == ["tell: 1 is one.", "tell: no ü."]
     assert told[2] == "error: /temperature wants a number, got 'x'"

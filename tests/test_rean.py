@@ -23,7 +23,7 @@ SPELLED = [f"w{i} " for i in range(WORDS)]
 FILE = Words([*SPELLED[:-3], "elsewhere"], np.random.default_rng(3).standard_normal((WORDS - 2, E)).astype(np.float32))
 COUNT_V = np.random.default_rng(4).integers(0, 50, V)
 COUNT_V[:257] //= 20
-OBJECTIVES = ("softmax", "contrastive", "vmf", "cosine", "mse")
+OBJECTIVES: Any = ("softmax", "contrastive", "vmf", "cosine", "mse")
 MODELS: dict[str, Any] = {
     **{f"{one}-random": ReanConfig(objective=one, table="random", d_model=16, **SIZES) for one in OBJECTIVES},
     "softmax-frozen": ReanConfig(table="frozen", vectors="f", d_model=16, **SIZES),

@@ -1,7 +1,10 @@
 """REAN's runs: constants stored once, a likelihood fitted to train, exact resumes, vectors from a file."""
 
+import dataclasses
 import json
+import re
 import signal
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,15 +12,21 @@ import pytest
 
 import jaxlm
 from jaxlm import checkpoint
+from jaxlm.inference import by_vector
 from jaxlm.models.base import CONSTANTS
 from jaxlm.runs import RunDir
 from jaxlm.training import Stopped, loop
 
 TEXT = "\n\n".join(f"human: what is {i % 7}?\nnetwork: it is {i % 7} of {i % 3}." for i in range(40))
-DATA = {"kind": "dialogues", "tokens": "rean", "example": "sequence", "min_count": 1, "max_length": 16}
-SIZES = {"n_layers": 1, "n_heads": 2, "d_model": 16, "d_embed": 8}
+DATA: dict[str, Any] = {"kind": "dialogues", "tokens": "rean", "example": "sequence", "min_count": 1, "max_length": 16}
+SIZES: dict[str, Any] = {"n_layers": 1, "n_heads": 2, "d_model": 16, "d_embed": 8}
 RANDOM = jaxlm.ReanConfig(objective="mse", table="random", **SIZES)
-SETTINGS = {"text": TEXT, "data": DATA, "optim": jaxlm.OptimConfig(name="adamw", lr=0.01), "plots": False}
+SETTINGS: dict[str, Any] = {
+    "text": TEXT,
+    "data": DATA,
+    "optim": jaxlm.OptimConfig(name="adamw", lr=0.01),
+    "plots": False,
+}
 
 
 @pytest.fixture
@@ -101,3 +110,21 @@ def _everywhere():
     from jaxlm import sharding
 
     return sharding.replicated(sharding.make_mesh())
+
+
+def test_decoding_by_vector_takes_the_nearest_or_says_that_none_is(make_run, vectors):
+    faithful = jaxlm.FaithfulReanConfig(vectors=str(vectors), d_embed=8, n_layers=1, n_heads=2)
+    run = by_vector(jaxlm.load_run(make_run(faithful, **{**SETTINGS, "steps": 2})))
+    nearest = jaxlm.generate(run, prompt="human: what ", key=jax.random.key(0), max_tokens=4)[0]
+    known = {"human", "network", ": ", "what ", "is ", "it ", "of ", "[NIV]"}
+    assert nearest.startswith("human: what ")
+    assert re.sub("|".join(known - {"[NIV]"}), "", nearest.removesuffix("[NIV]")) == ""
+    nowhere = {**run.params, CONSTANTS: {**run.params[CONSTANTS], "inverse_norm": np.zeros(run.model.vocab_size)}}
+    lost = dataclasses.replace(run, params=nowhere)
+    assert jaxlm.generate(lost, prompt="human: what ", key=jax.random.key(0)) == ["human: what [NIV]"]
+    assert jaxlm.generate(lost, prompt="human: what ", key=jax.random.key(0), temperature=2.0) == ["human: what [NIV]"]
+
+
+def test_decoding_by_vector_wants_vectors(counts_run):
+    with pytest.raises(jaxlm.UserError, match="--by-vector wants a REAN run, got CountsConfig"):
+        by_vector(counts_run)
