@@ -89,8 +89,10 @@ class SampleCommand:
     """Print samples of the untrained and of the trained parameters side by side."""
     nearest: bool = False
     """Beside each sample its nearest training line and their edit distance, and the rate of exact copies."""
+    by_vector: bool = False
+    """On a REAN run: take the token whose vector is nearest to the predicted one; [NIV] where none is near."""
     interactive: bool = False
-    """Ask for prompts; /help lists the commands."""
+    """Ask for prompts, or talk with a model of dialogues; /help lists the commands."""
     score: Path | None = None
     """Score this text file."""
     score_text: str | None = None

@@ -29,9 +29,11 @@ def answer(command: SampleCommand) -> None:
         lines = training_lines(run_dir)
     sharding.choose_device(command.device)
     sharding.keep_compiled(cache_dir())
-    from jaxlm.inference import load_run
+    from jaxlm.inference import by_vector, load_run
 
     run = load_run(command.run, which=command.checkpoint, say=partial(print, file=sys.stderr))
+    if command.by_vector:
+        run = by_vector(run)
     if command.score is not None or command.score_text is not None:
         _score(command, run)
     elif command.compare:

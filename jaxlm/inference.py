@@ -15,7 +15,7 @@ from jaxlm.data.batches import Tokens, prepare
 from jaxlm.data.corpus import encode_text, line_hash
 from jaxlm.errors import UserError
 from jaxlm.evaluation import Evaluator, Score
-from jaxlm.models.base import CONSTANTS, LanguageModel, Params, with_constants
+from jaxlm.models.base import CONSTANTS, LanguageModel, Params, PredictsVectors, with_constants
 from jaxlm.runs import open_existing
 from jaxlm.sampling import Strategy
 from jaxlm.tokenizer import BOUNDARY, Tokenizer
@@ -128,7 +128,10 @@ def generate(
 
 
 def text_of(run: Run, tokens: Sequence[int]) -> str:
-    """The text of a run's tokens; the boundaries of a dialogue are line ends."""
+    """The text of a run's tokens; the boundaries of a dialogue are line ends, those that mark the unknown "[NIV]"."""
+    if _marks_unknown(run):
+        known = [token for token in tokens if token != BOUNDARY]
+        return run.tokenizer.decode(known) + "[NIV]" * (len(known) < len(tokens))
     if run.config.data.kind != "dialogues":
         return run.tokenizer.decode(tokens)
     turns: list[list[int]] = [[]]
@@ -174,7 +177,7 @@ def _generate(
             key,
             strategy=strategy,
             max_tokens=room,
-            end=BOUNDARY if lines else None,
+            end=BOUNDARY if lines or _marks_unknown(run) else None,
             allowed_V=drawn_tokens(run),
             stop=stop_S,
         )
@@ -209,6 +212,21 @@ def score(run: Run, text: str) -> TextScore:
     return TextScore(total, [run.tokenizer.spell(token) for token in corpus.tokens_N.tolist()], nats)
 
 
+def by_vector(run: Run) -> Run:
+    """A REAN run that takes, in place of a likely token, the one whose vector is nearest to the predicted one.
+
+    Where no vector has a cosine above 0.01 it takes the boundary; of a model that has no vector for the boundary the
+    text ends there with "[NIV]". Raises UserError for a run that predicts no vectors.
+    """
+    if not isinstance(run.model, PredictsVectors):
+        raise UserError(f"--by-vector wants a REAN run, got {type(run.config.model).__name__}")
+    return dataclasses.replace(run, model=run.model.nearest())
+
+
+def _marks_unknown(run: Run) -> bool:
+    return isinstance(run.model, PredictsVectors) and run.model.marks_unknown
+
+
 def classify(run_seen: dict[str, np.ndarray], texts: Sequence[str]) -> list[Seen]:
     """Whether each text is a line of train, of dev or test only, or new, by the hashes in seen.npz."""
     hashes = np.array([line_hash(text) for text in texts], np.uint64)
@@ -235,7 +253,8 @@ def _tokens_of(run: Run, text: str) -> list[int]:
 def drawn_tokens(run: Run) -> np.ndarray:
     """allowed_V: what the tokenizer can decode; running text has no boundaries."""
     token_V = np.arange(run.model.vocab_size)
-    return (token_V < run.tokenizer.vocab_size) & ((token_V != BOUNDARY) | (run.config.data.kind != "stream"))
+    ends = run.config.data.kind != "stream" or _marks_unknown(run)
+    return (token_V < run.tokenizer.vocab_size) & ((token_V != BOUNDARY) | ends)
 
 
 def _cut(text: str, stop: str, prompt: int) -> str:

@@ -23,7 +23,7 @@ SPELLED = [f"w{i} " for i in range(WORDS)]
 FILE = Words([*SPELLED[:-3], "elsewhere"], np.random.default_rng(3).standard_normal((WORDS - 2, E)).astype(np.float32))
 COUNT_V = np.random.default_rng(4).integers(0, 50, V)
 COUNT_V[:257] //= 20
-OBJECTIVES = ("softmax", "contrastive", "vmf", "cosine", "mse")
+OBJECTIVES: Any = ("softmax", "contrastive", "vmf", "cosine", "mse")
 MODELS: dict[str, Any] = {
     **{f"{one}-random": ReanConfig(objective=one, table="random", d_model=16, **SIZES) for one in OBJECTIVES},
     "softmax-frozen": ReanConfig(table="frozen", vectors="f", d_model=16, **SIZES),
@@ -41,7 +41,11 @@ fitted_models = pytest.mark.parametrize("name", ["contrastive-tuned", "vmf-rando
 def model_and_params(name: str) -> tuple[Any, Any]:
     config = MODELS[name]
     model = config.build()
-    params = jax.jit(model.init)(jax.random.key(0), tokens())
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), tokens())
+    params = {key: jnp.asarray(0.4 * rng.standard_normal(leaf.shape), jnp.float32) for key, leaf in shapes.items()}
+    first = {"log_scale": math.log(10.0), "theta": 10.0 if "contrastive" in name else 1.0}
+    params |= {key: jnp.float32(value) for key, value in first.items() if key in params}
     constants = model.constants(SPELLED, COUNT_V, FILE if config.vectors else None, 0)
     return model, with_constants(params, jax.tree.map(jnp.asarray, constants))
 
@@ -75,7 +79,7 @@ def test_the_likelihood_is_its_formula_and_sums_to_one_over_the_table(name):
     cosine_BV = emb_BE / np.linalg.norm(emb_BE, axis=1, keepdims=True) @ direction_VE.T
     prior_V = (COUNT_V + 1) / (COUNT_V + 1).sum()
     if name.startswith("softmax"):
-        weight_BV = np.exp(10 * cosine_BV)
+        weight_BV = np.exp(10 * cosine_BV + np.asarray(params["bias"]))
     elif name.startswith("vmf"):
         weight_BV = prior_V * np.exp(emb_BE @ direction_VE.T)
     elif name.startswith("mse"):
@@ -165,7 +169,8 @@ def test_distances_leave_out_words_without_a_vector_and_the_faithful_model_does_
     model = config.build()
     constants = model.constants(SPELLED, COUNT_V, FILE, 0)
     assert not constants["vectors"][-3:].any()
-    params = with_constants(jax.jit(model.init)(jax.random.key(0), tokens()), constants)
+    trained = {key: value for key, value in model_and_params("mse-random")[1].items() if key != CONSTANTS}
+    params = with_constants(trained, constants)
     target_BT = tokens().at[:, 2].set(V - 1)
     assert float(call(model, "train_loss", params, tokens(), target_BT, None, jax.random.key(0))[1]) == 10
     model, params = model_and_params("faithful-1")
@@ -200,12 +205,11 @@ def test_windows_train_on_their_one_target():
 
 
 def test_the_published_activation_has_its_scalars_between_0_and_3():
-    _, params = model_and_params("faithful-1")
-    many = FaithfulReanConfig(**{**SIZES, "n_layers": 200}).build().init(jax.random.key(0), tokens())
-    for name in ("steepness", "leak"):
-        assert params[name].shape == (1,)
-        assert 0 <= float(many[name].min()) < 0.2
-        assert 2.8 < float(many[name].max()) <= 3
+    many = jax.jit(FaithfulReanConfig(**{**SIZES, "n_layers": 12}).build().init)(jax.random.key(0), tokens())
+    drawn = jnp.concatenate([many["steepness"], many["leak"]])
+    assert drawn.shape == (24,)
+    assert 0 <= float(drawn.min()) < 0.5
+    assert 2.5 < float(drawn.max()) <= 3
 
 
 def test_nearest_decoding_takes_the_nearest_vector_or_none():

@@ -16,9 +16,9 @@ V, E, T = 20, 16, 7
 def test_the_forward_values_are_those_of_torch(attentions):
     config = FaithfulReanConfig(vocab_size=V, context=9, d_embed=E, n_layers=2, attentions=attentions)
     model = config.build()
-    drawn = model.init(jax.random.key(0), jnp.zeros((1, T), jnp.int32))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, T), jnp.int32))
     rng = np.random.default_rng(0)
-    params = {name: leaf + 0.1 * rng.standard_normal(leaf.shape).astype(np.float32) for name, leaf in drawn.items()}
+    params = {name: 0.3 * rng.standard_normal(leaf.shape).astype(np.float32) for name, leaf in shapes.items()}
     params = with_constants(params, model.constants([f"w{i}" for i in range(V - 1)], np.ones(V, int), None, 0))
     tok_BT = rng.integers(0, V, (3, T))
     p = {name: torch.tensor(np.asarray(leaf)) for name, leaf in params.items() if name != CONSTANTS}
@@ -44,9 +44,11 @@ def test_the_forward_values_are_those_of_torch(attentions):
             x = norm(x + y, p["outer_scale"][i, j], p["outer_bias"][i, j])
         z = x @ p["dense"][i] + p["dense_bias"][i]
         x = norm(x + torch.tanh(p["steepness"][i] * z) + p["leak"][i] * z, p["norm_scale"][i], p["norm_bias"][i])
-    np.testing.assert_allclose(model.embed(params, jnp.asarray(tok_BT)), x.detach().numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(model.embed)(params, jnp.asarray(tok_BT)), x.detach().numpy(), rtol=1e-4, atol=1e-5
+    )
     loss = torch.nn.functional.mse_loss(x[:, :-1], table[torch.tensor(tok_BT)][:, 1:])
     full = FaithfulReanConfig(vocab_size=V, context=T - 1, d_embed=E, n_layers=2, attentions=attentions).build()
     tok, target = jnp.asarray(tok_BT[:, :-1]), jnp.asarray(tok_BT[:, 1:])
-    total, count = full.train_loss(params, tok, target, None, jax.random.key(0))
+    total, count = jax.jit(full.train_loss)(params, tok, target, None, jax.random.key(0))
     assert float(total / count) == pytest.approx(loss.item(), rel=1e-5)

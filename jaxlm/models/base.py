@@ -126,6 +126,20 @@ class HasFit(Protocol):
         ...
 
 
+@runtime_checkable
+class PredictsVectors(Protocol):
+    """A model that predicts the next token's vector."""
+
+    @property
+    def marks_unknown(self) -> bool:
+        """Whether the boundary stands for a vector that is near to none."""
+        ...
+
+    def nearest(self) -> LanguageModel[Any]:
+        """The same model, whose logits leave the nearest token alone."""
+        ...
+
+
 def with_constants(params: Params, constants: Params | None) -> Params:
     """Parameters as the model's functions take them."""
     return {**params, CONSTANTS: constants} if constants else params

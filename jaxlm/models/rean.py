@@ -66,6 +66,11 @@ class ReanModel(SequenceModel):
         """Whether the likelihood has a theta, which training leaves alone."""
         return self.module.objective != "softmax"
 
+    @property
+    def marks_unknown(self) -> bool:
+        """Whether the boundary stands for a vector that is near to none: it has none itself, and cannot be nearest."""
+        return self.module.nearest and self.pads_left
+
     def nearest(self) -> "ReanModel":
         """The same model, whose logits leave the nearest token alone."""
         return dataclasses.replace(self, module=self.module.clone(nearest=True))
