@@ -33,6 +33,11 @@ class Score(NamedTuple):
         return None if self.impossible or not self.tokens else self.nats / self.tokens
 
     @property
+    def loss(self) -> float | None:
+        """What checkpoints are compared by: nats per token."""
+        return self.nats_per_token
+
+    @property
     def bits_per_byte(self) -> float | None:
         """The same in bits, over the text's UTF-8 bytes, one for each line's end."""
         return None if self.impossible or not self.bytes else self.nats / NATS_PER_BIT / self.bytes
@@ -73,6 +78,15 @@ class Score(NamedTuple):
             "lr": None,
             "time_s": time_s,
         }
+
+
+def token_fields(mean: float, bytes_per_token: float) -> dict[str, Any]:
+    """What a line of metrics.jsonl says of a mean loss in nats per token of a text."""
+    return {
+        "unit": "nats/token",
+        "nats_per_token": mean,
+        "bits_per_byte": mean / NATS_PER_BIT / bytes_per_token,
+    }
 
 
 class Evaluator:

@@ -9,20 +9,44 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from jaxlm.config import RunConfig
 from jaxlm.config.codec import differences, from_json, settings_that_change_numbers, to_json
-from jaxlm.data.corpus import SPLITS, Corpus, line_hashes
+from jaxlm.data.corpus import SPLITS, line_hashes
 from jaxlm.errors import UserError, disk_reason, near_path
-from jaxlm.tokenizer import CharTokenizer
+from jaxlm.tokenizer import CharTokenizer, WordTokenizer
 
 FORMAT = 1
 """Of the run directory. A run of a newer format is refused."""
 
 State = Literal["new", "resume", "done"]
+
+
+class Data(Protocol):
+    """What a run directory keeps of its data."""
+
+    @property
+    def tokenizer(self) -> CharTokenizer | WordTokenizer:
+        """What encodes the text."""
+        ...
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 of the text."""
+        ...
+
+    @property
+    def split_hash(self) -> str:
+        """SHA-256 of the settings that split it."""
+        ...
+
+    @property
+    def lines(self) -> dict[str, list[str]]:
+        """Each split's lines, that samples are compared with; empty where nothing is sampled."""
+        ...
 
 
 class RunDir:
@@ -50,8 +74,12 @@ class RunDir:
         return from_json(read_json(self.config))
 
     def read_tokenizer(self) -> CharTokenizer:
-        """What encodes and decodes."""
+        """What encodes and decodes a language model's text."""
         return CharTokenizer.from_json(read_json(self.tokenizer))
+
+    def read_words(self) -> WordTokenizer:
+        """The vocabulary of vectors."""
+        return WordTokenizer.from_json(read_json(self.tokenizer))
 
     def read_seen(self) -> dict[str, np.ndarray]:
         """Hashes of each split's lines."""
@@ -75,7 +103,7 @@ def open_existing(path: Path) -> RunDir:
     return run
 
 
-def fingerprint(config: RunConfig, corpus: Corpus) -> dict[str, Any]:
+def fingerprint(config: RunConfig, corpus: Data) -> dict[str, Any]:
     """What decides between done, resume and refuse: hashes of data, tokenizer and split, and the settings."""
     return {
         "format": FORMAT,
@@ -87,7 +115,7 @@ def fingerprint(config: RunConfig, corpus: Corpus) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def hold(config: RunConfig, corpus: Corpus, *, restart: bool) -> Iterator[tuple[RunDir, State]]:
+def hold(config: RunConfig, corpus: Data, *, restart: bool) -> Iterator[tuple[RunDir, State]]:
     """The run directory of a config, locked against other processes, and what is to be done in it.
 
     Raises UserError, with everything as it was, where the directory cannot be used.
@@ -152,7 +180,7 @@ def dump(value: Any) -> str:
     return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
 
 
-def _create(path: Path, config: RunConfig, corpus: Corpus, print_of_run: dict[str, Any]) -> None:
+def _create(path: Path, config: RunConfig, corpus: Data, print_of_run: dict[str, Any]) -> None:
     """Make the directory beside its place, fill it, and move it there: it is whole or it is not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -165,10 +193,11 @@ def _create(path: Path, config: RunConfig, corpus: Corpus, print_of_run: dict[st
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _fill(run: RunDir, config: RunConfig, corpus: Corpus, print_of_run: dict[str, Any]) -> None:
+def _fill(run: RunDir, config: RunConfig, corpus: Data, print_of_run: dict[str, Any]) -> None:
     write_json(run.config, to_json(config))
     write_json(run.tokenizer, corpus.tokenizer.to_json())
-    np.savez(run.seen, **{split: line_hashes(lines) for split, lines in corpus.lines.items()})  # type: ignore[arg-type]
+    if corpus.lines:
+        np.savez(run.seen, **{split: line_hashes(lines) for split, lines in corpus.lines.items()})  # type: ignore[arg-type]
     write_json(run.fingerprint, print_of_run)
 
 

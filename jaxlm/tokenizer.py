@@ -112,12 +112,3 @@ class WordTokenizer:
     def vocab_size(self) -> int:
         """Words."""
         return len(self.words)
-
-
-def from_json(tree: dict[str, Any]) -> CharTokenizer | WordTokenizer:
-    """The tokenizer of a run's tokenizer.json, whichever it is. Raises UserError for one that is not ours."""
-    kinds: dict[Any, type[CharTokenizer] | type[WordTokenizer]] = {"characters": CharTokenizer, "words": WordTokenizer}
-    kind = tree.get("kind")
-    if kind not in kinds:
-        raise UserError(f"tokenizer.json wants kind {' or '.join(map(repr, kinds))}, got {kind!r}")
-    return kinds[kind].from_json(tree)
