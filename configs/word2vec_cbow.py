@@ -1,6 +1,6 @@
 """CBOW with negative sampling (Mikolov et al. 2013b) on a text of your own, a line a sentence.
 
-    python train.py configs/word2vec_cbow.py --data.path corpus.txt
+python train.py configs/word2vec_cbow.py --data.path corpus.txt
 """
 
 from jaxlm import CheckpointConfig, DataConfig, EvalConfig, OptimConfig, RunConfig, Word2vecConfig

@@ -95,9 +95,7 @@ def load_vectors(
     return VectorRun(Path(path), config, run.read_words(), params, step)
 
 
-def _load_params(
-    run: RunDir, which: Literal["best", "last"], say: Callable[[str], None] | None
-) -> tuple[Params, int]:
+def _load_params(run: RunDir, which: Literal["best", "last"], say: Callable[[str], None] | None) -> tuple[Params, int]:
     """The parameters of the best or last checkpoint that can be read, and its step."""
     saved = checkpoint.best_first(run.checkpoints)
     if which == "last":

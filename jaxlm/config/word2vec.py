@@ -20,7 +20,7 @@ class Word2vecConfig(ModelConfig):
     update; what they change is added up at the step's end.
     """
 
-    words: WordsConfig = WordsConfig()
+    words: WordsConfig = dataclasses.field(default_factory=WordsConfig)
     """How text becomes words."""
     predict: Literal["skip-gram", "cbow"] = "skip-gram"
     """skip-gram: a word predicts each neighbour. cbow: the neighbours together predict the word."""

@@ -10,7 +10,7 @@ from jaxlm.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class WordsConfig:
-    """From text to a vocabulary and sentences of its words. A line (data.kind lines) or a stretch of text is a sentence."""
+    """From text to a vocabulary and sentences of its words: a line (data.kind lines) or a stretch of text."""
 
     pattern: str = r"[^\W_]+"
     """A regular expression: each match is a word, what lies between is dropped."""

@@ -63,7 +63,7 @@ class Reader:
 
     def __post_init__(self) -> None:
         count_V = np.array(self.counts, np.float64)
-        share_V = count_V ** self.config.exponent
+        share_V = count_V**self.config.exponent
         object.__setattr__(self, "_keep_V", np.append(-1.0, keep_probabilities(count_V, self.config.subsample)))
         object.__setattr__(self, "_cumulative_V", np.cumsum(share_V) / share_V.sum())
         tree = self.config.output == "hierarchical-softmax"

@@ -51,7 +51,6 @@ def load(config: DataConfig, words: WordsConfig) -> WordCorpus:
     in blocks: in memory is the vocabulary alone (and, for phrases, the pairs). Raises UserError naming the setting.
     """
     path, setting = locate(config)
-    lines = config.kind == "lines"
     settings = json.dumps([dataclasses.asdict(words), config.kind, list(config.split), config.split_seed])
     home = cache_dir() / "words"
     digest = _file_sha256(path, setting)
@@ -61,7 +60,9 @@ def load(config: DataConfig, words: WordsConfig) -> WordCorpus:
             home.mkdir(parents=True, exist_ok=True)
             part = Path(tempfile.mkdtemp(prefix=".part-", dir=home))
         except OSError as error:
-            raise UserError(f"the cache {str(home)!r} cannot be written: {error.strerror}; set XDG_CACHE_HOME") from error
+            raise UserError(
+                f"the cache {str(home)!r} cannot be written: {error.strerror}; set XDG_CACHE_HOME"
+            ) from error
         try:
             _write(part, path, setting, config, words)
             if not place.exists():
@@ -94,7 +95,9 @@ def _write(part: Path, path: Path, setting: str, config: DataConfig, words: Word
     tokenizer, total_words = read_vocabulary(path, setting, words, lines)
     token_of = {END: 0} | {word: number for number, word in enumerate(tokenizer.words, 1)}
     blocks = split_words(read_blocks(path, setting), tokenizer.pattern, words.lower, lines, tokenizer.phrases)
-    write_splits(part, (encode(tokens, token_of) for tokens in blocks), tokenizer.vocab_size, words.max_sentence, config)
+    write_splits(
+        part, (encode(tokens, token_of) for tokens in blocks), tokenizer.vocab_size, words.max_sentence, config
+    )
     told = {"tokenizer": tokenizer.to_json(), "total_words": total_words}
     (part / "words.json").write_text(json.dumps(told), "utf-8")
 

@@ -4,6 +4,7 @@ What counts and encodes takes lists of any tokens, white space included, with EN
 """
 
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -122,7 +123,7 @@ def find_phrases(
     frequent_words = {word for word, count in counts.items() if count >= min_count}
     for tokens in blocks:
         kept = [token if token in frequent_words else END for token in tokens]
-        pairs.update(zip(kept, kept[1:], strict=False))
+        pairs.update(itertools.pairwise(kept))
     return tuple(
         sorted(
             (first, second)

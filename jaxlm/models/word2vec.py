@@ -1,9 +1,9 @@
 """word2vec: skip-gram and CBOW, negative sampling and hierarchical softmax (Mikolov et al. 2013a, 2013b).
 
-A pair's loss, in nats: -log s(x . y) - k E_z[log s(-x . z)], with s the sigmoid, x an input vector, y the output vector of
-what is predicted and z those of words drawn by count ** exponent (2013b, equation 4); the mean over the M words drawn
-for an update stands for the expectation. Or, for hierarchical softmax, -sum_n log s(sign_n x . y_n) over the inner nodes n of
-the path to what is predicted (2013b, equation 3).
+A pair's loss, in nats: -log s(x . y) - k E_z[log s(-x . z)], with s the sigmoid, x an input vector, y the output vector
+of what is predicted and z those of words drawn by count ** exponent (2013b, equation 4); the mean over the M words drawn
+for an update stands for the expectation. Or, for hierarchical softmax, -sum_n log s(sign_n x . y_n) over the inner nodes
+n of the path to what is predicted (2013b, equation 3).
 """
 
 import dataclasses
@@ -58,7 +58,7 @@ class Word2vec:
     def train(self, params: Params, part: "Arrays", rate: jax.Array) -> tuple[Change, jax.Array]:
         """The updates of one shard, one after another, in a copy of the rows it touches.
 
-        `part` is a data.windows.Part. Returns what changed, and the summed loss before each update, loss_S, 0 for padding.
+        `part` is a data.windows.Part. Returns what changed, and the summed loss before each update, loss_S, padding 0.
         """
         input_UE = params["input"].at[part.input_row_U].get(mode="clip")
         output_UE = params["output"].at[part.output_row_U].get(mode="clip")
@@ -162,9 +162,7 @@ def _tree_update(
     return in_UE, _add(out_UE, rate, (node_NL, grads.output_rows)), grads.loss
 
 
-def skip_gram(
-    x_GTE: jax.Array, y_GHE: jax.Array, z_ME: jax.Array, mask_GTH: jax.Array, negatives: int
-) -> Gradients:
+def skip_gram(x_GTE: jax.Array, y_GHE: jax.Array, z_ME: jax.Array, mask_GTH: jax.Array, negatives: int) -> Gradients:
     """Input vectors x of words against output vectors y of their surroundings, where the mask says, and z of negatives.
 
     The loss is summed over the pairs of the mask, each with `negatives` words, which the M negatives stand for.
@@ -190,7 +188,7 @@ def skip_gram(
 def cbow(
     x_GHE: jax.Array, y_GTE: jax.Array, z_ME: jax.Array, mask_GTH: jax.Array, negatives: int, *, mean: bool
 ) -> Gradients:
-    """The mean or sum of the input vectors x of a word's surroundings against its output vector y and those of negatives.
+    """The mean or sum of input vectors x of a word's surroundings against its output vector y and those of negatives.
 
     As in word2vec's program, every neighbour gets the whole error of a mean, which is the gradient times the number of
     neighbours, and of a sum the gradient divided by it: else one of the two learns too slowly or blows up.
@@ -249,7 +247,7 @@ def tree(
 
 
 def _negatives(x_NE: jax.Array, z_ME: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """weight * s(x . z) of each, (M, N), and weight * sum over M of -log s(-x . z), loss_N."""
+    """Returns weight * s(x . z) of each, (M, N), and weight * sum over M of -log s(-x . z), loss_N."""
     logit_MN = z_ME @ x_NE.T
     q_MN = _one_plus_exp(logit_MN)
     loss_N = jnp.sum(_log_products(q_MN), axis=0) + jnp.sum(jnp.maximum(logit_MN - LARGE, 0.0), axis=0)

@@ -144,7 +144,7 @@ class Word2vecWork:
 
     def train(self, run: RunDir, say: Callable[[str], None]) -> None:
         """Steps, losses, neighbours."""
-        seconds = fit(self._task(), run, say)
+        seconds = fit(self.task(), run, say)
         best = load_vectors(run.path)
         params = jax.device_put(best.params, jax.devices()[0])
         write_bytes(run.samples, self._neighbours(np.asarray(params["input"])).encode("utf-8", "surrogatepass"))
@@ -182,8 +182,7 @@ class Word2vecWork:
         if other.tokenizer.words != self.corpus.tokenizer.words:
             raise UserError(f"init_from {path!r} has another vocabulary than this data")
         want, got = (
-            {name: x.shape for name, x in tree.items()}
-            for tree in (jax.eval_shape(self._initial_params), other.params)
+            {name: x.shape for name, x in tree.items()} for tree in (jax.eval_shape(self._initial_params), other.params)
         )
         if want != got:
             raise UserError(f"init_from {path!r} has parameters {got}, this model wants {want}")
@@ -192,7 +191,8 @@ class Word2vecWork:
     def _initial_params(self) -> Params:
         return self.model.init(keys.derive(self.config.seed, keys.PARAMETERS))
 
-    def _task(self) -> Task:
+    def task(self) -> Task:
+        """What the loop trains."""
         config, steps = self.config, self.config.steps or 1
         params = jax.jit(self._initial_params)() if self._start is None else self._start
         opt_state = optim.transformation(config.optim, steps).init(params)
@@ -262,5 +262,5 @@ def _check_optimizer(config: RunConfig) -> None:
     optimizer = config.optim
     if optimizer.name != "sgd" or optimizer.momentum or optimizer.clip is not None or optimizer.l2:
         raise UserError(
-            "optim wants plain sgd for word2vec (its updates touch the rows of a window only): no adamw, momentum, clip, l2"
+            "optim wants plain sgd for word2vec, whose updates touch the rows of a window only: no adamw, momentum, clip, l2"
         )
