@@ -3,8 +3,9 @@
     python benchmarks/word2vec.py corpus.txt --analogies questions-words.txt --pairs wordsim353.tsv simlex999.txt
 
 Needs gensim. Words are runs of a to z, sentences are lines; 100 dimensions, window 5, 5 negatives, minimum count 5,
-sample 1e-3, 2 epochs. Both are judged by gensim's evaluation; means and standard errors over the seeds. Speed counts the
-raw words of the text over the time of the steps; each side compiles, or builds its vocabulary, before.
+sample 1e-3, 2 epochs. Analogies are of the 20,000 most frequent words; told are means and standard errors over the
+seeds. Speed counts the raw words of the text over the time of the steps; each side compiles, or builds its vocabulary,
+before.
 """
 
 import argparse
@@ -18,10 +19,9 @@ import numpy as np
 from gensim.models import KeyedVectors, Word2Vec
 
 from jaxlm import DataConfig, OptimConfig, RunConfig, Word2vecConfig, WordsConfig
-from jaxlm.optim import schedule
 from jaxlm.training.word2vec import Word2vecWork
 
-EPOCHS = 2
+EPOCHS, TOP = 2, 20_000
 LR = {"skip-gram": 0.025, "cbow": 0.05}
 """Ours; gensim has its default, 0.025, for both."""
 
@@ -48,9 +48,9 @@ def our_run(
         batch_size=65_536,
         seed=seed,
     )
-    task = Word2vecWork(config).task()
+    work = Word2vecWork(config)
+    task = work.task()
     steps = task.plan.steps
-    schedule(config.optim, steps)(0)
     state = task.state
     warm = jax.tree.map(jax.numpy.copy, state)
     for _ in range(3):
@@ -61,13 +61,28 @@ def our_run(
     jax.block_until_ready(state)
     speed = EPOCHS * raw_words / (time.perf_counter() - began)
     vectors = KeyedVectors(100)
-    vectors.add_vectors(list(Word2vecWork(config).corpus.tokenizer.words), np.asarray(state.params["input"]))
+    vectors.add_vectors(list(work.corpus.tokenizer.words), np.asarray(state.params["input"]))
     return vectors, speed
 
 
 def judge(vectors: KeyedVectors, analogies: Path, pairs: list[Path]) -> list[float]:
     spearman = [vectors.evaluate_word_pairs(str(path))[1][0] for path in pairs]
-    return [*spearman, vectors.evaluate_word_analogies(str(analogies), restrict_vocab=20_000)[0]]
+    return [*spearman, analogy_accuracy(vectors, analogies)]
+
+
+def analogy_accuracy(vectors: KeyedVectors, path: Path) -> float:
+    """As vectors.evaluate_word_analogies(path, restrict_vocab=20_000), questions in blocks: in seconds, not minutes."""
+    unit_VE = vectors.vectors[:TOP] / np.linalg.norm(vectors.vectors[:TOP], axis=1, keepdims=True)
+    known = {word: place for place, word in enumerate(vectors.index_to_key[:TOP])}
+    lines = [line.lower().split() for line in path.read_text("utf-8").splitlines() if not line.startswith(":")]
+    question_Q4 = np.array([[known[word] for word in words] for words in lines if all(w in known for w in words)])
+    right = 0
+    for block in np.array_split(question_Q4, -(-len(question_Q4) // 1000)):
+        a, b, c, d = block.T
+        score_QV = (unit_VE[b] - unit_VE[a] + unit_VE[c]) @ unit_VE.T
+        np.put_along_axis(score_QV, block[:, :3], -np.inf, axis=1)
+        right += int((score_QV.argmax(1) == d).sum())
+    return right / len(question_Q4)
 
 
 def told(name: str, rows: list[list[float]], heads: list[str]) -> np.ndarray:

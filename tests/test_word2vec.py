@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any, cast
 from unittest.mock import Mock
 
 import jax
@@ -41,7 +42,7 @@ def config(tmp_path, model=MODEL, **settings):
     path = tmp_path / "text.txt"
     if not path.exists():
         path.write_text(text())
-    defaults = {
+    defaults: dict[str, Any] = {
         "data": jaxlm.DataConfig(path=str(path), split=(0.8, 0.1, 0.1)),
         "optim": jaxlm.OptimConfig(lr=0.1, schedule="linear", end_factor=0.01),
         "eval": jaxlm.EvalConfig(every=4, log_every=2),
@@ -59,13 +60,13 @@ def finished(tmp_path_factory):
     """A finished skip-gram run."""
     base = tmp_path_factory.mktemp("word2vec")
     made = config(base, steps=60)
-    said = []
+    said: list[str] = []
     train(made, say=said.append)
     return made, base / "run", said
 
 
 def test_the_run_directory_is_the_contract(finished):
-    made, path, said = finished
+    _, path, said = finished
     result = json.loads((path / "eval.json").read_text())
     V, E = 12, 8
     assert result["params"] == 2 * V * E
@@ -93,7 +94,7 @@ def test_words_of_a_kind_come_near_to_each_other(finished):
 
 def test_a_finished_run_is_not_trained_again_and_a_changed_one_is_refused(finished):
     made, path, _ = finished
-    said = []
+    said: list[str] = []
     before = (path / "metrics.jsonl").read_bytes()
     train(made, say=said.append)
     assert any("is trained already" in line for line in said)
@@ -127,7 +128,7 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypatch, predict, ou
         with pytest.raises(KeyboardInterrupt):
             train(config(tmp_path, model), say=lambda line: None)
         patch.setattr(loop.Loop, "_advance", real)
-        said = []
+        said: list[str] = []
         train(config(tmp_path, model), say=said.append)
     assert any("resuming" in line and "step 4" in line for line in said)
     whole, resumed = (load_vectors(tmp_path / name, which="last") for name in ("whole", "run"))
@@ -144,14 +145,15 @@ def test_the_reported_loss_is_the_mean_over_pairs_of_all_steps(tmp_path):
     task = work.task()
     state, first = task.run_chunk(task.state, 1)
     state, second = task.run_chunk(state, 2)
-    assert first.loss_K.dtype == np.float64 and first.weight_K is not None and second.weight_K.shape == (2,)
+    assert first.loss_K.dtype == np.float64
+    assert first.weight_K is not None and second.weight_K is not None and second.weight_K.shape == (2,)
     np.testing.assert_allclose(first.loss_K[0], 4 * np.log(2), rtol=1e-2)
     told = [work.readers["train"].part(step, shard)[1] for step in range(3) for shard in range(2)]
     assert first.weight_K.sum() + second.weight_K.sum() == sum(one.pairs for one in told)
     tally = loop.Tally()
     for chunk, step in ((first, 1), (second, 3)):
-        loop.Loop._add_losses(SimpleNamespace(tally=tally, progress=Mock()), chunk, step)
-    nats = (first.loss_K * first.weight_K).sum() + (second.loss_K * second.weight_K).sum()
+        loop.Loop._add_losses(cast(loop.Loop, SimpleNamespace(tally=tally, progress=Mock())), chunk, step)
+    nats = sum((np.asarray(one.loss_K) * one.weight_K).sum() for one in (first, second))
     np.testing.assert_allclose(tally.loss_sum / tally.steps, nats / tally.steps)
     assert tally.steps == sum(one.pairs for one in told) and tally.tokens == sum(one.words for one in told)
 

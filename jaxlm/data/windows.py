@@ -1,6 +1,7 @@
 """The work of a word2vec step as a function of (seed, step, shard): sampled words, windows, negatives, rows touched."""
 
 import dataclasses
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -61,13 +62,20 @@ class Reader:
     offset: int = 0
     """Added to the number of each draw."""
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _keep(self) -> np.ndarray:
+        """By id: an end of a sentence never stays."""
         count_V = np.array(self.counts, np.float64)
-        share_V = count_V**self.config.exponent
-        object.__setattr__(self, "_keep_V", np.append(-1.0, keep_probabilities(count_V, self.config.subsample)))
-        object.__setattr__(self, "_cumulative_V", np.cumsum(share_V) / share_V.sum())
-        tree = self.config.output == "hierarchical-softmax"
-        object.__setattr__(self, "_paths", paths([int(count) for count in self.counts]) if tree else None)
+        return np.append(-1.0, keep_probabilities(count_V, self.config.subsample))
+
+    @cached_property
+    def _cumulative(self) -> np.ndarray:
+        share_V = np.array(self.counts, np.float64) ** self.config.exponent
+        return np.asarray(np.cumsum(share_V) / share_V.sum())
+
+    @cached_property
+    def _paths(self) -> tuple[np.ndarray, np.ndarray]:
+        return paths([int(count) for count in self.counts])
 
     @property
     def steps(self) -> int:
@@ -81,7 +89,7 @@ class Reader:
         first = step % self.steps * words
         start, end = (min(first + words * part // config.shards, len(self.id_N)) for part in (shard, shard + 1))
         id_N = np.asarray(self.id_N[start:end], np.int64)
-        kept_N = rng.random(len(id_N)) < self._keep_V[id_N]  # type: ignore[attr-defined]
+        kept_N = rng.random(len(id_N)) < self._keep[id_N]
         sentence_N = np.cumsum(id_N == 0)[kept_N]
         word_N = id_N[kept_N] - 1
         room = -(-words // (config.shards * config.update_words)) * config.update_words
@@ -103,7 +111,7 @@ class Reader:
         input_row_U, input_of_V = _compact(word_N, V)
         input_N = _padded(input_of_V[word_N], size, config.window)
         if config.output == "hierarchical-softmax":
-            node_VL, sign_VL = self._paths  # type: ignore[attr-defined]
+            node_VL, sign_VL = self._paths
             node_UL = node_VL[np.minimum(input_row_U, V - 1)]
             output_row_U, output_of_V = _compact(node_UL[node_UL >= 0], V - 1)
             return Part(
@@ -116,10 +124,10 @@ class Reader:
                 np.zeros((0, 0), np.int32),
                 np.where(node_UL >= 0, output_of_V[node_UL], 0).astype(np.int32),
                 sign_VL[np.minimum(input_row_U, V - 1)],
-                np.int32(updates),
+                np.array(updates, np.int32),
             )
         drawn_SM = rng.random((size // config.update_words, config.shared_negatives))
-        negative_SM = np.minimum(np.searchsorted(self._cumulative_V, drawn_SM, side="right"), V - 1)  # type: ignore[attr-defined]
+        negative_SM = np.minimum(np.searchsorted(self._cumulative, drawn_SM, side="right"), V - 1)
         output_row_U, output_of_V = _compact(np.concatenate([word_N, negative_SM[:updates].reshape(-1)]), V)
         return Part(
             input_row_U,
@@ -131,7 +139,7 @@ class Reader:
             output_of_V[negative_SM],
             np.zeros((0, 0), np.int32),
             np.zeros((0, 0), np.int8),
-            np.int32(updates),
+            np.array(updates, np.int32),
         )
 
 

@@ -1,14 +1,14 @@
 """word2vec: skip-gram and CBOW, negative sampling and hierarchical softmax (Mikolov et al. 2013a, 2013b).
 
-A pair's loss, in nats: -log s(x . y) - k E_z[log s(-x . z)], with s the sigmoid, x an input vector, y the output vector
-of what is predicted and z those of words drawn by count ** exponent (2013b, equation 4); the mean over the M words drawn
-for an update stands for the expectation. Or, for hierarchical softmax, -sum_n log s(sign_n x . y_n) over the inner nodes
-n of the path to what is predicted (2013b, equation 3).
+A pair's loss, in nats: -log s(x . y) - k E_z[log s(-x . z)], with s the sigmoid, x an input vector, y the output
+vector of what is predicted, and z those of words drawn by count ** exponent (2013b, equation 4); the mean over the M
+words drawn for an update stands for the expectation. Or, for hierarchical softmax, -sum_n log s(sign_n x . y_n) over
+the inner nodes n of the path to what is predicted (2013b, equation 3).
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,13 +64,13 @@ class Word2vec:
         output_UE = params["output"].at[part.output_row_U].get(mode="clip")
         update = _update_of(self.config)
 
-        def body(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        def body(carry: Any) -> Any:
             s, in_UE, out_UE, loss_S = carry
             in_UE, out_UE, loss = update(self.config, in_UE, out_UE, part, s, rate)
             return s + 1, in_UE, out_UE, loss_S.at[s].set(loss)
 
         S = part.left_N.shape[0] // self.config.update_words
-        start = (jnp.int32(0), input_UE, output_UE, jnp.zeros(S))
+        start: Any = (jnp.int32(0), input_UE, output_UE, jnp.zeros(S))
         _, in_UE, out_UE, loss_S = lax.while_loop(lambda carry: carry[0] < part.updates, body, start)
         return Change(part.input_row_U, in_UE - input_UE, part.output_row_U, out_UE - output_UE), loss_S
 

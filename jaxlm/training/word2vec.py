@@ -87,7 +87,7 @@ class Trainer:
     def _run(self, params: Params, reader: Reader, step: int, rate: float) -> list[tuple[Change, float, Told]]:
         def one(shard: int) -> tuple[Change, float, Told]:
             part, told = reader.part(step, shard)
-            change, loss_S = self._train(params, Arrays(*part), jnp.float32(rate))  # type: ignore[arg-type]
+            change, loss_S = self._train(params, Arrays(*map(jnp.asarray, part)), jnp.float32(rate))
             return change, float(np.asarray(loss_S).sum(dtype=np.float64)), told
 
         return list(self._threads.map(one, range(self._shards)))
@@ -262,5 +262,6 @@ def _check_optimizer(config: RunConfig) -> None:
     optimizer = config.optim
     if optimizer.name != "sgd" or optimizer.momentum or optimizer.clip is not None or optimizer.l2:
         raise UserError(
-            "optim wants plain sgd for word2vec, whose updates touch the rows of a window only: no adamw, momentum, clip, l2"
+            "optim wants plain sgd for word2vec, whose updates touch the rows of a window only: "
+            "no adamw, momentum, clip or l2"
         )
