@@ -5,7 +5,7 @@ An array's name ends in its shape: `x_BTD`, `tok_BT`, `logits_BTV`. The letters:
 B batch, T time, S key time, D width, F hidden width, N heads (or rows where there are no heads), K key/value heads (or
 steps of a chunk, the best of a search, clusters), H head width, L layers, V vocabulary, E word-embedding width, C
 context tokens, M negatives, R rows of a data set, P prompt tokens, O order of an n-gram, I inputs of a layer, U
-distinct n-grams.
+distinct n-grams or words, G blocks of an update.
 
 The public names load when they are first used: importing jaxlm imports no JAX.
 """
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         RunConfig,
         SampleConfig,
         WavenetConfig,
+        Word2vecConfig,
+        WordsConfig,
     )
     from jaxlm.embeddings import Embeddings
     from jaxlm.errors import UserError
@@ -57,6 +59,8 @@ _HOMES = {
         "RunConfig",
         "SampleConfig",
         "WavenetConfig",
+        "Word2vecConfig",
+        "WordsConfig",
     ),
     "jaxlm.embeddings": ("Embeddings",),
     "jaxlm.errors": ("UserError",),
@@ -85,6 +89,8 @@ __all__ = [
     "SampleConfig",
     "UserError",
     "WavenetConfig",
+    "Word2vecConfig",
+    "WordsConfig",
     "generate",
     "load_run",
     "score",

@@ -19,6 +19,9 @@ from jaxlm.models.base import LanguageModel, Params
 EVAL_LOGITS = 2**25
 """Logits in one block of an evaluation: with a large vocabulary it has fewer predictions."""
 
+NATS_PER_TOKEN = "nats/token"
+"""The unit of a loss that is the likelihood."""
+
 
 class Score(NamedTuple):
     """How well a text was predicted."""
@@ -34,6 +37,11 @@ class Score(NamedTuple):
     def nats_per_token(self) -> float | None:
         """Mean negative log-likelihood."""
         return None if self.impossible or not self.tokens else self.nats / self.tokens
+
+    @property
+    def loss(self) -> float | None:
+        """What checkpoints are compared by: nats per token."""
+        return self.nats_per_token
 
     @property
     def bits_per_byte(self) -> float | None:
@@ -69,13 +77,22 @@ class Score(NamedTuple):
             "step": step,
             "split": split,
             "loss": self.nats_per_token,
-            "unit": "nats/token",
+            "unit": NATS_PER_TOKEN,
             "nats_per_token": self.nats_per_token,
             "bits_per_byte": self.bits_per_byte,
             "tokens_per_s": self.tokens / max(seconds, 1e-9),
             "lr": None,
             "time_s": time_s,
         }
+
+
+def token_fields(mean: float, bytes_per_token: float) -> dict[str, Any]:
+    """What a line of metrics.jsonl says of a mean loss in nats per token of a text."""
+    return {
+        "unit": NATS_PER_TOKEN,
+        "nats_per_token": mean,
+        "bits_per_byte": mean / NATS_PER_BIT / bytes_per_token,
+    }
 
 
 class Evaluator:

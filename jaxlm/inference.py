@@ -16,9 +16,9 @@ from jaxlm.data.corpus import encode_text, line_hash
 from jaxlm.errors import UserError
 from jaxlm.evaluation import Evaluator, Score
 from jaxlm.models.base import CONSTANTS, LanguageModel, Params, PredictsVectors, with_constants
-from jaxlm.runs import open_existing
+from jaxlm.runs import RunDir, open_existing
 from jaxlm.sampling import Strategy
-from jaxlm.tokenizer import BOUNDARY, Tokenizer
+from jaxlm.tokenizer import BOUNDARY, Tokenizer, WordTokenizer
 
 Seen = Literal["train", "dev+test", "new"]
 
@@ -38,6 +38,18 @@ class Run:
     def untrained(self) -> Params:
         """The parameters before the first step, derived from the seed again."""
         return with_constants(untrained_params(self.config, self.model), self.params.get(CONSTANTS))
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorRun:
+    """Vectors of words: row i of params["input"] is that of tokenizer.words[i]."""
+
+    path: Path
+    config: RunConfig
+    tokenizer: WordTokenizer
+    params: Params
+    step: int
+    """Updates behind the parameters."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +77,28 @@ def load_run(
     """
     run = open_existing(Path(path))
     config = run.read_config()
-    model = config.model.build()
+    if not config.model.predicts_text:
+        raise UserError(f"run {str(path)!r} has vectors of words and gives no text a probability: ask for neighbours")
+    params, step = _load_params(run, which, say)
+    constants = jax.device_put(run.read_constants(), sharding.replicated(sharding.make_mesh()))
+    params = with_constants(params, constants)
+    return Run(Path(path), config, run.read_tokenizer(), config.model.build(), params, step)
+
+
+def load_vectors(
+    path: str | Path, *, which: Literal["best", "last"] = "best", say: Callable[[str], None] | None = None
+) -> VectorRun:
+    """Open a run directory of word2vec, as `load_run` does. Raises UserError where it is a language model's."""
+    run = open_existing(Path(path))
+    config = run.read_config()
+    if config.model.predicts_text:
+        raise UserError(f"run {str(path)!r} is of a language model, which has no vectors of words")
+    params, step = _load_params(run, which, say)
+    return VectorRun(Path(path), config, run.read_words(), params, step)
+
+
+def _load_params(run: RunDir, which: Literal["best", "last"], say: Callable[[str], None] | None) -> tuple[Params, int]:
+    """The parameters of the best or last checkpoint that can be read, and its step."""
     saved = checkpoint.best_first(run.checkpoints)
     if which == "last":
         saved.sort(key=lambda one: -one.step)
@@ -73,11 +106,10 @@ def load_run(
     for one in saved:
         params = checkpoint.load_params(run.checkpoints, one, everywhere)
         if params is not None:
-            params = with_constants(params, jax.device_put(run.read_constants(), everywhere))
-            return Run(Path(path), config, run.read_tokenizer(), model, params, one.step)
+            return params, one.step
         if say:
-            say(f"checkpoint {one.step} of {path} is broken: taking the next best")
-    raise UserError(f"run {str(path)!r} has no checkpoint that can be read: train it again with train.py")
+            say(f"checkpoint {one.step} of {run.path} is broken: taking the next best")
+    raise UserError(f"run {str(run.path)!r} has no checkpoint that can be read: train it again with train.py")
 
 
 def untrained_params(config: RunConfig, model: LanguageModel[Any]) -> Params:

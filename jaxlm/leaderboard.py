@@ -98,6 +98,8 @@ def read_row(path: Path) -> Row:
     if not run.eval.exists():
         raise UserError(f"run {str(path)!r} is not finished (it has no eval.json): train.py with its config goes on")
     config, result, hashes, tokenizer = map(read_json, (run.config, run.eval, run.fingerprint, run.tokenizer))
+    if isinstance(tokenizer, dict) and tokenizer.get("kind") == "words":
+        raise UserError(f"run {str(path)!r} has vectors of words, and no likelihood to rank it by")
     try:
         return Row(
             group=_in_words(config["data"], tokenizer_from_json(tokenizer).vocab_size, hashes),

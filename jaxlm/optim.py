@@ -12,7 +12,7 @@ def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
 
     constant: lr. piecewise: lr times every factor whose boundary is <= step. cosine: a linear rise over the warm-up,
     then lr * (f + (1 - f) (1 + cos(pi t)) / 2) with t from 0 to 1 over the rest and f the end factor
-    (Loshchilov and Hutter 2017, equation 5).
+    (Loshchilov and Hutter 2017, equation 5). linear: lr * (f + (1 - f) (1 - t)) with t from 0 to 1 over the run.
     """
     if config.schedule == "piecewise":
         factors: dict[int, float] = {}
@@ -27,6 +27,8 @@ def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
         return optax.warmup_cosine_decay_schedule(
             0.0 if warmup else config.lr, config.lr, warmup, steps, config.lr * config.end_factor
         )
+    if config.schedule == "linear":
+        return optax.linear_schedule(config.lr, config.lr * config.end_factor, steps)
     return optax.constant_schedule(config.lr)
 
 

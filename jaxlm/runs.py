@@ -10,21 +10,45 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from jaxlm.config import RunConfig
 from jaxlm.config.codec import differences, from_json, settings_that_change_numbers, to_json
-from jaxlm.data.corpus import SPLITS, Corpus, line_hashes
+from jaxlm.data.corpus import SPLITS, line_hashes
 from jaxlm.errors import UserError, disk_reason, near_path
-from jaxlm.tokenizer import Tokenizer, tokenizer_from_json
+from jaxlm.tokenizer import Tokenizer, WordTokenizer, tokenizer_from_json
 
 FORMAT = 1
 """Of the run directory. A run of a newer format is refused."""
 
 Constants = Mapping[str, np.ndarray]
 State = Literal["new", "resume", "done"]
+
+
+class Data(Protocol):
+    """What a run directory keeps of its data."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | WordTokenizer:
+        """What encodes the text."""
+        ...
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 of the text."""
+        ...
+
+    @property
+    def split_hash(self) -> str:
+        """SHA-256 of the settings that split it."""
+        ...
+
+    @property
+    def lines(self) -> dict[str, list[str]]:
+        """Each split's lines, that samples are compared with; empty where nothing is sampled."""
+        ...
 
 
 class RunDir:
@@ -55,6 +79,10 @@ class RunDir:
     def read_tokenizer(self) -> Tokenizer:
         """What encodes and decodes."""
         return tokenizer_from_json(read_json(self.tokenizer))
+
+    def read_words(self) -> WordTokenizer:
+        """The vocabulary of vectors."""
+        return WordTokenizer.from_json(read_json(self.tokenizer))
 
     def read_seen(self) -> dict[str, np.ndarray]:
         """Hashes of each split's lines."""
@@ -88,7 +116,7 @@ def open_existing(path: Path) -> RunDir:
     return run
 
 
-def fingerprint(config: RunConfig, corpus: Corpus, constants: Constants | None = None) -> dict[str, Any]:
+def fingerprint(config: RunConfig, corpus: Data, constants: Constants | None = None) -> dict[str, Any]:
     """What decides between done, resume and refuse: hashes of data, tokenizer, split, constants, and the settings."""
     return {
         "format": FORMAT,
@@ -102,7 +130,7 @@ def fingerprint(config: RunConfig, corpus: Corpus, constants: Constants | None =
 
 @contextlib.contextmanager
 def hold(
-    config: RunConfig, corpus: Corpus, *, restart: bool, constants: Constants | None = None
+    config: RunConfig, corpus: Data, *, restart: bool, constants: Constants | None = None
 ) -> Iterator[tuple[RunDir, State]]:
     """The run directory of a config, locked against other processes, and what is to be done in it.
 
@@ -169,7 +197,7 @@ def dump(value: Any) -> str:
 
 
 def _create(
-    path: Path, config: RunConfig, corpus: Corpus, print_of_run: dict[str, Any], constants: Constants | None
+    path: Path, config: RunConfig, corpus: Data, print_of_run: dict[str, Any], constants: Constants | None
 ) -> None:
     """Make the directory beside its place, fill it, and move it there: it is whole or it is not."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,11 +212,12 @@ def _create(
 
 
 def _fill(
-    run: RunDir, config: RunConfig, corpus: Corpus, print_of_run: dict[str, Any], constants: Constants | None
+    run: RunDir, config: RunConfig, corpus: Data, print_of_run: dict[str, Any], constants: Constants | None
 ) -> None:
     write_json(run.config, to_json(config))
     write_json(run.tokenizer, corpus.tokenizer.to_json())
-    np.savez(run.seen, **{split: line_hashes(lines) for split, lines in corpus.lines.items()})  # type: ignore[arg-type]
+    if corpus.lines:
+        np.savez(run.seen, **{split: line_hashes(lines) for split, lines in corpus.lines.items()})  # type: ignore[arg-type]
     if constants:
         np.savez(run.constants, **constants)  # type: ignore[arg-type]
     write_json(run.fingerprint, print_of_run)

@@ -32,7 +32,7 @@ class Result(NamedTuple):
     split: str
     """dev, or train where there is no dev split."""
     loss: float
-    """Nats per token by eval.json; NaN where training stopped at a loss that is not a number."""
+    """Nats per token (word2vec: per pair) by eval.json; NaN where training stopped at a loss that is not a number."""
     texts: tuple[str, ...]
     """Hashes of data, tokenizer and split: losses compare where they are the same."""
 
@@ -109,14 +109,14 @@ def table(results: Sequence[Result]) -> str:
 def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool) -> None:
     """Find what would stop a run before one trains. Old runs are thrown away, where asked, when all else is good."""
     from jaxlm.runs import hold
-    from jaxlm.training.setup import settle
+    from jaxlm.training.job import settle_work
 
     for variant in runs:
-        settle(variant.config)
+        settle_work(variant.config)
     for variant in runs:
         if not dry_run and Path(variant.config.run_dir or "").exists():
-            job = settle(variant.config)
-            with hold(job.config, job.corpus, restart=restart):
+            work = settle_work(variant.config)
+            with hold(work.config, work.corpus, restart=restart):
                 pass
 
 
@@ -137,7 +137,7 @@ def _result(variant: Variant) -> Result:
         return Result(variant, "dev" if variant.config.data.split[1] else "train", math.nan, texts)
     scores = read_json(run.eval)
     split = "dev" if scores["dev"] else "train"
-    nats = scores[split]["nats_per_token"]
+    nats = scores[split].get("loss", scores[split]["nats_per_token"])
     return Result(variant, split, math.inf if nats is None else nats, texts)
 
 

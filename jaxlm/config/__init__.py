@@ -10,6 +10,8 @@ from jaxlm.config.rean import FaithfulReanConfig, ReanConfig
 from jaxlm.config.rnn import RnnConfig
 from jaxlm.config.run import CheckpointConfig, DataConfig, EvalConfig, OptimConfig, RunConfig, SampleConfig
 from jaxlm.config.wavenet import WavenetConfig
+from jaxlm.config.word2vec import Word2vecConfig
+from jaxlm.config.words import WordsConfig
 
 __all__ = [
     "BowConfig",
@@ -28,4 +30,6 @@ __all__ = [
     "RunConfig",
     "SampleConfig",
     "WavenetConfig",
+    "Word2vecConfig",
+    "WordsConfig",
 ]

@@ -22,6 +22,8 @@ class ModelConfig(abc.ABC):
 
     trained_by_steps: ClassVar[bool] = True
     """False: `model.fit(tokens)` gives the parameters in one call (counts)."""
+    predicts_text: ClassVar[bool] = True
+    """False: the parameters are vectors of words; there is no likelihood of a text and nothing to sample (word2vec)."""
 
     def __post_init__(self) -> None:
         check.at_least("model.vocab_size", self.vocab_size, 1)

@@ -60,8 +60,8 @@ class OptimConfig:
     """The update rule."""
     lr: float = 0.1
     """Learning rate before the schedule's factors."""
-    schedule: Literal["constant", "piecewise", "cosine"] = "constant"
-    """piecewise: lr times each factor whose boundary has passed. cosine: down to end_factor * lr."""
+    schedule: Literal["constant", "piecewise", "cosine", "linear"] = "constant"
+    """piecewise: lr times each factor whose boundary has passed. cosine, linear: down to end_factor * lr."""
     boundaries: tuple[float, ...] = ()
     """piecewise: where each factor sets in; below 1 a fraction of the run, else a step."""
     factors: tuple[float, ...] = ()
@@ -69,7 +69,7 @@ class OptimConfig:
     warmup: float = 0.0
     """cosine: linear rise from 0; below 1 a fraction of the run, else steps."""
     end_factor: float = 0.0
-    """cosine: the last learning rate as a share of lr."""
+    """cosine, linear: the last learning rate as a share of lr."""
     momentum: float = 0.0
     """sgd: decay of the velocity; 0 is plain descent."""
     betas: tuple[float, float] = (0.9, 0.999)

@@ -42,11 +42,16 @@ NAMED_SETS = {
 
 def read(config: DataConfig) -> str:
     """The text that the settings name, LF at its line ends. Raises UserError naming data.path or data.name."""
+    return read_text(*locate(config))
+
+
+def locate(config: DataConfig) -> tuple[Path, str]:
+    """The file that the settings name, and by which setting; a named set is downloaded where it is missing."""
     if config.path is not None:
-        return read_text(Path(config.path), "data.path")
+        return Path(config.path), "data.path"
     if config.name == "ssa_2017":
-        return resources.files("jaxlm").joinpath("bundled/ssa_2017.txt").read_text("utf-8")
-    return read_text(fetch(NAMED_SETS[config.name], cache_dir()), "data.name")
+        return Path(str(resources.files("jaxlm").joinpath("bundled/ssa_2017.txt"))), "data.name"
+    return fetch(NAMED_SETS[config.name], cache_dir()), "data.name"
 
 
 def read_text(path: Path, setting: str) -> str:

@@ -6,8 +6,9 @@ from jaxlm.errors import UserError
 from jaxlm.tokenizer.base import BOUNDARY, Tokenizer
 from jaxlm.tokenizer.characters import CharTokenizer
 from jaxlm.tokenizer.rean import ReanTokenizer
+from jaxlm.tokenizer.words import WordTokenizer
 
-__all__ = ["BOUNDARY", "CharTokenizer", "ReanTokenizer", "Tokenizer", "tokenizer_from_json"]
+__all__ = ["BOUNDARY", "CharTokenizer", "ReanTokenizer", "Tokenizer", "WordTokenizer", "tokenizer_from_json"]
 
 
 def tokenizer_from_json(tree: dict[str, Any]) -> Tokenizer:

@@ -5,9 +5,9 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,12 @@ import numpy as np
 from jaxlm.checkpoint import CheckpointWriter
 from jaxlm.config import RunConfig
 from jaxlm.errors import NonFiniteLoss
-from jaxlm.evaluation import Score
-from jaxlm.metrics import NATS_PER_BIT, MetricsLog, Progress
+from jaxlm.metrics import MetricsLog, Progress
 from jaxlm.training.state import Chunk, TrainState
 
 CHUNK_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 CHUNK_SECONDS, FLOPS_PER_SECOND = 0.5, 2e10
 BATCH_TOKENS_OF_A_CHUNK = 2**23
-NATS_PER_TOKEN = "nats/token"
-"""The unit of a loss that is the likelihood."""
 
 
 class Stopped(Exception):
@@ -75,10 +72,33 @@ class Tally:
     """What has been summed since the last train line, and the seconds spent; goes with each checkpoint."""
 
     loss_sum: float = 0.0
-    steps: int = 0
+    steps: float = 0
+    """Of the losses summed; where steps have weights, these."""
     tokens: int = 0
     seconds_at_line: float = 0.0
     seconds: float = 0.0
+
+
+class Scored(Protocol):
+    """The loss of a split."""
+
+    @property
+    def nats(self) -> float:
+        """Summed."""
+        ...
+
+    @property
+    def loss(self) -> float | None:
+        """The mean, by which checkpoints are compared; None where it is infinite."""
+        ...
+
+    def metrics_line(self, step: int, split: str, *, seconds: float, time_s: float) -> dict[str, Any]:
+        """The line of metrics.jsonl."""
+        ...
+
+
+Scores = Callable[[], Mapping[str, Scored]]
+"""Waits for each split's score, "dev" among them where there is one."""
 
 
 class Point(NamedTuple):
@@ -88,7 +108,7 @@ class Point(NamedTuple):
     chunk: Chunk | None
     """The steps that led here; none did to step 0."""
     logs: bool
-    scores: Callable[[], dict[str, Score]] | None
+    scores: Scores | None
     """Waits for the losses of the splits, where they are taken."""
     saved: tuple[TrainState, jax.Array] | None
     """A copy to save, and whether all of its parameters are finite: the next chunk takes the state's own memory."""
@@ -102,22 +122,19 @@ class Loop:
     state: TrainState
     run_chunk: Callable[[TrainState, int], tuple[TrainState, Chunk]]
     """(state, K) to K steps."""
-    evaluate: Callable[[Any], Callable[[], dict[str, Score]]]
-    """Begins to score some parameters; what it gives waits for each split's score, "dev" among them where there is one.
-    Called before the first step, every plan.eval_every steps, and at the end."""
+    evaluate: Callable[[Any], Scores]
+    """Begins to score some parameters. Called before the first step, every plan.eval_every steps, and at the end."""
     plan: Plan
     log: MetricsLog
     writer: CheckpointWriter
     progress: Progress
     tally: Tally
     """What the checkpoint of the first state holds."""
-    bytes_per_token: float
-    """Train's mean, for bits per byte."""
-    fit: Callable[[Any], Any] | None = None
+    loss_fields: Callable[[float], dict[str, Any]]
+    """What a train line says of the mean loss beside itself: "unit", "nats_per_token" and "bits_per_byte"."""
+    refit: Callable[[Any], Any] | None = None
     """Brings parameters that training leaves alone up to date, before the others are scored and saved: a function of
     the others, so that a resume changes nothing. None: there are none."""
-    unit: str = NATS_PER_TOKEN
-    """Of the training loss."""
     block: bool = False
     """Wait for each computation before the next."""
 
@@ -165,8 +182,8 @@ class Loop:
     def _reach(self, chunk: Chunk | None, *, logs: bool = False, evals: bool = False, saves: bool = False) -> None:
         """Begin what happens at this step."""
         saved = self.snapshot(self.state) if saves or evals else None
-        if saved and self.fit:
-            saved = saved[0].replace(params=self.fit(saved[0].params)), saved[1]
+        if saved and self.refit:
+            saved = saved[0].replace(params=self.refit(saved[0].params)), saved[1]
         scores = self.evaluate(saved[0].params) if saved and evals else None
         self.point = Point(self.step, chunk, logs, scores, saved if saves else None, time.monotonic())
         if self.block:
@@ -190,8 +207,13 @@ class Loop:
         bad_K = np.flatnonzero(~np.isfinite(loss_K))
         if bad_K.size:
             self._fail(f"the loss is {loss_K[bad_K[0]]}", step - len(loss_K) + int(bad_K[0]) + 1)
-        self.tally.loss_sum += float(loss_K.sum())
-        self.tally.steps += len(loss_K)
+        if chunk.weight_K is None:
+            self.tally.loss_sum += float(loss_K.sum())
+            self.tally.steps += len(loss_K)
+        else:
+            weight_K = np.asarray(chunk.weight_K, np.float64)
+            self.tally.loss_sum += float((loss_K * weight_K).sum())
+            self.tally.steps += float(weight_K.sum())
         self.tally.tokens += int(np.asarray(chunk.count_K, np.float64).sum())
         self.progress.steps(step, float(loss_K[-1]))
 
@@ -202,16 +224,14 @@ class Loop:
             step=step,
             split="train",
             loss=mean,
-            unit=self.unit,
-            nats_per_token=mean if self.unit == NATS_PER_TOKEN else None,
-            bits_per_byte=mean / NATS_PER_BIT / self.bytes_per_token if self.unit == NATS_PER_TOKEN else None,
+            **self.loss_fields(mean),
             tokens_per_s=tally.tokens / max(now - tally.seconds_at_line, 1e-9),
             lr=lr,
             time_s=now,
         )
         self.tally = Tally(seconds_at_line=now)
 
-    def _write_scores(self, point: Point, scores: dict[str, Score]) -> float | None:
+    def _write_scores(self, point: Point, scores: Mapping[str, Scored]) -> float | None:
         """Write the splits' lines, and give dev's loss. An event of probability 0 is no failure. The speed in a line
         counts from where the score began, and its chunk may have run meanwhile.
         """
@@ -220,7 +240,7 @@ class Loop:
             if not math.isfinite(score.nats):
                 self._fail(f"the {split} loss is {score.nats}", point.step)
             self.log.write(**score.metrics_line(point.step, split, seconds=now - point.began, time_s=now - self.began))
-        dev_loss = scores["dev"].nats_per_token if "dev" in scores else None
+        dev_loss = scores["dev"].loss if "dev" in scores else None
         self.progress.dev(dev_loss)
         return dev_loss
 

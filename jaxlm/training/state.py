@@ -6,6 +6,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxlm import keys, sharding
@@ -27,9 +28,11 @@ class TrainState:
 class Chunk:
     """What K steps tell: the mean loss of each, the predictions it counted, and the last step's learning rate."""
 
-    loss_K: jax.Array
-    count_K: jax.Array
-    lr: jax.Array
+    loss_K: jax.Array | np.ndarray
+    count_K: jax.Array | np.ndarray
+    lr: jax.Array | float
+    weight_K: np.ndarray | None = None
+    """What each loss weighs in a mean over steps. None: all alike."""
 
 
 StepFunction = Callable[..., tuple[TrainState, jax.Array, jax.Array]]

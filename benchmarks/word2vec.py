@@ -1,0 +1,129 @@
+"""word2vec: gensim with two workers and ours in turn, on the same corpus: words per second, and quality.
+
+    python benchmarks/word2vec.py corpus.txt --analogies questions-words.txt --pairs wordsim353.tsv simlex999.txt
+
+Needs gensim. Words are runs of a to z, sentences are lines; 100 dimensions, window 5, 5 negatives, minimum count 5,
+sample 1e-3, 2 epochs. Analogies are of the 20,000 most frequent words; told are means and standard errors over the
+seeds. Speed counts the raw words of the text over the time of the steps; each side compiles, or builds its vocabulary,
+before.
+"""
+
+import argparse
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from gensim.models import KeyedVectors, Word2Vec
+
+from jaxlm import DataConfig, OptimConfig, RunConfig, Word2vecConfig, WordsConfig
+from jaxlm.training.word2vec import Word2vecWork
+
+EPOCHS, TOP = 2, 20_000
+LR = {"skip-gram": 0.025, "cbow": 0.05}
+"""Ours; gensim has its default, 0.025, for both."""
+
+
+def gensim_run(sentences: list[list[str]], predict: str, seed: int, raw_words: int) -> tuple[KeyedVectors, float]:
+    model = Word2Vec(
+        vector_size=100, window=5, negative=5, min_count=5, sample=1e-3, sg=int(predict == "skip-gram"), workers=2,
+        seed=seed,
+    )  # fmt: skip
+    model.build_vocab(sentences)
+    began = time.perf_counter()
+    model.train(sentences, total_examples=model.corpus_count, epochs=EPOCHS)
+    return model.wv, EPOCHS * raw_words / (time.perf_counter() - began)
+
+
+def our_run(
+    path: Path, predict: str, seed: int, raw_words: int, settings: dict[str, int]
+) -> tuple[KeyedVectors, float]:
+    config = RunConfig(
+        model=Word2vecConfig(predict=predict, words=WordsConfig(pattern="[a-z]+"), **settings),
+        data=DataConfig(path=str(path), split=(1.0, 0.0, 0.0)),
+        optim=OptimConfig(lr=LR[predict], schedule="linear", end_factor=0.004),
+        epochs=EPOCHS,
+        batch_size=65_536,
+        seed=seed,
+    )
+    work = Word2vecWork(config)
+    task = work.task()
+    steps = task.plan.steps
+    state = task.state
+    warm = jax.tree.map(jax.numpy.copy, state)
+    for _ in range(3):
+        warm, _ = task.run_chunk(warm, 1)
+    began = time.perf_counter()
+    for _ in range(steps):
+        state, _ = task.run_chunk(state, 1)
+    jax.block_until_ready(state)
+    speed = EPOCHS * raw_words / (time.perf_counter() - began)
+    vectors = KeyedVectors(100)
+    vectors.add_vectors(list(work.corpus.tokenizer.words), np.asarray(state.params["input"]))
+    return vectors, speed
+
+
+def judge(vectors: KeyedVectors, analogies: Path, pairs: list[Path]) -> list[float]:
+    spearman = [vectors.evaluate_word_pairs(str(path))[1][0] for path in pairs]
+    return [*spearman, analogy_accuracy(vectors, analogies)]
+
+
+def analogy_accuracy(vectors: KeyedVectors, path: Path) -> float:
+    """As vectors.evaluate_word_analogies(path, restrict_vocab=20_000), questions in blocks: in seconds, not minutes."""
+    unit_VE = vectors.vectors[:TOP] / np.linalg.norm(vectors.vectors[:TOP], axis=1, keepdims=True)
+    known = {word: place for place, word in enumerate(vectors.index_to_key[:TOP])}
+    lines = [line.lower().split() for line in path.read_text("utf-8").splitlines() if not line.startswith(":")]
+    question_Q4 = np.array([[known[word] for word in words] for words in lines if all(w in known for w in words)])
+    right = 0
+    for block in np.array_split(question_Q4, -(-len(question_Q4) // 1000)):
+        a, b, c, d = block.T
+        score_QV = (unit_VE[b] - unit_VE[a] + unit_VE[c]) @ unit_VE.T
+        np.put_along_axis(score_QV, block[:, :3], -np.inf, axis=1)
+        right += int((score_QV.argmax(1) == d).sum())
+    return right / len(question_Q4)
+
+
+def told(name: str, rows: list[list[float]], heads: list[str]) -> np.ndarray:
+    row_SR = np.array(rows)
+    errors_R = row_SR.std(0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.zeros(row_SR.shape[1])
+    cells = [
+        f"{head} {mean:.3f} ± {error:.3f}"
+        for head, mean, error in zip(heads, row_SR.mean(0)[1:], errors_R[1:], strict=True)
+    ]
+    print(f"{name:20s} {np.median(row_SR[:, 0]) / 1e3:7.0f} k words/s   {'   '.join(cells)}", flush=True)
+    return row_SR
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--analogies", type=Path, required=True)
+    parser.add_argument("--pairs", type=Path, nargs="+", required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--predict", nargs="+", default=["skip-gram", "cbow"], choices=list(LR))
+    parser.add_argument("--set", nargs="*", default=[], help="settings of ours, as in shared_negatives=16")
+    args = parser.parse_args()
+    settings = {name: int(value) for name, _, value in (pair.partition("=") for pair in args.set)}
+    lines = args.corpus.read_text("utf-8").lower().split("\n")
+    sentences = [words for line in lines if (words := re.findall("[a-z]+", line))]
+    raw_words = sum(map(len, sentences))
+    heads = [*(path.stem for path in args.pairs), "analogies"]
+    for predict in args.predict:
+        rows: dict[str, list[list[float]]] = {"gensim": [], "ours": []}
+        runs: dict[str, Callable[[int], tuple[KeyedVectors, float]]] = {
+            "gensim": lambda seed, predict=predict: gensim_run(sentences, predict, seed, raw_words),
+            "ours": lambda seed, predict=predict: our_run(args.corpus, predict, seed, raw_words, settings),
+        }
+        for seed in range(1, args.seeds + 1):
+            for name, run in runs.items():
+                vectors, speed = run(seed)
+                rows[name].append([speed, *judge(vectors, args.analogies, args.pairs)])
+        table = {name: told(f"{predict} {name}", rows[name], heads) for name in rows}
+        ratio_S = table["ours"][:, 0] / table["gensim"][:, 0]
+        print(f"{predict}: ours is {np.median(ratio_S):.2f} times as fast ({ratio_S.min():.2f} to {ratio_S.max():.2f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Settings of word2vec."""
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from jaxlm.config import check
+from jaxlm.config.model import ModelConfig
+from jaxlm.config.words import WordsConfig
+from jaxlm.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxlm.models.word2vec import Word2vec
+
+
+@dataclasses.dataclass(frozen=True)
+class Word2vecConfig(ModelConfig):
+    """Vectors of words from the words around them (Mikolov et al. 2013a, 2013b).
+
+    A step reads batch_size words of the text. Its `shards` run side by side from the same vectors, each update by
+    update; what they change is added up at the step's end.
+    """
+
+    words: WordsConfig = dataclasses.field(default_factory=WordsConfig)
+    """How text becomes words."""
+    predict: Literal["skip-gram", "cbow"] = "skip-gram"
+    """skip-gram: a word predicts each neighbour. cbow: the neighbours together predict the word."""
+    output: Literal["negative-sampling", "hierarchical-softmax"] = "negative-sampling"
+    """What is predicted: the word against drawn ones, or its path in a Huffman tree."""
+    d_embed: int = 100
+    """Width of a vector."""
+    window: int = 5
+    """Words to each side at most."""
+    shrink: bool = True
+    """Draw each word's window from 1 to `window`; else it is always `window`."""
+    subsample: float = 1e-3
+    """A word of frequency f stays with probability sqrt(t / f) + t / f, where t is this; 0 keeps all."""
+    negatives: int = 5
+    """Drawn words for each pair."""
+    shared_negatives: int = 32
+    """Words that are drawn for one update and shared by its pairs, each weighing negatives / shared_negatives."""
+    exponent: float = 0.75
+    """Negatives are drawn in proportion to count ** exponent."""
+    cbow_average: Literal["mean", "sum"] = "mean"
+    """cbow: how the neighbours' vectors are put together."""
+    span: int = 32
+    """Words of one block, whose windows are one banded product."""
+    blocks: int = 4
+    """Blocks in an update; their updates are added up."""
+    shards: int = 2
+    """Parts of a step that run side by side, each in a thread. Part of the result, not of the machine."""
+
+    trained_by_steps: ClassVar[bool] = True
+    predicts_text: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.at_least("model.d_embed", self.d_embed, 1)
+        check.between("model.window", self.window, 1, 100)
+        check.between("model.subsample", self.subsample, 0, 1)
+        check.at_least("model.negatives", self.negatives, 1)
+        check.at_least("model.shared_negatives", self.shared_negatives, 1)
+        check.between("model.exponent", self.exponent, -2, 2)
+        check.between("model.span", self.span, 1, 4096)
+        check.between("model.blocks", self.blocks, 1, 4096)
+        check.between("model.shards", self.shards, 1, 64)
+        if self.output == "negative-sampling" and self.shared_negatives < self.negatives:
+            raise UserError(
+                f"model.shared_negatives wants at least the {self.negatives} of model.negatives, "
+                f"got {self.shared_negatives}"
+            )
+
+    @property
+    def update_words(self) -> int:
+        """Words in an update."""
+        return self.span * self.blocks
+
+    def build(self) -> "Word2vec":  # type: ignore[override]
+        """The model of these settings."""
+        from jaxlm.models.word2vec import build
+
+        return build(self)

@@ -1,0 +1,35 @@
+"""Huffman trees: the inner nodes on the way to each word, and where to turn at them."""
+
+import heapq
+
+import numpy as np
+
+
+def paths(counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Each word's path from the root of the Huffman tree of its counts (Huffman 1952).
+
+    Returns node_VL, the V - 1 inner nodes numbered from 0 and -1 behind a path's end, and sign_VL, int8: 1 to the first
+    child, -1 to the second, 0 behind the end. A frequent word has a short path. L is the longest one's length.
+    """
+    V = len(counts)
+    heap = [(count, word) for word, count in enumerate(counts)]
+    heapq.heapify(heap)
+    parent = np.zeros(2 * V - 1, np.int64)
+    sign = np.zeros(2 * V - 1, np.int8)
+    for node in range(V, 2 * V - 1):
+        first, second = heapq.heappop(heap), heapq.heappop(heap)
+        for (_, child), turn in ((first, 1), (second, -1)):
+            parent[child], sign[child] = node, turn
+        heapq.heappush(heap, (first[0] + second[0], node))
+    ways: list[list[tuple[int, int]]] = []
+    for word in range(V):
+        way, node = [], word
+        while node != 2 * V - 2:
+            way.append((int(parent[node]) - V, int(sign[node])))
+            node = int(parent[node])
+        ways.append(way[::-1])
+    longest = max(map(len, ways))
+    node_VL, sign_VL = np.full((V, longest), -1, np.int32), np.zeros((V, longest), np.int8)
+    for word, way in enumerate(ways):
+        node_VL[word, : len(way)], sign_VL[word, : len(way)] = zip(*way, strict=True)
+    return node_VL, sign_VL

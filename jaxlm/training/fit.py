@@ -1,0 +1,80 @@
+"""Steps to a run's last checkpoint, whatever the model: a state, what moves it on, and what scores it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from jaxlm import checkpoint, metrics
+from jaxlm.config import RunConfig
+from jaxlm.runs import RunDir
+from jaxlm.training.loop import Loop, Plan, Scores, Tally
+from jaxlm.training.state import Chunk, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is trained. The functions are those of Loop."""
+
+    config: RunConfig
+    state: TrainState
+    """Before the first step."""
+    plan: Plan
+    run_chunk: Callable[[TrainState, int], tuple[TrainState, Chunk]]
+    evaluate: Callable[[Any], Scores]
+    loss_fields: Callable[[float], dict[str, Any]]
+    refit: Callable[[Any], Any] | None = None
+    block: bool = False
+
+
+def fit(task: Task, run: RunDir, say: Callable[[str], None]) -> float:
+    """Train from the newest checkpoint, or from the start, to the last step.
+
+    Returns the seconds that training took, over all sittings. Raises NonFiniteLoss and Stopped as `Loop.run` does.
+    """
+    state, tally = _resume(run, task.state, say)
+    step = int(state.step)
+    with checkpoint.CheckpointWriter(run.checkpoints, task.config.checkpoint.keep) as writer:
+        metrics.cut(run.metrics, step if step else -1)
+        log = metrics.MetricsLog(run.metrics, run.tensorboard if task.config.tensorboard else None)
+        progress = metrics.Progress(task.plan.steps, step)
+        loop = Loop(
+            state=state,
+            run_chunk=task.run_chunk,
+            evaluate=task.evaluate,
+            plan=task.plan,
+            log=log,
+            writer=writer,
+            progress=progress,
+            tally=tally,
+            loss_fields=task.loss_fields,
+            refit=task.refit,
+            block=task.block,
+        )
+        try:
+            loop.run()
+        finally:
+            progress.close()
+            log.close()
+    return max(line["time_s"] for line in metrics.read(run.metrics))
+
+
+def _resume(run: RunDir, state: TrainState, say: Callable[[str], None]) -> tuple[TrainState, Tally]:
+    """The newest checkpoint that loads, or the initial state; what is broken is set aside and told."""
+    like = checkpoint.abstract_like(
+        {"params": state.params, "training": {"step": state.step, "opt_state": state.opt_state}}
+    )
+    broken = checkpoint.set_aside_unreadable(run.checkpoints)
+    resumed: tuple[TrainState, Tally] | None = None
+    for one in reversed(checkpoint.saved(run.checkpoints)):
+        loaded = checkpoint.load(run.checkpoints, one, like)
+        if loaded is not None:
+            resumed = TrainState(params=loaded["params"], **loaded["training"]), Tally(**one.notes["tally"])
+            break
+        checkpoint.set_aside(run.checkpoints, one.step)
+        broken.append(one.step)
+    for step in broken:
+        say(f"checkpoint {step} of {run.path} is broken: moved to {run.broken}, going on without it")
+    if resumed is None:
+        return state, Tally()
+    say(f"resuming {run.path} at step {int(resumed[0].step)}")
+    return resumed

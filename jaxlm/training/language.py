@@ -1,0 +1,216 @@
+"""Language models: from a settled job to a trained one, its scores and its samples."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm import checkpoint, keys, metrics, optim, sharding, show
+from jaxlm.config import RunConfig
+from jaxlm.data.batches import Tokens
+from jaxlm.data.corpus import SPLITS, Corpus
+from jaxlm.evaluation import NATS_PER_TOKEN, Evaluator, Score, token_fields
+from jaxlm.inference import Run, classify, generate, load_run
+from jaxlm.models.base import (
+    CONSTANTS,
+    FittedModel,
+    HasFit,
+    HasTrainLoss,
+    Params,
+    with_constants,
+    without_constants,
+)
+from jaxlm.runs import RunDir, read_json, write_bytes, write_json
+from jaxlm.training.fit import Task, fit
+from jaxlm.training.loop import Plan, step_flops
+from jaxlm.training.pictures import Pictures
+from jaxlm.training.setup import Job, describe, initial_state, introduce, settle
+from jaxlm.training.state import Chunk, TrainState, make_chunk, make_step
+
+FIT_LOGITS = 2**24
+"""Logits in memory at once where parameters of the likelihood are fitted."""
+
+
+class LanguageWork:
+    """A language model's part in `train`."""
+
+    def __init__(self, config: RunConfig):
+        self.job = settle(config)
+
+    @property
+    def config(self) -> RunConfig:
+        """The resolved settings."""
+        return self.job.config
+
+    @property
+    def corpus(self) -> Corpus:
+        """The data."""
+        return self.job.corpus
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """What the model has beside its parameters."""
+        return self.job.arrays
+
+    def introduce(self, say: Callable[[str], None]) -> None:
+        """The start-up lines."""
+        introduce(self.job, say)
+
+    def describe(self, say: Callable[[str], None]) -> None:
+        """What --dry-run prints."""
+        describe(self.job, say)
+
+    def train(self, run: RunDir, say: Callable[[str], None]) -> None:
+        """All that makes a run directory complete, pictures beside it; last eval.json."""
+        with Pictures(self.job.corpus, run, wanted=self.config.plots) as pictures:
+            pictures.begin()
+            if self.config.model.trained_by_steps:
+                seconds = fit(_task(self.job), run, say)
+                pictures.draw_losses()
+            else:
+                seconds = _fit_counts(self.job, run, say)
+            _finish(self.job, run, seconds)
+            pictures.end(say)
+
+    def tell_losses(self, run: RunDir, say: Callable[[str], None]) -> None:
+        """The losses of a finished run."""
+        result = read_json(run.eval)
+        for split in SPLITS:
+            if result[split] is not None:
+                say(f"{split}: {show.score_line(Score.from_json(result[split]))}")
+
+
+def _task(job: Job) -> Task:
+    config, mesh = job.config, job.mesh
+    steps = config.steps or 1
+    optimizer = optim.transformation(config.optim, steps)
+    tokens, constants = job.tokens(), job.constants()
+    state = initial_state(job, optimizer)
+    sizes = optim.count_parameters(state.params), job.batcher.batch_size * job.targets_per_row
+    chunk = make_chunk(
+        make_step(job.model, optimizer, config.optim.l2),
+        job.batcher,
+        optim.schedule(config.optim, steps),
+        mesh,
+        seed=config.seed,
+    )
+    options = sharding.compiler_options(step_flops(*sizes))
+    compiled = jax.jit(chunk, static_argnums=2, donate_argnums=0, compiler_options=options)
+
+    def run_chunk(state: TrainState, K: int) -> tuple[TrainState, Chunk]:
+        return compiled(state, tokens, K, constants)
+
+    begin = partial(_begin_scores, _evaluator(job, tokens), job)
+
+    return Task(
+        config=config,
+        state=state,
+        plan=Plan.of(config, *sizes),
+        run_chunk=run_chunk,
+        evaluate=lambda params: begin(with_constants(params, constants)),
+        loss_fields=_loss_fields(job),
+        refit=_refit(job, tokens, constants),
+        block=sharding.must_block(mesh),
+    )
+
+
+def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> float:
+    """Count, and save as step 1. Returns the seconds it took."""
+    began = time.monotonic()
+    model = cast(FittedModel[Any], job.model)
+    start, end = job.corpus.bounds["train"]
+    params, notes = model.fit(job.corpus.tokens_N[start:end], job.corpus.age_N[start:end])
+    for note in notes:
+        say(note)
+    params = jax.block_until_ready(jax.device_put(params, sharding.replicated(job.mesh)))
+    fitted = time.monotonic()
+    dev = _begin_scores(_evaluator(job, job.tokens()), job, params)().get("dev")
+    metrics.cut(run.metrics, -1)
+    log = metrics.MetricsLog(run.metrics, run.tensorboard if job.config.tensorboard else None)
+    if dev:
+        now = time.monotonic()
+        log.write(**dev.metrics_line(1, "dev", seconds=now - fitted, time_s=now - began))
+    log.close()
+    with checkpoint.CheckpointWriter(run.checkpoints, job.config.checkpoint.keep) as writer:
+        writer.save(1, params, {"step": np.array(1, np.int32)}, dev_loss=dev.nats_per_token if dev else None, notes={})
+    return fitted - began
+
+
+def _finish(job: Job, run: RunDir, seconds: float) -> None:
+    """Score every split with the best checkpoint, keep samples, and last eval.json, which says that the run is done."""
+    best = load_run(run.path)
+    evaluator = _evaluator(job, job.tokens())
+    per_row = job.targets_per_row
+    entries: dict[str, Any] = {}
+    for split, rows in job.rows.items():
+        most = max(1, job.config.eval.max_tokens // per_row) if split == "train" else len(rows)
+        entries[split] = evaluator(best.params, _some(rows, most)).to_json() if len(rows) else None
+    write_bytes(run.samples, _samples(job, run, best).encode("utf-8", "surrogatepass"))
+    write_json(
+        run.eval,
+        {
+            **entries,
+            "params": optim.count_parameters(without_constants(best.params)),
+            **({"constants": optim.count_parameters(best.params[CONSTANTS])} if CONSTANTS in best.params else {}),
+            "step": best.step,
+            "steps": job.config.steps or 1,
+            "train_time_s": seconds,
+        },
+    )
+
+
+def _samples(job: Job, run: RunDir, best: Run) -> str:
+    sample = job.config.sample
+    if not sample.n:
+        return ""
+    key = keys.derive(job.config.seed, keys.SAMPLES)
+    texts = generate(best, n=sample.n, temperature=sample.temperature, max_tokens=sample.max_tokens, key=key)
+    if job.config.data.kind != "lines":
+        return "\n---\n".join(texts) + "\n"
+    return show.sorted_samples(texts, classify(run.read_seen(), texts)) + "\n"
+
+
+def _begin_scores(evaluator: Evaluator, job: Job, params: Params) -> Callable[[], dict[str, Score]]:
+    """Start to score dev, and of train a fixed sample of equal size; what it gives waits for both."""
+    dev, train_rows = job.rows["dev"], job.rows["train"]
+    rows = {"dev": dev, "train_sample": _some(train_rows, len(dev) or 10_000)}
+    begun = {split: evaluator.begin(params, chosen) for split, chosen in rows.items() if len(chosen)}
+    return lambda: {split: wait() for split, wait in begun.items()}
+
+
+def _loss_fields(job: Job) -> Callable[[float], dict[str, Any]]:
+    """What a train line says of the loss: of one that is no likelihood, its unit alone."""
+    if isinstance(job.model, HasTrainLoss) and job.model.loss_unit != NATS_PER_TOKEN:
+        unit = job.model.loss_unit
+        return lambda loss: {"unit": unit, "nats_per_token": None, "bits_per_byte": None}
+    return partial(token_fields, bytes_per_token=job.bytes_per_token)
+
+
+def _refit(job: Job, tokens: Tokens, constants: Params) -> Callable[[Params], Params] | None:
+    """What fits parameters of the likelihood alone, on a fixed sample of train; None where there are none."""
+    model, batcher = job.model, job.batcher
+    if not (isinstance(model, HasFit) and model.is_fitted):
+        return None
+    row_B = _some(job.rows["train"], max(1, FIT_LOGITS // model.vocab_size // job.targets_per_row))
+
+    @jax.jit
+    def fitted(params: Params, tokens: Tokens, constants: Params) -> Params:
+        params = model.fitted(with_constants(params, constants), *batcher.rows(tokens, jnp.asarray(row_B)))
+        return without_constants(params)
+
+    return lambda params: fitted(params, tokens, constants)
+
+
+def _some(rows: np.ndarray, most: int) -> np.ndarray:
+    """All rows, or a fixed random choice of them in order."""
+    if len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+
+
+def _evaluator(job: Job, tokens: Tokens) -> Evaluator:
+    return Evaluator(job.model, job.batcher, tokens, job.corpus.tokenizer.bytes_of_token, job.mesh)

@@ -1,0 +1,272 @@
+"""word2vec: from settings to trained vectors, their losses and their neighbours."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm import keys, metrics, optim, sharding, show
+from jaxlm.config import RunConfig, Word2vecConfig
+from jaxlm.config.codec import to_json
+from jaxlm.data import wordfile
+from jaxlm.data.corpus import SPLITS
+from jaxlm.data.source import cache_dir
+from jaxlm.data.windows import EVALUATION, Reader, Told
+from jaxlm.data.wordfile import WordCorpus
+from jaxlm.errors import UserError
+from jaxlm.inference import load_vectors
+from jaxlm.models.base import Params
+from jaxlm.models.word2vec import Arrays, Change, Word2vec, add_changes
+from jaxlm.runs import RunDir, dump, read_json, write_bytes, write_json
+from jaxlm.training.fit import Task, fit
+from jaxlm.training.loop import Plan, Scores
+from jaxlm.training.state import Chunk, TrainState
+
+NEIGHBOURS = 5
+"""Of each word in samples.txt."""
+SHOWN_RANKS = 2000
+"""The words in samples.txt are spread evenly over so many of the most frequent."""
+
+
+class PairScore(NamedTuple):
+    """The loss of a split."""
+
+    nats: float
+    pairs: int
+    words: int
+    """Read, before subsampling."""
+
+    @property
+    def loss(self) -> float | None:
+        """Nats per pair."""
+        return self.nats / self.pairs if self.pairs else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of eval.json; word2vec gives no text a likelihood."""
+        none = {"nats_per_token": None, "bits_per_byte": None, "perplexity": None, "bytes": None}
+        return {"loss": self.loss, "unit": "nats/pair", "pairs": self.pairs, "tokens": self.words, **none}
+
+    def metrics_line(self, step: int, split: str, *, seconds: float, time_s: float) -> dict[str, Any]:
+        """The line of metrics.jsonl for this score, which took `seconds` to find, `time_s` into the run."""
+        speed = {"tokens_per_s": self.words / max(seconds, 1e-9), "lr": None, "time_s": time_s}
+        return {"step": step, "split": split, "loss": self.loss, **pair_fields(), **speed}
+
+
+def pair_fields(mean: float = 0.0) -> dict[str, Any]:
+    """What a line of metrics.jsonl says beside a mean loss in nats per pair."""
+    return {"unit": "nats/pair", "nats_per_token": None, "bits_per_byte": None}
+
+
+class Trainer:
+    """The compiled updates of one model. The shards of a step run in threads of their own."""
+
+    def __init__(self, model: Word2vec):
+        options = sharding.compiler_options(0)
+        self._shards = model.config.shards
+        self._train = jax.jit(model.train, compiler_options=options)
+        self._add = jax.jit(add_changes, donate_argnums=0, compiler_options=options)
+        self._threads = ThreadPoolExecutor(self._shards, thread_name_prefix="shards")
+
+    def step(self, params: Params, reader: Reader, step: int, rate: float) -> tuple[Params, float, Told]:
+        """One step: the parameters (whose memory is taken), its summed loss, and what it counted."""
+        done = self._run(params, reader, step, rate)
+        return self._add(params, [change for change, _, _ in done]), *_sums(done)
+
+    def score(self, params: Params, reader: Reader, steps: range) -> PairScore:
+        """The loss of some of a reader's steps with the parameters as they are: its words are drawn at a rate of 0."""
+        parts = [_sums(self._run(params, reader, step, 0.0)) for step in steps]
+        nats, told = math.fsum(part[0] for part in parts), [part[1] for part in parts]
+        return PairScore(nats, sum(one.pairs for one in told), sum(one.words for one in told))
+
+    def _run(self, params: Params, reader: Reader, step: int, rate: float) -> list[tuple[Change, float, Told]]:
+        def one(shard: int) -> tuple[Change, float, Told]:
+            part, told = reader.part(step, shard)
+            change, loss_S = self._train(params, Arrays(*map(jnp.asarray, part)), jnp.float32(rate))
+            return change, float(np.asarray(loss_S).sum(dtype=np.float64)), told
+
+        return list(self._threads.map(one, range(self._shards)))
+
+
+def _sums(done: list[tuple[Change, float, Told]]) -> tuple[float, Told]:
+    told = Told(sum(told.words for *_, told in done), sum(told.pairs for *_, told in done))
+    return math.fsum(loss for _, loss, _ in done), told
+
+
+class Word2vecWork:
+    """word2vec's part in `train`."""
+
+    def __init__(self, config: RunConfig):
+        model = config.model
+        assert isinstance(model, Word2vecConfig)
+        _check_optimizer(config)
+        sharding.choose_device(config.device, config.gpu_memory)
+        sharding.keep_compiled(cache_dir())
+        if config.tensorboard:
+            metrics.summary_writer()
+        self.corpus: WordCorpus = wordfile.load(config.data, model.words)
+        size = self.corpus.tokenizer.vocab_size
+        if model.vocab_size not in (None, size):
+            raise UserError(f"model.vocab_size wants the {size} words of the data or none, got {model.vocab_size}")
+        filled = dataclasses.replace(model, vocab_size=size)
+        self.model = filled.build()
+        self.config = dataclasses.replace(config, model=filled)
+        self.readers = {split: self._reader(split) for split in SPLITS}
+        if not self.corpus.size("train"):
+            raise UserError("data.split wants at least one sentence in train, got none")
+        if config.epochs is not None:
+            steps = max(1, math.ceil(config.epochs * self.readers["train"].steps))
+            self.config = dataclasses.replace(self.config, steps=steps, epochs=None)
+        self._start = None if config.init_from is None else self._parameters_of(config.init_from)
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """None beside the parameters."""
+        return {}
+
+    def introduce(self, say: Callable[[str], None]) -> None:
+        """The start-up lines."""
+        sizes = ", ".join(f"{split} {self.corpus.size(split):,}" for split in SPLITS)
+        say(f"devices: {sharding.describe(self.config.gpu_memory)}")
+        say(
+            f"data: {self.corpus.total_words:,} words, those of the vocabulary and ends of sentences: {sizes}; "
+            f"vocabulary {self.corpus.tokenizer.vocab_size:,}"
+        )
+
+    def describe(self, say: Callable[[str], None]) -> None:
+        """What --dry-run prints."""
+        say(dump(to_json(self.config)))
+        size = optim.count_parameters(jax.eval_shape(self._initial_params))
+        say(f"parameters: {size:,}")
+        say(f"memory: {show.size(4 * size)} of vectors, as much again for a checkpoint's copy; the rows of a step")
+        words = self.readers["train"].step_words
+        say(f"words: {words:,} a step, {words * (self.config.steps or 1):,} in {self.config.steps:,} steps")
+
+    def train(self, run: RunDir, say: Callable[[str], None]) -> None:
+        """Steps, losses, neighbours."""
+        seconds = fit(self.task(), run, say)
+        best = load_vectors(run.path)
+        params = jax.device_put(best.params, jax.devices()[0])
+        write_bytes(run.samples, self._neighbours(np.asarray(params["input"])).encode("utf-8", "surrogatepass"))
+        entries = {split: self._score(params, split) for split in SPLITS}
+        write_json(
+            run.eval,
+            {
+                **{split: score.to_json() if score else None for split, score in entries.items()},
+                "params": optim.count_parameters(params),
+                "step": best.step,
+                "steps": self.config.steps,
+                "train_time_s": seconds,
+            },
+        )
+
+    def tell_losses(self, run: RunDir, say: Callable[[str], None]) -> None:
+        """The losses of a finished run."""
+        result = read_json(run.eval)
+        for split in SPLITS:
+            if result[split] and result[split]["loss"] is not None:
+                say(f"{split}: {result[split]['loss']:.4f} nats/pair ({result[split]['pairs']:,} pairs)")
+
+    @cached_property
+    def _trainer(self) -> Trainer:
+        return Trainer(self.model)
+
+    def _reader(self, split: str) -> Reader:
+        size = self.config.batch_size
+        words = max(1, self.corpus.size(split)) if size == "full" else size
+        counts, offset = self.corpus.tokenizer.counts, 0 if split == "train" else EVALUATION
+        return Reader(self.model.config, self.corpus.ids[split], counts, words, self.config.seed, offset)
+
+    def _parameters_of(self, path: str) -> Params:
+        other = load_vectors(path)
+        if other.tokenizer.words != self.corpus.tokenizer.words:
+            raise UserError(f"init_from {path!r} has another vocabulary than this data")
+        want, got = (
+            {name: x.shape for name, x in tree.items()} for tree in (jax.eval_shape(self._initial_params), other.params)
+        )
+        if want != got:
+            raise UserError(f"init_from {path!r} has parameters {got}, this model wants {want}")
+        return other.params
+
+    def _initial_params(self) -> Params:
+        return self.model.init(keys.derive(self.config.seed, keys.PARAMETERS))
+
+    def task(self) -> Task:
+        """What the loop trains."""
+        config, steps = self.config, self.config.steps or 1
+        params = jax.jit(self._initial_params)() if self._start is None else self._start
+        opt_state = optim.transformation(config.optim, steps).init(params)
+        state = TrainState(step=jnp.int32(0), params=params, opt_state=opt_state)
+        rate, reader = optim.schedule(config.optim, steps), self.readers["train"]
+
+        def run_chunk(state: TrainState, K: int) -> tuple[TrainState, Chunk]:
+            first, params = int(state.step), state.params
+            losses, told, lr = [], [], 0.0
+            for step in range(first, first + K):
+                lr = float(rate(step))
+                params, nats, counted = self._trainer.step(params, reader, step, lr)
+                losses.append(nats / max(counted.pairs, 1))
+                told.append(counted)
+            chunk = Chunk(
+                loss_K=np.array(losses),
+                count_K=np.array([one.words for one in told]),
+                lr=lr,
+                weight_K=np.array([one.pairs for one in told]),
+            )
+            return TrainState(step=state.step + K, params=params, opt_state=state.opt_state), chunk
+
+        return Task(
+            config=config,
+            state=jax.device_put(state, jax.devices()[0]),
+            plan=Plan.of(config, optim.count_parameters(params), reader.step_words),
+            run_chunk=run_chunk,
+            evaluate=self._begin_scores,
+            loss_fields=pair_fields,
+        )
+
+    def _begin_scores(self, params: Params) -> Scores:
+        def wait() -> dict[str, PairScore]:
+            score = self._score(params, "dev")
+            return {"dev": score} if score else {}
+
+        return wait
+
+    def _score(self, params: Params, split: str) -> PairScore | None:
+        """A split's score; of train's by steps that are spread evenly, about eval.max_tokens pairs' worth."""
+        reader = self.readers[split]
+        if split == "train":
+            reader = dataclasses.replace(reader, offset=EVALUATION)
+        if not len(reader.id_N):
+            return None
+        wanted = self.config.eval.max_tokens // self.model.config.window // reader.step_words
+        every = 1 if split != "train" else max(1, reader.steps // max(1, wanted))
+        score = self._trainer.score(params, reader, range(0, reader.steps, every))
+        return score if score.pairs else None
+
+    def _neighbours(self, input_VE: np.ndarray) -> str:
+        """For words over the ranks the nearest by cosine, one word a line."""
+        words = self.corpus.tokenizer.words
+        shown = min(len(words), SHOWN_RANKS)
+        rank_N = np.unique(np.linspace(0, shown - 1, min(self.config.sample.n, shown)).astype(int))
+        unit_VE = input_VE / np.maximum(np.linalg.norm(input_VE, axis=1, keepdims=True), 1e-12)
+        cosine_NV = unit_VE[rank_N] @ unit_VE.T
+        cosine_NV[np.arange(len(rank_N)), rank_N] = -np.inf
+        lines = []
+        for rank, cosine_V in zip(rank_N.tolist(), cosine_NV, strict=True):
+            near = np.argsort(-cosine_V, kind="stable")[: min(NEIGHBOURS, len(words) - 1)]
+            lines.append(f"{words[rank]}: {' '.join(words[word] for word in near.tolist())}\n")
+        return "".join(lines)
+
+
+def _check_optimizer(config: RunConfig) -> None:
+    optimizer = config.optim
+    if optimizer.name != "sgd" or optimizer.momentum or optimizer.clip is not None or optimizer.l2:
+        raise UserError(
+            "optim wants plain sgd for word2vec, whose updates touch the rows of a window only: "
+            "no adamw, momentum, clip or l2"
+        )

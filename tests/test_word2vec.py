@@ -1,0 +1,168 @@
+"""word2vec through train: the run directory, resume, refusal, and what it learns."""
+
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import Mock
+
+import jax
+import numpy as np
+import pytest
+
+import jaxlm
+from jaxlm import metrics
+from jaxlm.inference import load_vectors
+from jaxlm.training import loop
+from jaxlm.training.job import train
+from jaxlm.training.word2vec import Word2vecWork
+
+ANIMALS, TOOLS = ("cat", "dog", "cow", "hen"), ("saw", "axe", "hoe", "awl")
+
+
+def text(sentences=400):
+    """Words of two kinds, each of which stands among its own kind's words only."""
+    rng = np.random.default_rng(0)
+    kinds = ([*ANIMALS, "eats", "runs"], [*TOOLS, "cuts", "digs"])
+    return "\n".join(" ".join(rng.choice(kinds[n % 2], 6)) for n in range(sentences)) + "\n"
+
+
+MODEL = jaxlm.Word2vecConfig(
+    words=jaxlm.WordsConfig(min_count=2),
+    d_embed=8,
+    window=2,
+    negatives=3,
+    shared_negatives=8,
+    span=8,
+    blocks=2,
+    subsample=0.0,
+)
+
+
+def config(tmp_path, model=MODEL, **settings):
+    path = tmp_path / "text.txt"
+    if not path.exists():
+        path.write_text(text())
+    defaults: dict[str, Any] = {
+        "data": jaxlm.DataConfig(path=str(path), split=(0.8, 0.1, 0.1)),
+        "optim": jaxlm.OptimConfig(lr=0.1, schedule="linear", end_factor=0.01),
+        "eval": jaxlm.EvalConfig(every=4, log_every=2),
+        "checkpoint": jaxlm.CheckpointConfig(every=4),
+        "sample": jaxlm.SampleConfig(n=12),
+        "steps": 12,
+        "batch_size": 512,
+        "run_dir": str(tmp_path / "run"),
+    }
+    return jaxlm.RunConfig(model=model, **defaults | settings)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished skip-gram run."""
+    base = tmp_path_factory.mktemp("word2vec")
+    made = config(base, steps=60)
+    said: list[str] = []
+    train(made, say=said.append)
+    return made, base / "run", said
+
+
+def test_the_run_directory_is_the_contract(finished):
+    _, path, said = finished
+    result = json.loads((path / "eval.json").read_text())
+    V, E = 12, 8
+    assert result["params"] == 2 * V * E
+    for split in ("train", "dev", "test"):
+        assert result[split]["nats_per_token"] is None and result[split]["bits_per_byte"] is None
+        assert result[split]["unit"] == "nats/pair" and 0 < result[split]["loss"] < 4 * np.log(2)
+    lines = metrics.read(path / "metrics.jsonl")
+    assert {line["unit"] for line in lines} == {"nats/pair"}
+    assert lines[0]["split"] == "dev" and lines[0]["step"] == 0
+    np.testing.assert_allclose(lines[0]["loss"], (1 + 3) * np.log(2), rtol=1e-6)
+    assert lines[-1]["step"] == result["steps"]
+    assert all(line["tokens_per_s"] > 0 for line in lines)
+    assert json.loads((path / "tokenizer.json").read_text())["kind"] == "words"
+    assert {"config.json", "fingerprint.json", "checkpoints"} <= {entry.name for entry in path.iterdir()}
+    assert any("nats/pair" in line for line in said)
+
+
+def test_words_of_a_kind_come_near_to_each_other(finished):
+    _, path, _ = finished
+    near = dict(line.split(": ") for line in (path / "samples.txt").read_text().splitlines())
+    assert len(near) == 12
+    assert set(near["cat"].split()[:3]) <= {*ANIMALS, "eats", "runs"}
+    assert set(near["saw"].split()[:3]) <= {*TOOLS, "cuts", "digs"}
+
+
+def test_a_finished_run_is_not_trained_again_and_a_changed_one_is_refused(finished):
+    made, path, _ = finished
+    said: list[str] = []
+    before = (path / "metrics.jsonl").read_bytes()
+    train(made, say=said.append)
+    assert any("is trained already" in line for line in said)
+    assert (path / "metrics.jsonl").read_bytes() == before
+    model = jaxlm.Word2vecConfig(**{**MODEL.__dict__, "exponent": 1.0})
+    with pytest.raises(jaxlm.UserError, match=r"model.exponent: 0.75, now 1.0"):
+        train(jaxlm.RunConfig(**{**made.__dict__, "model": model}), say=said.append)
+    text_file = path.parent / "text.txt"
+    text_file.write_text(text() + "cat dog\n")
+    try:
+        with pytest.raises(jaxlm.UserError, match="data has other content"):
+            train(made, say=said.append)
+    finally:
+        text_file.write_text(text())
+
+
+@pytest.mark.parametrize(("predict", "output"), [("skip-gram", "negative-sampling"), ("cbow", "hierarchical-softmax")])
+def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypatch, predict, output):
+    model = jaxlm.Word2vecConfig(**{**MODEL.__dict__, "predict": predict, "output": output})
+    real = loop.Loop._advance
+
+    def die(self, caught):
+        if self.step == 7:
+            raise KeyboardInterrupt
+        real(self, caught)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Plan, "of", classmethod(lambda cls, config, *sizes: cls(12, 1, 2, 4, 4)))
+        train(config(tmp_path, model, run_dir=str(tmp_path / "whole")), say=lambda line: None)
+        patch.setattr(loop.Loop, "_advance", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(config(tmp_path, model), say=lambda line: None)
+        patch.setattr(loop.Loop, "_advance", real)
+        said: list[str] = []
+        train(config(tmp_path, model), say=said.append)
+    assert any("resuming" in line and "step 4" in line for line in said)
+    whole, resumed = (load_vectors(tmp_path / name, which="last") for name in ("whole", "run"))
+    jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
+    losses = [
+        [(line["step"], line["split"], line["loss"]) for line in metrics.read(tmp_path / name / "metrics.jsonl")]
+        for name in ("whole", "run")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_the_reported_loss_is_the_mean_over_pairs_of_all_steps(tmp_path):
+    work = Word2vecWork(config(tmp_path))
+    task = work.task()
+    state, first = task.run_chunk(task.state, 1)
+    state, second = task.run_chunk(state, 2)
+    assert first.loss_K.dtype == np.float64
+    assert first.weight_K is not None and second.weight_K is not None and second.weight_K.shape == (2,)
+    np.testing.assert_allclose(first.loss_K[0], 4 * np.log(2), rtol=1e-2)
+    told = [work.readers["train"].part(step, shard)[1] for step in range(3) for shard in range(2)]
+    assert first.weight_K.sum() + second.weight_K.sum() == sum(one.pairs for one in told)
+    tally = loop.Tally()
+    for chunk, step in ((first, 1), (second, 3)):
+        loop.Loop._add_losses(cast(loop.Loop, SimpleNamespace(tally=tally, progress=Mock())), chunk, step)
+    nats = sum((np.asarray(one.loss_K) * one.weight_K).sum() for one in (first, second))
+    np.testing.assert_allclose(tally.loss_sum / tally.steps, nats / tally.steps)
+    assert tally.steps == sum(one.pairs for one in told) and tally.tokens == sum(one.words for one in told)
+
+
+def test_other_optimisers_are_refused(tmp_path):
+    with pytest.raises(jaxlm.UserError, match="optim wants plain sgd for word2vec"):
+        Word2vecWork(config(tmp_path, optim=jaxlm.OptimConfig(name="adamw")))
+
+
+def test_what_has_no_likelihood_is_told(finished):
+    with pytest.raises(jaxlm.UserError, match="has vectors of words"):
+        jaxlm.load_run(finished[1])
