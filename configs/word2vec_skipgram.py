@@ -3,14 +3,12 @@
 python train.py configs/word2vec_skipgram.py --data.path corpus.txt
 """
 
-from jaxlm import CheckpointConfig, DataConfig, EvalConfig, OptimConfig, RunConfig, Word2vecConfig
+from jaxlm import DataConfig, OptimConfig, RunConfig, Word2vecConfig
 
 config = RunConfig(
     model=Word2vecConfig(predict="skip-gram"),
     data=DataConfig(kind="lines", split=(0.99, 0.01, 0.0)),
     optim=OptimConfig(lr=0.025, schedule="linear", end_factor=0.004),
-    eval=EvalConfig(),
-    checkpoint=CheckpointConfig(),
     epochs=5,
     batch_size=65_536,
 )
