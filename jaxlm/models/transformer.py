@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlm.ops import causal_attention, dropout, layer_norm
+from jaxlm.ops import affine, causal_attention, dropout, layer_norm
 
 Layer = dict[str, jax.Array]
 Decoding = tuple[jax.Array, jax.Array, jax.Array]
@@ -82,7 +82,7 @@ class Transformer(nn.Module):
             k = jax.lax.dynamic_update_slice(k, k_BTNH[None], (number, 0, at, 0, 0))
             v = jax.lax.dynamic_update_slice(v, v_BTNH[None], (number, 0, at, 0, 0))
             y_BTNH, _ = causal_attention(q_BTNH, k[number], v[number], at)
-            x_BTD = x_BTD + y_BTNH.reshape(x_BTD.shape) @ p["attend"] + p["attend_bias"]
+            x_BTD = x_BTD + affine(y_BTNH.reshape(x_BTD.shape), p["attend"], p["attend_bias"])
             return (x_BTD + self._mlp(x_BTD, p), k, v), None
 
         layers = dict(self.layers), jnp.arange(self.n_layers)
@@ -93,14 +93,14 @@ class Transformer(nn.Module):
         attend, first, second = (None, None, None) if key is None else jax.random.split(key, 3)
         q_BTNH, k_BTNH, v_BTNH = self._qkv(x_BTD, p)
         y_BTNH = self._attention(q_BTNH, k_BTNH, v_BTNH, attend)
-        y_BTD = y_BTNH.reshape(x_BTD.shape) @ p["attend"] + p["attend_bias"]
+        y_BTD = affine(y_BTNH.reshape(x_BTD.shape), p["attend"], p["attend_bias"])
         x_BTD = x_BTD + self._drop(y_BTD, first)
         return x_BTD + self._drop(self._mlp(x_BTD, p), second)
 
     def _qkv(self, x_BTD: jax.Array, p: Layer) -> list[jax.Array]:
         B, T, D = x_BTD.shape
         n_BTD = layer_norm(x_BTD, p["norm1_scale"], p["norm1_bias"])
-        qkv_BTD = n_BTD @ p["qkv"] + p["qkv_bias"]
+        qkv_BTD = affine(n_BTD, p["qkv"], p["qkv_bias"])
         return [part.reshape(B, T, self.n_heads, D // self.n_heads) for part in jnp.split(qkv_BTD, 3, axis=-1)]
 
     def _attention(self, q_BTNH: jax.Array, k_BTNH: jax.Array, v_BTNH: jax.Array, key: jax.Array | None) -> jax.Array:
@@ -109,7 +109,8 @@ class Transformer(nn.Module):
 
     def _mlp(self, x_BTD: jax.Array, p: Layer) -> jax.Array:
         n_BTD = layer_norm(x_BTD, p["norm2_scale"], p["norm2_bias"])
-        return jax.nn.gelu(n_BTD @ p["up"] + p["up_bias"], approximate=True) @ p["down"] + p["down_bias"]
+        up_BTF = jax.nn.gelu(affine(n_BTD, p["up"], p["up_bias"]), approximate=True)
+        return affine(up_BTF, p["down"], p["down_bias"])
 
     def _drop(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
         return x if key is None else dropout(x, self.dropout, key)
