@@ -169,7 +169,7 @@ class VectorModel(nn.Module):
         return self._cosines(emb)
 
     def _cosines(self, emb: jax.Array, scale: jax.Array | float = 1.0) -> jax.Array:
-        """scale cos(e, v) of every token. Rows of length 1 spare a pass over the logits, forward and backward."""
+        """The scaled cosines of every token. Rows of length 1 spare a pass over the logits, forward and backward."""
         query = scale * unit(emb)
         if not self.unit_rows:
             return self._products(query) * self._inverse_norms()
