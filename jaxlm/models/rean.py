@@ -128,7 +128,7 @@ class ReanModel(SequenceModel):
     def _vectors(self, words: Sequence[str], vectors: Words | None, rng: np.random.Generator) -> np.ndarray:
         V, E = self.vocab_size, self.module.d_embed
         no_word_V = np.arange(V) < V - len(words)
-        drawn_VE = (rng.standard_normal((V, E)) / E**0.5).astype(np.float32)
+        drawn_VE = treated(rng.standard_normal((V, E)), "unit")
         if self.pads_left:
             drawn_VE[no_word_V] = 0
         if vectors is None:
@@ -163,6 +163,7 @@ def build(config: ReanConfig) -> ReanModel:
         scale=config.scale,
         negatives=config.negatives,
         specials=min(FIRST_WORD, V) if trained else 0,
+        unit_rows=config.table == "random" or (config.table == "frozen" and config.rows != "raw"),
         cosine_likelihood=False,
         nearest=False,
     )

@@ -104,6 +104,7 @@ def build(config: FaithfulReanConfig) -> ReanModel:
         scale=1.0,
         negatives=0,
         specials=0,
+        unit_rows=False,
         cosine_likelihood=True,
         nearest=False,
     )

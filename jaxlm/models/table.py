@@ -37,6 +37,8 @@ class VectorModel(nn.Module):
     scale: float
     negatives: int
     specials: int
+    unit_rows: bool
+    """Whether the rows that are not trained have length 1 (or 0)."""
     cosine_likelihood: bool
     """Whether mse is scored by cosines."""
     nearest: bool
@@ -93,14 +95,14 @@ class VectorModel(nn.Module):
 
     def logits(self, emb: jax.Array) -> jax.Array:
         """Logits of every token for predicted vectors of any leading shape."""
-        feature = self._features(emb)
         if self.nearest:
             cosine = self._cosines(emb)
             best = jnp.where(jnp.max(cosine, axis=-1) > NO_WORD, jnp.argmax(cosine, axis=-1), BOUNDARY)
             return jnp.where(jnp.arange(self.vocab_size) == best[..., None], 0.0, -jnp.inf)
         if self.objective == "softmax":
-            return jnp.exp(self.log_scale) * feature + self.bias_V
-        return self.theta * feature + self.log_prior_V
+            # a product adds the biases: its gradient is one too, where the sum over rows took a CPU as long as the rest
+            return self._cosines(emb, jnp.exp(self.log_scale)) + jnp.ones((*emb.shape[:-1], 1)) @ self.bias_V[None]
+        return self.theta * self._features(emb) + self.log_prior_V
 
     def loss(self, tok_BT: jax.Array, target_BT: jax.Array, weight_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The objective's (sum, count) over the targets that weigh, which are those of the last positions."""
@@ -166,8 +168,14 @@ class VectorModel(nn.Module):
             return self._products(emb) * self._inverse_norms()
         return self._cosines(emb)
 
-    def _cosines(self, emb: jax.Array) -> jax.Array:
-        return self._products(unit(emb)) * self._inverse_norms()
+    def _cosines(self, emb: jax.Array, scale: jax.Array | float = 1.0) -> jax.Array:
+        """The scaled cosines of every token. Rows of length 1 spare a pass over the logits, forward and backward."""
+        query = scale * unit(emb)
+        if not self.unit_rows:
+            return self._products(query) * self._inverse_norms()
+        product = query @ self.row_VE.T
+        special = [query @ unit(self.special_SE).T] if self.specials else []
+        return jnp.concatenate([*special, product], axis=-1)
 
     def _products(self, query: jax.Array) -> jax.Array:
         """The product of vectors with every row."""
