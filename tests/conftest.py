@@ -12,6 +12,10 @@ import pytest
 import jaxlm
 from jaxlm.training import train
 
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+"""Most of the tests' time is compilation, and this halves it; read when JAX first computes. test_figures.py, and the
+processes of processes.py, compile as a user's do.
+"""
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAMES = [
     "emma",

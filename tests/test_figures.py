@@ -9,9 +9,16 @@ import pytest
 import jaxlm
 from jaxlm.cli import parse_train
 from jaxlm.training import train
+from tests import processes
 from tests.conftest import REPOSITORY
+from tests.processes import Cli
 
 WHOLE = ["--data.split", "1", "0", "0"]
+
+
+@pytest.fixture(scope="session")
+def cli(tmp_path_factory) -> Cli:
+    return processes.cli(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -22,12 +29,19 @@ def names(shared_data: Path) -> Path:
     return path
 
 
-def result_of(config: str, names: Path, run_dir: Path, *args: str) -> dict:
-    command = parse_train(
-        [str(REPOSITORY / "configs" / config), "--data.path", str(names), "--run-dir", str(run_dir), *args]
-    )
+def counted(names: Path, run_dir: Path, config: str, *args: str) -> dict:
+    """The result of counting in this process."""
+    path = str(REPOSITORY / "configs" / config)
+    command = parse_train([path, "--data.path", str(names), "--run-dir", str(run_dir), *args])
     assert command is not None
     train(command.config, say=lambda line: None)
+    return json.loads((run_dir / "eval.json").read_text())
+
+
+def trained(cli: Cli, config: str, names: Path, run_dir: Path, *args: str) -> dict:
+    """The result of train.py, compiled as a user's is."""
+    done = cli.train(REPOSITORY / "configs" / config, "--data.path", names, "--run-dir", run_dir, *args)
+    assert done.code == 0, done.stderr
     return json.loads((run_dir / "eval.json").read_text())
 
 
@@ -40,7 +54,7 @@ def result_of(config: str, names: Path, run_dir: Path, *args: str) -> dict:
     ],
 )
 def test_counts_on_all_names(names, tmp_path, config, add_k, figure):
-    result = result_of(config, names, tmp_path / "run", *WHOLE, "--model.add-k", str(add_k))
+    result = counted(names, tmp_path / "run", config, *WHOLE, "--model.add-k", str(add_k))
     assert result["train"]["tokens"] == 228_146
     assert result["train"]["bytes"] == names.stat().st_size + (not names.read_text().endswith("\n"))
     assert result["train"]["nats_per_token"] == pytest.approx(figure, abs=5e-5)
@@ -49,21 +63,21 @@ def test_counts_on_all_names(names, tmp_path, config, add_k, figure):
 
 def test_the_bigram_without_smoothing_and_emma_term_by_term(names, tmp_path):
     """The lecture's table: p(e|.), p(m|e), p(m|m), p(a|m), p(.|a)."""
-    result = result_of("names_bigram.py", names, tmp_path / "run", *WHOLE, "--model.add-k", "0")
+    result = counted(names, tmp_path / "run", "names_bigram.py", *WHOLE, "--model.add-k", "0")
     assert result["train"]["nats_per_token"] == pytest.approx(2.4540, abs=5e-5)
     scored = jaxlm.score(jaxlm.load_run(tmp_path / "run"), "emma")
     assert [round(math.exp(-nats), 4) for nats in scored.nats.tolist()] == [0.0478, 0.0377, 0.0253, 0.3899, 0.1960]
 
 
 @pytest.mark.slow
-def test_the_neural_bigram_on_all_names(names, tmp_path):
-    result = result_of("names_bigram_neural.py", names, tmp_path / "run", *WHOLE)
+def test_the_neural_bigram_on_all_names(cli, names, tmp_path):
+    result = trained(cli, "names_bigram_neural.py", names, tmp_path / "run", *WHOLE)
     assert 2.4540 - 5e-5 < result["train"]["nats_per_token"] < 2.4540 + 0.005
 
 
 @pytest.mark.slow
-def test_the_scaled_mlp_after_a_short_run(names, tmp_path):
+def test_the_scaled_mlp_after_a_short_run(cli, names, tmp_path):
     """Below the trigram's 2.21 within a twentieth of the lecture's steps."""
-    result = result_of("names_mlp_better.py", names, tmp_path / "run", "--steps", "20000")
+    result = trained(cli, "names_mlp_better.py", names, tmp_path / "run", "--steps", "20000")
     assert result["dev"]["nats_per_token"] < 2.21
     assert result["train"]["nats_per_token"] < result["dev"]["nats_per_token"] + 0.05
