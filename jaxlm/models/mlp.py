@@ -8,9 +8,6 @@ from jaxlm.config.mlp import MlpConfig
 from jaxlm.models.base import WindowModel, needed
 from jaxlm.ops import dense, readout
 
-OUT_GAIN = 1 / 60
-"""Makes the first logits nearly equal, so that the first loss is log V."""
-
 
 class Mlp(nn.Module):
     """logits = tanh(concat(embed[ctx]) @ W + b) @ U.T + c.
@@ -24,6 +21,7 @@ class Mlp(nn.Module):
     d_hidden: int
     init_style: str
     gain: float
+    out_gain: float
 
     @nn.compact
     def __call__(self, ctx_NC: jax.Array) -> jax.Array:
@@ -33,7 +31,7 @@ class Mlp(nn.Module):
         if self.init_style == "normal":
             hidden_scale, out_scale, bias = 1.0, 1.0, normal(1.0)
         else:
-            hidden_scale, out_scale, bias = self.gain / I**0.5, OUT_GAIN / F**0.5, nn.initializers.zeros
+            hidden_scale, out_scale, bias = self.gain / I**0.5, self.out_gain / F**0.5, nn.initializers.zeros
         embed_VE = self.param("embed", normal(1.0), (V, E))
         hidden_IF = self.param("hidden", normal(hidden_scale), (I, F))
         hidden_bias_F = self.param("hidden_bias", bias, (F,))
@@ -52,6 +50,11 @@ def build(config: MlpConfig) -> WindowModel:
     """The model of these settings."""
     V = needed(config.vocab_size, "MlpConfig.vocab_size")
     module = Mlp(
-        vocab_size=V, d_embed=config.d_embed, d_hidden=config.d_hidden, init_style=config.init, gain=config.gain
+        vocab_size=V,
+        d_embed=config.d_embed,
+        d_hidden=config.d_hidden,
+        init_style=config.init,
+        gain=config.gain,
+        out_gain=config.out_gain,
     )
     return WindowModel(context=config.context, vocab_size=V, module=module)
