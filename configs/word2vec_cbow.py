@@ -6,9 +6,9 @@ python train.py configs/word2vec_cbow.py --data.path corpus.txt
 from jaxlm import DataConfig, OptimConfig, RunConfig, Word2vecConfig
 
 config = RunConfig(
-    model=Word2vecConfig(predict="cbow", shared_negatives=8),
+    model=Word2vecConfig(predict="cbow", shared_negatives=8, blocks=8),
     data=DataConfig(kind="lines", split=(0.99, 0.01, 0.0)),
-    optim=OptimConfig(lr=0.05, schedule="linear", end_factor=0.004),
+    optim=OptimConfig(lr=0.025, schedule="linear", end_factor=0.004),
     epochs=5,
     batch_size=65_536,
 )

@@ -22,7 +22,7 @@ def answer(command: SampleCommand) -> None:
     from jaxlm.data.source import cache_dir
     from jaxlm.runs import open_existing
 
-    if command.run.is_file() and command.first_given(WORDS):
+    if command.run.is_file():
         _about_words(command)
         return
     run_dir = open_existing(command.run)
@@ -63,14 +63,16 @@ def _about_words(command: SampleCommand) -> None:
     from jaxlm import sharding
     from jaxlm.data.source import cache_dir
 
+    file = command.run.is_file()
+    what = f"run {str(command.run)!r} {'is a file' if file else 'has vectors of words'}"
     option = command.first_given(TEXT)
-    questions = f"{', '.join(ASK_WORDS[:-1])} or {ASK_WORDS[-1]}"
     if option:
-        raise UserError(f"{option} is for language models; {str(command.run)!r} has vectors of words")
+        raise UserError(f"{option} wants the run directory of a language model; {what}")
     if not command.first_given(ASK_WORDS):
-        raise UserError(f"run {str(command.run)!r} has vectors of words and writes no text: ask with {questions}")
-    if command.run.is_file() and "--checkpoint" in command.given:
-        raise UserError(f"--checkpoint wants a run directory, got the file {str(command.run)!r}")
+        questions = f"{', '.join(ASK_WORDS[:-1])} or {ASK_WORDS[-1]}"
+        raise UserError(f"{what}, which {'if it has vectors ' if file else ''}answers {questions}: give one of them")
+    if file and "--checkpoint" in command.given:
+        raise UserError(f"--checkpoint wants a run directory; {what}")
     sharding.choose_device(command.device)
     sharding.keep_compiled(cache_dir())
     from jaxlm.words import answer_words

@@ -50,6 +50,7 @@ def config(tmp_path, model=MODEL, **settings):
         "sample": jaxlm.SampleConfig(n=12),
         "steps": 12,
         "batch_size": 512,
+        "plots": False,
         "run_dir": str(tmp_path / "run"),
     }
     return jaxlm.RunConfig(model=model, **defaults | settings)
@@ -59,7 +60,7 @@ def config(tmp_path, model=MODEL, **settings):
 def finished(tmp_path_factory):
     """A finished skip-gram run."""
     base = tmp_path_factory.mktemp("word2vec")
-    made = config(base, steps=60)
+    made = config(base, steps=60, plots=True)
     said: list[str] = []
     train(made, say=said.append)
     return made, base / "run", said
@@ -82,6 +83,7 @@ def test_the_run_directory_is_the_contract(finished):
     assert json.loads((path / "tokenizer.json").read_text())["kind"] == "words"
     assert {"config.json", "fingerprint.json", "checkpoints"} <= {entry.name for entry in path.iterdir()}
     assert any("nats/pair" in line for line in said)
+    assert {entry.name for entry in (path / "plots").iterdir()} == {"loss.png", "words.npz", "words.png"}
 
 
 def test_words_of_a_kind_come_near_to_each_other(finished):
