@@ -5,8 +5,8 @@
 Needs gensim. Words are runs of a to z, sentences are lines; 100 dimensions, window 5, 5 negatives, minimum count 5,
 sample 1e-3, 2 epochs, learning rate 0.025 that decays linearly. Analogies are of the 20,000 most frequent words; told
 are means and standard errors over the seeds. Speed counts the raw words of the text over the time of the steps; each
-side compiles, or builds its vocabulary, before. Beside it stands the same over the seconds of CPU that all threads took:
-on a machine that others use too it is the fairer one.
+side compiles, or builds its vocabulary, before. Beside it stands the same over the seconds of CPU that all threads
+took: on a machine that others use too it is the fairer one.
 """
 
 import argparse

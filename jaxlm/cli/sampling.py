@@ -78,7 +78,7 @@ class SampleCommand:
     """Score this text, token by token."""
     similar: str | None = None
     """Of vectors: the words nearest to this one."""
-    analogy: tuple[str, str, str] | None = None
+    analogy: tuple[str, ...] | None = None
     """Of vectors: A B C, what is to C as B is to A."""
     method: Literal["3cosadd", "3cosmul"] = "3cosadd"
     """How --analogy scores: by the sum or by the product of cosines."""
@@ -123,6 +123,8 @@ def parse_sample(args: list[str]) -> SampleCommand:
     check.between("--min-p", command.min_p, 0, 1)
     check.between("--seed", command.seed, 0, 2**32 - 1)
     check.at_least("--top", command.top, 1)
+    if command.analogy is not None and len(command.analogy) != 3:
+        raise UserError(f"--analogy wants three words (A is to B as C is to ...), got {len(command.analogy)}")
     command = dataclasses.replace(command, given=_options(args))
     asked = [option for option in (*ASK_TEXT, *ASK_WORDS) if option in command.given]
     if len(asked) > 1:
