@@ -199,7 +199,7 @@ def test_a_run_of_words_writes_and_scores_no_text(finished, args, words):
 
 def test_pictures_show_the_loss_per_pair_and_can_be_drawn_again(finished, monkeypatch):
     _, path, _ = finished
-    figures = []
+    figures: list[Any] = []
 
     class Kept(Figure):
         def __init__(self, *args, **kwargs):
