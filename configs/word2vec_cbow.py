@@ -1,6 +1,8 @@
 """CBOW with negative sampling (Mikolov et al. 2013b) on a text of your own, a line a sentence.
 
-python train.py configs/word2vec_cbow.py --data.path corpus.txt
+    python train.py configs/word2vec_cbow.py --data.path corpus.txt
+
+A word is predicted once, not once for each neighbour: updates of 256 words are as gentle as skip-gram's of 128.
 """
 
 from jaxlm import DataConfig, OptimConfig, RunConfig, Word2vecConfig
