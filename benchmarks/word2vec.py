@@ -25,7 +25,7 @@ from jaxlm.training.word2vec import Word2vecWork
 EPOCHS, TOP = 2, 20_000
 LR = 0.025
 """Ours; gensim's default."""
-SETTINGS = {"skip-gram": {}, "cbow": {"shared_negatives": 8, "blocks": 8}}
+SETTINGS = {"skip-gram": {}, "cbow": {"shared_negatives": 16, "blocks": 8}}
 """Of ours, as in configs/word2vec_*.py."""
 
 
