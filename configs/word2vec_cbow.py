@@ -1,14 +1,17 @@
 """CBOW with negative sampling (Mikolov et al. 2013b) on a text of your own, a line a sentence.
 
-python train.py configs/word2vec_cbow.py --data.path corpus.txt
+    python train.py configs/word2vec_cbow.py --data.path corpus.txt
+
+A word is predicted once, not once for each neighbour: updates of 256 words are as gentle as skip-gram's of 128.
+With 8 shared negatives in place of 16 it is faster, and answers fewer analogies.
 """
 
 from jaxlm import DataConfig, OptimConfig, RunConfig, Word2vecConfig
 
 config = RunConfig(
-    model=Word2vecConfig(predict="cbow", shared_negatives=8),
+    model=Word2vecConfig(predict="cbow", shared_negatives=16, blocks=8),
     data=DataConfig(kind="lines", split=(0.99, 0.01, 0.0)),
-    optim=OptimConfig(lr=0.05, schedule="linear", end_factor=0.004),
+    optim=OptimConfig(lr=0.025, schedule="linear", end_factor=0.004),
     epochs=5,
     batch_size=65_536,
 )

@@ -1,4 +1,4 @@
-"""What sample.py does: one function for each thing that can be asked of a run."""
+"""What sample.py does: one function for each thing that can be asked of a language model; of vectors: words.py."""
 
 import contextlib
 import dataclasses
@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from jaxlm.cli import SampleCommand
+from jaxlm.cli.sampling import ASK_WORDS, TEXT, WORDS
 from jaxlm.config import check
 from jaxlm.errors import UserError
 
@@ -21,7 +22,19 @@ def answer(command: SampleCommand) -> None:
     from jaxlm.data.source import cache_dir
     from jaxlm.runs import open_existing
 
+    if command.run.is_file():
+        _about_words(command)
+        return
     run_dir = open_existing(command.run)
+    if not run_dir.read_config().model.predicts_text:
+        _about_words(command)
+        return
+    option = command.first_given(WORDS)
+    if option:
+        raise UserError(
+            f"{option} is for vectors of words; run {str(command.run)!r} is a language model: give a word2vec run or "
+            "a file of vectors"
+        )
     lines = None
     if command.nearest:
         from jaxlm.novelty import training_lines
@@ -44,6 +57,27 @@ def answer(command: SampleCommand) -> None:
         _nearest(command, run, lines)
     else:
         _sample(command, run)
+
+
+def _about_words(command: SampleCommand) -> None:
+    from jaxlm import sharding
+    from jaxlm.data.source import cache_dir
+
+    file = command.run.is_file()
+    what = f"run {str(command.run)!r} {'is a file' if file else 'has vectors of words'}"
+    option = command.first_given(TEXT)
+    if option:
+        raise UserError(f"{option} wants the run directory of a language model; {what}")
+    if not command.first_given(ASK_WORDS):
+        questions = f"{', '.join(ASK_WORDS[:-1])} or {ASK_WORDS[-1]}"
+        raise UserError(f"{what}, which {'if it has vectors ' if file else ''}answers {questions}: give one of them")
+    if file and "--checkpoint" in command.given:
+        raise UserError(f"--checkpoint wants a run directory; {what}")
+    sharding.choose_device(command.device)
+    sharding.keep_compiled(cache_dir())
+    from jaxlm.words import answer_words
+
+    answer_words(command)
 
 
 def _texts(command: SampleCommand, run: Any, params: Any = None) -> list[str]:

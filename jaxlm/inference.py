@@ -13,6 +13,7 @@ from jaxlm import checkpoint, keys, sampling, sharding
 from jaxlm.config import RunConfig, check
 from jaxlm.data.batches import Tokens, prepare
 from jaxlm.data.corpus import encode_text, line_hash
+from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError
 from jaxlm.evaluation import Evaluator, Score
 from jaxlm.models.base import CONSTANTS, LanguageModel, Params, PredictsVectors, with_constants
@@ -50,6 +51,10 @@ class VectorRun:
     params: Params
     step: int
     """Updates behind the parameters."""
+
+    def embeddings(self) -> Embeddings:
+        """The words with their input vectors, the most frequent first."""
+        return Embeddings(self.tokenizer.words, np.asarray(self.params["input"]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,12 +12,15 @@ from matplotlib.figure import Figure
 
 from jaxlm import cli, metrics
 from jaxlm.data.pairs import Pairs, load_pairs
+from jaxlm.data.wordmap import load_map
 from jaxlm.errors import UserError
 from jaxlm.runs import open_existing
 
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Noto Sans", "Noto Emoji", "Symbola")
 """Tried in turn for each character, where they are installed; the first comes with matplotlib."""
 
+LOSS_UNITS = ("nats/token", "nats/pair")
+"""What a loss curve shows: the first of these that a run has."""
 TABLE_TOKENS = 27
 """Rows and columns of the bigram table at most."""
 LISTED_PAIRS = 20
@@ -26,14 +29,19 @@ LABEL_GAP, LABEL_MARGIN = 2.0, np.array([3.0, 0.5])
 
 
 def main(args: list[str]) -> int:
-    """Draw the pairs of a run's data, then its loss curve."""
+    """Draw the pairs of a run's data or the map of its words, then its loss curve."""
     command = cli.parse(cli.PlotsCommand, args, prog="python -m jaxlm.plots")
     run = open_existing(command.run)
-    if not run.pairs.is_file():
-        raise UserError(f"run {str(command.run)!r} has no plots/{run.pairs.name}: it was trained with --no-plots")
-    pairs = load_pairs(run.pairs)
-    bigram_table(pairs, run.plots / "bigrams.png")
-    frequent_pairs(pairs, run.plots / "pairs.png")
+    numbers = run.pairs if run.read_config().model.predicts_text else run.word_map
+    if not numbers.is_file():
+        raise UserError(f"run {str(command.run)!r} has no plots/{numbers.name}: it was trained with --no-plots")
+    if numbers == run.pairs:
+        pairs = load_pairs(run.pairs)
+        bigram_table(pairs, run.plots / "bigrams.png")
+        frequent_pairs(pairs, run.plots / "pairs.png")
+    else:
+        words, xy_N2 = load_map(run.word_map)
+        word_map(words, xy_N2, run.plots / "words.png", map_title(run.path.name, len(words), "pca"))
     if run.metrics.exists() and (not command.beside_training or sys.stdin.readline()):
         loss_curve(metrics.read(run.metrics), run.plots / "loss.png")
     return 0
@@ -92,8 +100,13 @@ def frequent_pairs(pairs: Pairs, path: Path) -> None:
 
 
 def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
-    """Train and dev loss against the step, from the lines of metrics.jsonl; losses that are no likelihood left out."""
-    told = [line for line in lines if line["loss"] is not None and line["unit"] == "nats/token"]
+    """Train and dev loss against the step, from the lines of metrics.jsonl.
+
+    They are nats per token, or nats per pair where there are none of those; other losses are left out.
+    """
+    units = {line["unit"] for line in lines}
+    unit = next((unit for unit in LOSS_UNITS if unit in units), LOSS_UNITS[0])
+    told = [line for line in lines if line["loss"] is not None and line["unit"] == unit]
     figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     styles = {"train": ("train (mean since the last point)", 0.8, None), "dev": ("dev", 1.8, "o")}
@@ -109,7 +122,7 @@ def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_ylim(low - 0.05 * (high - low + 0.01), high + 0.5 * (high - low + 0.01))
         axes.legend()
     axes.set_xlabel("step")
-    axes.set_ylabel("nats per token")
+    axes.set_ylabel(unit.replace("/", " per "))
     axes.grid(alpha=0.3)
     figure.savefig(path)
 
@@ -200,6 +213,12 @@ def word_map(words: Sequence[str], xy_N2: np.ndarray, path: Path, title: str) ->
     if hidden:
         axes.set_title(f"{title} ({hidden} of {len(words)} names left out for want of room)")
     figure.savefig(path)
+
+
+def map_title(source: str, words: int, projection: str) -> str:
+    """The title of a word map."""
+    method = {"pca": "principal components", "tsne": "t-SNE"}[projection]
+    return f"{words} words of {source} by {method} of their directions"
 
 
 def labels_apart(point_N2: np.ndarray, size_N2: np.ndarray, frame_4: np.ndarray) -> np.ndarray:

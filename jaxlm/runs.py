@@ -69,6 +69,7 @@ class RunDir:
         self.broken = path / "broken"
         self.plots = path / "plots"
         self.pairs = self.plots / "pairs.npz"
+        self.word_map = self.plots / "words.npz"
         self.tensorboard = path / "tensorboard"
         self.lock = path / ".lock"
 

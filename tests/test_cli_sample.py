@@ -60,7 +60,7 @@ def test_a_run_that_cannot_be_used(cli, run, tmp_path):
     refused(cli.sample(), "run")
     refused(cli.sample(run.parent / "rum"), "does not exist", "did you mean", "run")
     refused(cli.sample(tmp_path), "not a run directory")
-    refused(cli.sample(cli.text), "does not exist")
+    refused(cli.sample(cli.text), "is a file", "--similar")
     assert list(tmp_path.iterdir()) == []
 
 

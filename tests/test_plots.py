@@ -145,8 +145,8 @@ def test_the_bars_are_the_most_and_the_least_frequent_pairs(tmp_path, drawn):
     assert (most.get_title(), least.get_title()) == ("most frequent pairs", "least frequent pairs that occur")
 
 
-def line(step, split, loss):
-    return {"step": step, "split": split, "loss": loss}
+def line(step, split, loss, unit="nats/token"):
+    return {"step": step, "split": split, "loss": loss, "unit": unit}
 
 
 def test_the_loss_curve_shows_train_and_dev_against_the_step(tmp_path, drawn):

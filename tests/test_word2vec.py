@@ -8,9 +8,12 @@ from unittest.mock import Mock
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import jaxlm
-from jaxlm import metrics
+from jaxlm import metrics, plots
+from jaxlm.cli import parse_sample
+from jaxlm.console import answer
 from jaxlm.inference import load_vectors
 from jaxlm.training import loop
 from jaxlm.training.job import train
@@ -50,6 +53,7 @@ def config(tmp_path, model=MODEL, **settings):
         "sample": jaxlm.SampleConfig(n=12),
         "steps": 12,
         "batch_size": 512,
+        "plots": False,
         "run_dir": str(tmp_path / "run"),
     }
     return jaxlm.RunConfig(model=model, **defaults | settings)
@@ -59,7 +63,7 @@ def config(tmp_path, model=MODEL, **settings):
 def finished(tmp_path_factory):
     """A finished skip-gram run."""
     base = tmp_path_factory.mktemp("word2vec")
-    made = config(base, steps=60)
+    made = config(base, steps=60, plots=True)
     said: list[str] = []
     train(made, say=said.append)
     return made, base / "run", said
@@ -82,6 +86,7 @@ def test_the_run_directory_is_the_contract(finished):
     assert json.loads((path / "tokenizer.json").read_text())["kind"] == "words"
     assert {"config.json", "fingerprint.json", "checkpoints"} <= {entry.name for entry in path.iterdir()}
     assert any("nats/pair" in line for line in said)
+    assert {entry.name for entry in (path / "plots").iterdir()} == {"loss.png", "words.npz", "words.png"}
 
 
 def test_words_of_a_kind_come_near_to_each_other(finished):
@@ -166,3 +171,54 @@ def test_other_optimisers_are_refused(tmp_path):
 def test_what_has_no_likelihood_is_told(finished):
     with pytest.raises(jaxlm.UserError, match="has vectors of words"):
         jaxlm.load_run(finished[1])
+
+
+def test_a_run_answers_about_its_words_and_draws_them_in_its_plots(finished, capsys):
+    _, path, _ = finished
+    answer(parse_sample([str(path), "--similar", "cat", "--top", "3", "--json"]))
+    found = [one["word"] for one in json.loads(capsys.readouterr().out)["similar"]]
+    near = dict(line.split(": ") for line in (path / "samples.txt").read_text().splitlines())
+    assert found == near["cat"].split()[:3]
+    answer(parse_sample([str(path), "--plot-words", *ANIMALS, "--checkpoint", "last"]))
+    assert capsys.readouterr().out.strip() == f"4 words in {path / 'plots' / 'words-pca.png'}"
+    (path / "plots" / "words-pca.png").unlink()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "has vectors of words, which answers --similar"),
+        (["-n", "20"], "-n wants the run directory of a language model"),
+        (["--score-text", "cat"], "--score-text wants the run directory of a language model"),
+    ],
+)
+def test_a_run_of_words_writes_and_scores_no_text(finished, args, words):
+    with pytest.raises(jaxlm.UserError, match=words):
+        answer(parse_sample([str(finished[1]), *args]))
+
+
+def test_pictures_show_the_loss_per_pair_and_can_be_drawn_again(finished, monkeypatch):
+    _, path, _ = finished
+    figures: list[Any] = []
+
+    class Kept(Figure):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            figures.append(self)
+
+    monkeypatch.setattr(plots, "Figure", Kept)
+    for name in ("words.png", "loss.png"):
+        (path / "plots" / name).unlink()
+    assert plots.main([str(path)]) == 0
+    assert {"words.png", "loss.png"} <= {entry.name for entry in (path / "plots").iterdir()}
+    (words,), (losses,) = (figure.axes for figure in figures)
+    assert {text.get_text() for text in words.texts} == {*ANIMALS, *TOOLS, "eats", "runs", "cuts", "digs"}
+    assert losses.get_ylabel() == "nats per pair"
+    lines = metrics.read(path / "metrics.jsonl")
+    for curve, split in zip(losses.lines, ("train", "dev"), strict=True):
+        assert curve.get_ydata().tolist() == [line["loss"] for line in lines if line["split"] == split]
+
+
+def test_names_that_stand_alone_are_refused_as_a_text():
+    with pytest.raises(jaxlm.UserError, match=r"data.path wants a text of sentences .* give --data.path FILE"):
+        Word2vecWork(jaxlm.RunConfig(model=MODEL, steps=1))

@@ -13,6 +13,7 @@ from jaxlm import checkpoint, keys, metrics, optim, sharding, show
 from jaxlm.config import RunConfig
 from jaxlm.data.batches import Tokens
 from jaxlm.data.corpus import SPLITS, Corpus
+from jaxlm.data.pairs import count_pairs, save_pairs
 from jaxlm.evaluation import NATS_PER_TOKEN, Evaluator, Score, token_fields
 from jaxlm.inference import Run, classify, generate, load_run
 from jaxlm.models.base import (
@@ -66,8 +67,8 @@ class LanguageWork:
 
     def train(self, run: RunDir, say: Callable[[str], None]) -> None:
         """All that makes a run directory complete, pictures beside it; last eval.json."""
-        with Pictures(self.job.corpus, run, wanted=self.config.plots) as pictures:
-            pictures.begin()
+        with Pictures(run, wanted=self.config.plots) as pictures:
+            pictures.begin(lambda: save_pairs(count_pairs(self.job.corpus), run.pairs), beside_training=True)
             if self.config.model.trained_by_steps:
                 seconds = fit(_task(self.job), run, say)
                 pictures.draw_losses()

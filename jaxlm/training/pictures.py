@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from jaxlm.data.corpus import Corpus
-from jaxlm.data.pairs import count_pairs, save_pairs
 from jaxlm.runs import RunDir
 
 PACKAGES = str(Path(__file__).resolve().parents[2])
@@ -15,14 +13,14 @@ PACKAGES = str(Path(__file__).resolve().parents[2])
 
 
 class Pictures:
-    """The data's pairs and, at the end, the loss curve, drawn by a process of its own: `python -m jaxlm.plots`.
+    """What a kind of model shows, and the loss curve, drawn by a process of its own: `python -m jaxlm.plots`.
 
     Drawing takes as long as tens of thousands of steps, and a thread that draws would hold the interpreter that trains.
     A context manager: leaving it before `end` stops the drawing.
     """
 
-    def __init__(self, corpus: Corpus, run: RunDir, *, wanted: bool):
-        self._corpus, self._run, self._wanted = corpus, run, wanted
+    def __init__(self, run: RunDir, *, wanted: bool):
+        self._run, self._wanted = run, wanted
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> "Pictures":
@@ -33,14 +31,14 @@ class Pictures:
             self._process.kill()
             self._process.communicate()
 
-    def begin(self) -> None:
-        """Start to draw the pairs."""
+    def begin(self, save: Callable[[], None], *, beside_training: bool) -> None:
+        """Start to draw what `save` writes into plots/; the losses wait for `draw_losses` beside a training."""
         if not self._wanted:
             return
         self._run.plots.mkdir(exist_ok=True)
-        save_pairs(count_pairs(self._corpus), self._run.pairs)
+        save()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "jaxlm.plots", str(self._run.path), "--beside-training"],
+            [sys.executable, "-m", "jaxlm.plots", str(self._run.path), *["--beside-training"] * beside_training],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

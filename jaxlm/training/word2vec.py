@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,24 +12,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm import keys, metrics, optim, sharding, show
-from jaxlm.config import RunConfig, Word2vecConfig
+from jaxlm.config import DataConfig, RunConfig, Word2vecConfig
 from jaxlm.config.codec import to_json
 from jaxlm.data import wordfile
 from jaxlm.data.corpus import SPLITS
 from jaxlm.data.source import cache_dir
 from jaxlm.data.windows import EVALUATION, Reader, Told
 from jaxlm.data.wordfile import WordCorpus
+from jaxlm.data.wordmap import save_map
+from jaxlm.embeddings import maps
 from jaxlm.errors import UserError
-from jaxlm.inference import load_vectors
+from jaxlm.inference import VectorRun, load_vectors
 from jaxlm.models.base import Params
 from jaxlm.models.word2vec import Arrays, Change, Word2vec, add_changes
 from jaxlm.runs import RunDir, dump, read_json, write_bytes, write_json
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.loop import Plan, Scores
+from jaxlm.training.pictures import Pictures
 from jaxlm.training.state import Chunk, TrainState
 
 NEIGHBOURS = 5
 """Of each word in samples.txt."""
+MAPPED = 200
+"""The most frequent words, in the picture."""
+ONE_WORD_LINES = ("ssa_2017", "makemore")
+"""Named sets in which no word has a neighbour."""
 SHOWN_RANKS = 2000
 """The words in samples.txt are spread evenly over so many of the most frequent."""
 
@@ -104,6 +111,7 @@ class Word2vecWork:
     def __init__(self, config: RunConfig):
         model = config.model
         assert isinstance(model, Word2vecConfig)
+        _check_text(config.data)
         _check_optimizer(config)
         sharding.choose_device(config.device, config.gpu_memory)
         sharding.keep_compiled(cache_dir())
@@ -148,22 +156,19 @@ class Word2vecWork:
         say(f"words: {words:,} a step, {words * (self.config.steps or 1):,} in {self.config.steps:,} steps")
 
     def train(self, run: RunDir, say: Callable[[str], None]) -> None:
-        """Steps, losses, neighbours."""
+        """Steps, losses, neighbours, pictures."""
         seconds = fit(self.task(), run, say)
         best = load_vectors(run.path)
         params = jax.device_put(best.params, jax.devices()[0])
-        write_bytes(run.samples, self._neighbours(np.asarray(params["input"])).encode("utf-8", "surrogatepass"))
-        entries = {split: self._score(params, split) for split in SPLITS}
-        write_json(
-            run.eval,
-            {
-                **{split: score.to_json() if score else None for split, score in entries.items()},
-                "params": optim.count_parameters(params),
-                "step": best.step,
-                "steps": self.config.steps,
-                "train_time_s": seconds,
-            },
-        )
+        enough = len(best.tokenizer.words) >= maps.FEWEST
+        with Pictures(run, wanted=self.config.plots and enough) as pictures:
+            pictures.begin(partial(_save_map, best, run), beside_training=False)
+            write_bytes(run.samples, self._neighbours(np.asarray(params["input"])).encode("utf-8", "surrogatepass"))
+            entries = {split: self._score(params, split) for split in SPLITS}
+            result: dict[str, Any] = {split: score.to_json() if score else None for split, score in entries.items()}
+            counts = {"params": optim.count_parameters(params), "step": best.step, "steps": self.config.steps}
+            write_json(run.eval, result | counts | {"train_time_s": seconds})
+            pictures.end(say)
 
     def tell_losses(self, run: RunDir, say: Callable[[str], None]) -> None:
         """The losses of a finished run."""
@@ -261,6 +266,19 @@ class Word2vecWork:
             near = np.argsort(-cosine_V, kind="stable")[: min(NEIGHBOURS, len(words) - 1)]
             lines.append(f"{words[rank]}: {' '.join(words[word] for word in near.tolist())}\n")
         return "".join(lines)
+
+
+def _save_map(run: VectorRun, run_dir: RunDir) -> None:
+    """The most frequent words by principal components."""
+    save_map(*maps.place(run.embeddings(), None, MAPPED), run_dir.word_map)
+
+
+def _check_text(data: DataConfig) -> None:
+    if data.path is None and data.name in ONE_WORD_LINES:
+        raise UserError(
+            f"data.path wants a text of sentences for word2vec, got none: the names of data.name {data.name} stand "
+            "alone on their lines; give --data.path FILE"
+        )
 
 
 def _check_optimizer(config: RunConfig) -> None:

@@ -1,0 +1,56 @@
+"""Arguments to a command's dataclass, and one line for a mistake."""
+
+import contextlib
+import difflib
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from jaxlm.errors import UserError
+
+Command = TypeVar("Command")
+
+
+def parse(kind: type[Command], args: Sequence[str], *, prog: str, default: Command | None = None) -> Command:
+    """Arguments to a dataclass. Raises UserError in one line, with the near name; SystemExit(0) after --help."""
+    box = io.StringIO()
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    config = (tyro.conf.FlagCreatePairsOff,)
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(kind, args=list(args), prog=prog, config=config, **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(_condense(box.getvalue(), lambda: _setting_names(kind, options))) from None
+
+
+def _condense(box: str, settings: Callable[[], list[str]]) -> str:
+    """The message of tyro's box in one line, with the setting whose name is near."""
+    body = " ".join(line.strip("│ ") for line in box.splitlines() if line.startswith("│"))
+    message = one_line(body.partition("───")[0])
+    unknown = re.match(r"Unrecognized options: (\S+?),?(?: |$)", message)
+    if unknown:
+        near = difflib.get_close_matches(unknown[1].partition("=")[0], settings(), n=1)
+        return f"{unknown[1]} is not a setting ({f'did you mean {near[0]}?' if near else 'see --help'})"
+    message = re.sub(r"^Error parsing ", "", message)
+    own = re.match(r"config[\w.]*: (.*)$", message)
+    if own:
+        return own[1]
+    return re.sub(r"\.? Got errors:.*", "", message).rstrip(".") + " (see --help)"
+
+
+def _setting_names(kind: Any, options: dict[str, Any]) -> list[str]:
+    """Every --setting that the help lists."""
+    box = io.StringIO()
+    with contextlib.redirect_stdout(box), contextlib.suppress(SystemExit):
+        tyro.cli(kind, args=["--help"], prog="", config=(tyro.conf.FlagCreatePairsOff,), **options)
+    return re.findall(r"(?<=[ │])--[\w.-]+", box.getvalue())
+
+
+def one_line(text: str) -> str:
+    """The text with every stretch of white space made one blank."""
+    return " ".join(text.split())

@@ -1,0 +1,148 @@
+"""The command of sample.py: a language model writes and scores, a table of vectors answers about words."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from jaxlm.cli.parsing import parse
+from jaxlm.config import check
+from jaxlm.errors import UserError
+
+ASK_TEXT = ("--compare", "--nearest", "--interactive", "--score", "--score-text")
+"""Of a language model; it samples where none is given."""
+TEXT = (
+    *ASK_TEXT,
+    "-n",
+    "--n",
+    "--prompt",
+    "--max-tokens",
+    "--temperature",
+    "--top-k",
+    "--top-p",
+    "--min-p",
+    "--seed",
+    "--stop",
+    "--by-vector",
+)
+ASK_WORDS = ("--similar", "--analogy", "--odd-one-out", "--evaluate", "--pairs", "--export", "--plot-words")
+"""Of a table of vectors; one of them has to be given."""
+NEEDS = {
+    "--method": ("--analogy",),
+    "--top": ("--similar", "--analogy", "--plot-words"),
+    "--projection": ("--plot-words",),
+    "--out": ("--plot-words",),
+}
+"""What goes with a question to a table only."""
+WORDS = (*ASK_WORDS, *NEEDS)
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleCommand:
+    """Sample from a trained run, score a text with it, or ask the vectors of words of a word2vec run or a file."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run directory, or for questions about words a file of vectors (word2vec's formats or GloVe's, gzipped or
+    not)."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 20
+    """Samples for a prompt."""
+    prompt: str = ""
+    """Text that each sample begins with; one longer than the context is seen from its end."""
+    max_tokens: int | None = None
+    """Tokens after the prompt at most. None: 200 of a line, 500 of running text."""
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the likeliest token."""
+    top_k: int | None = None
+    """Draw from the k likeliest tokens only."""
+    top_p: float | None = None
+    """Draw from the fewest likeliest tokens that reach this probability together."""
+    min_p: float | None = None
+    """Draw from tokens at least this times as likely as the likeliest."""
+    seed: int = 0
+    """The same seed gives the same samples."""
+    stop: str = ""
+    """End a sample before this text."""
+    compare: bool = False
+    """Print samples of the untrained and of the trained parameters side by side."""
+    nearest: bool = False
+    """Beside each sample its nearest training line and their edit distance, and the rate of exact copies."""
+    by_vector: bool = False
+    """On a REAN run: take the token whose vector is nearest to the predicted one; [NIV] where none is near."""
+    interactive: bool = False
+    """Ask for prompts, or talk with a model of dialogues; /help lists the commands."""
+    score: Path | None = None
+    """Score this text file."""
+    score_text: str | None = None
+    """Score this text, token by token."""
+    similar: str | None = None
+    """Of vectors: the words nearest to this one."""
+    analogy: tuple[str, ...] | None = None
+    """Of vectors: A B C, what is to C as B is to A."""
+    method: Literal["3cosadd", "3cosmul"] = "3cosadd"
+    """How --analogy scores: by the sum or by the product of cosines."""
+    odd_one_out: tuple[str, ...] | None = None
+    """Of vectors: the word that goes least with the others."""
+    evaluate: Path | None = None
+    """Of vectors: the share of this file's analogy questions (as in questions-words.txt) that are answered rightly."""
+    pairs: Path | None = None
+    """Of vectors: how their cosines go with this file's scores of pairs of words (as in wordsim353.tsv)."""
+    export: Path | None = None
+    """Write the vectors: .txt (word2vec's text), .bin (its binary), .glove.txt; with .gz on top gzipped."""
+    plot_words: tuple[str, ...] | None = None
+    """Of vectors: a picture of these words; without any, of the most frequent."""
+    projection: Literal["pca", "tsne"] = "pca"
+    """How --plot-words places words: principal components, or t-SNE (pip install "jaxlm[tsne]")."""
+    top: int | None = None
+    """Answers of --similar and --analogy (10), frequent words of --plot-words (200)."""
+    out: Path | None = None
+    """The picture of --plot-words. None: words-PROJECTION.png in the run's plots/, for a file of vectors here."""
+    json: bool = False
+    """Print JSON."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Which parameters: the best by dev loss, or the last."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """auto: the best that JAX finds."""
+    given: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """The options that the command line has, in its order."""
+
+    def first_given(self, options: Sequence[str]) -> str | None:
+        """The first of some options that the command line has."""
+        return next((option for option in self.given if option in options), None)
+
+
+def parse_sample(args: list[str]) -> SampleCommand:
+    """The command of sample.py. Raises UserError for values out of range, before anything is loaded."""
+    command = parse(SampleCommand, args, prog="sample.py")
+    check.at_least("--n", command.n, 1)
+    check.at_least("--max-tokens", command.max_tokens, 1)
+    check.at_least("--temperature", command.temperature, 0)
+    check.at_least("--top-k", command.top_k, 1)
+    check.half_open("--top-p", command.top_p, 0, 1)
+    check.between("--min-p", command.min_p, 0, 1)
+    check.between("--seed", command.seed, 0, 2**32 - 1)
+    check.at_least("--top", command.top, 1)
+    if command.analogy is not None and len(command.analogy) != 3:
+        raise UserError(f"--analogy wants three words (A is to B as C is to ...), got {len(command.analogy)}")
+    command = dataclasses.replace(command, given=_options(args))
+    asked = [option for option in (*ASK_TEXT, *ASK_WORDS) if option in command.given]
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)} exclude each other: give one of them")
+    if command.json and command.interactive:
+        raise UserError("--json and --interactive exclude each other: give one of them")
+    text, words = command.first_given(TEXT), command.first_given(WORDS)
+    if text and words:
+        raise UserError(f"{text} is for language models and {words} for vectors of words: give one of them")
+    for option, questions in NEEDS.items():
+        if option in command.given and not command.first_given(questions):
+            raise UserError(f"{option} goes with {' or '.join(questions)}, which is not given")
+    if command.plot_words and command.top is not None:
+        raise UserError("--top and the words of --plot-words exclude each other: give one of them")
+    return command
+
+
+def _options(args: Sequence[str]) -> tuple[str, ...]:
+    """The names of the options among arguments, spelled as the help spells them."""
+    names = (arg.partition("=")[0].replace("_", "-") for arg in args if arg.startswith("-"))
+    return tuple(dict.fromkeys(names))

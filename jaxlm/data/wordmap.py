@@ -1,0 +1,17 @@
+"""Words as points in the plane, in a file between what places them and what draws them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+def save_map(words: Sequence[str], xy_N2: np.ndarray, path: Path) -> None:
+    """Write words.npz."""
+    np.savez(path, words=np.array(words), xy=xy_N2)
+
+
+def load_map(path: Path) -> tuple[list[str], np.ndarray]:
+    """Read words.npz."""
+    with np.load(path) as arrays:
+        return arrays["words"].tolist(), arrays["xy"]
