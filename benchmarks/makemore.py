@@ -61,8 +61,8 @@ def main() -> None:
         run, compile_s, flops = our_training(job)
         ours, peer = in_turn(args.rounds, run, torch_training(name, job))
         print(
-            f"{name:12} {ours * 1e3:6.3f}  {peer * 1e3:7.3f}  {peer / ours:5.1f}  {compile_s:5.1f} s  {flops / 1e6:6.1f}"
-            f"  {flops / ours / limit:18.0%}",
+            f"{name:12} {ours * 1e3:6.3f}  {peer * 1e3:7.3f}  {peer / ours:5.1f}  {compile_s:5.1f} s"
+            f"  {flops / 1e6:6.1f}  {flops / ours / limit:18.0%}",
             flush=True,
         )
     print("\nsampling    batch      ours   PyTorch  ratio   (names/s)")

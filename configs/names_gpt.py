@@ -1,11 +1,16 @@
-"""placeholder gpt"""
+"""GPT-2's transformer on the bundled names: four blocks, 96 wide, dropout against learning the names by heart.
+
+    python train.py configs/names_gpt.py
+
+MEASURED
+"""
 
 from jaxlm import DataConfig, GptConfig, OptimConfig, RunConfig
 
 config = RunConfig(
-    model=GptConfig(n_layers=4, n_heads=4, d_model=64),
+    model=GptConfig(n_layers=4, n_heads=4, d_model=96, dropout=0.15),
     data=DataConfig(example="sequence"),
-    optim=OptimConfig(name="adamw", lr=5e-4, betas=(0.9, 0.99), weight_decay=0.01),
-    steps=30_000,
-    batch_size=32,
+    optim=OptimConfig(name="adamw", lr=2e-3, schedule="cosine", warmup=300, betas=(0.9, 0.99), weight_decay=0.1),
+    steps=12_000,
+    batch_size=64,
 )
