@@ -102,8 +102,9 @@ def test_pairs_of_a_large_vocabulary_are_those_of_its_frequent_tokens(monkeypatc
     np.testing.assert_array_equal(few.count_VV, every.count_VV[np.ix_(kept, kept)])
 
 
-@pytest.mark.parametrize(("kind", "read"), [("dialogues", from_dialogues), ("stream", from_stream), ("lines", from_lines)])
-def test_any_model_scores_and_samples_words(kind, read):
+@pytest.mark.parametrize("read", [from_dialogues, from_stream, from_lines])
+def test_any_model_scores_and_samples_words(read):
+    kind = read.__name__.removeprefix("from_")
     data = DataConfig(kind=kind, tokens="rean", min_count=1)
     run = opened(jaxlm.CountsConfig(order=2, add_k=0.01), data, read(TEXT, data))
     assert isinstance(run.tokenizer, ReanTokenizer)

@@ -28,8 +28,11 @@ from jaxlm.runs import RunDir, read_json, write_bytes, write_json
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.loop import Plan, step_flops
 from jaxlm.training.pictures import Pictures
-from jaxlm.training.setup import Job, describe, initial_state, introduce, settle
+from jaxlm.training.setup import Job, describe, initial_state, introduce, settle, with_vectors
 from jaxlm.training.state import Chunk, TrainState, make_chunk, make_step
+from jaxlm.training.vectors import read_vectors, recipe
+from jaxlm.training.word2vec import Word2vecWork
+from jaxlm.training.work import Work
 
 FIT_LOGITS = 2**24
 """Logits in memory at once where parameters of the likelihood are fitted."""
@@ -55,6 +58,15 @@ class LanguageWork:
     def constants(self) -> dict[str, np.ndarray]:
         """What the model has beside its parameters."""
         return self.job.arrays
+
+    @property
+    def before(self) -> Work | None:
+        """The training of vectors that comes first."""
+        return Word2vecWork(recipe(self.config), self.corpus) if self.job.learns_vectors else None
+
+    def follow(self, before: RunDir) -> None:
+        """Take the vectors that came first."""
+        self.job = with_vectors(self.job, read_vectors(str(before.path)))
 
     def introduce(self, say: Callable[[str], None]) -> None:
         """The start-up lines."""
