@@ -117,10 +117,10 @@ def test_any_model_scores_and_samples_words(read):
 
 
 def test_a_sampled_dialogue_ends_where_a_blank_line_would_stand():
-    text = "\n\n".join(["a: x\nb: y"] * 20)
+    text = "\n\n".join(["a:x\nb:y"] * 20)
     data = DataConfig(kind="dialogues")
     run = opened(jaxlm.CountsConfig(order=3, add_k=0.0), data, from_dialogues(text, data))
     assert isinstance(run.tokenizer, CharTokenizer)
     key = jax.random.key(0)
-    assert jaxlm.generate(run, prompt=["", "a: x\n"], key=key) == ["a: x\nb: y"] * 2
-    assert jaxlm.generate(run, stop="\n", key=key) == ["a: x"]
+    assert jaxlm.generate(run, prompt=["", "a:x\n"], key=key) == ["a:x\nb:y"] * 2
+    assert jaxlm.generate(run, stop="\n", key=key) == ["a:x"]
