@@ -37,7 +37,7 @@ WORD2VEC = jaxlm.VectorsConfig(
     model=jaxlm.Word2vecConfig(span=8, blocks=1, shards=1, negatives=2, shared_negatives=4), epochs=1.5, batch_size=64
 )
 CHAIN = jaxlm.ReanConfig(objective="mse", table="frozen", vectors_from=WORD2VEC, rows="unit", **SIZES)
-GIVEN = ["human", "network", ":", "what", "is", "it", "of", "unknown"]
+GIVEN = ("human", "network", ":", "what", "is", "it", "of", "unknown")
 
 
 def stop(patch: pytest.MonkeyPatch, *, vectors: bool) -> None:
@@ -148,7 +148,7 @@ def test_vectors_come_from_a_file_and_another_file_is_another_run(tmp_path, vect
     assert not row_VE[job.corpus.tokenizer.encode("?")[0] - 257].any()
     with hold(job.config, job.corpus, restart=False, constants=job.arrays) as (_, state):
         assert state == "new"
-    jaxlm.Embeddings(["what"], np.ones((1, 8))).save(vectors)
+    jaxlm.Embeddings(("what",), np.ones((1, 8))).save(vectors)
     job = settle(config)
     with (
         pytest.raises(jaxlm.UserError, match="constants has other content"),
@@ -168,8 +168,8 @@ def test_vectors_come_from_a_run_of_word2vec_with_the_white_space_of_its_words(c
     [
         (lambda path: path.unlink(), r"model\.vectors: .* does not exist"),
         (lambda path: path.write_text("no vectors\n"), r"model\.vectors: .*"),
-        (lambda path: jaxlm.Embeddings(["what"], np.ones((1, 3))).save(path), r"model\.d_embed wants 3"),
-        (lambda path: jaxlm.Embeddings(["elsewhere"], np.ones((1, 8))).save(path), r"model\.vectors wants .* none of"),
+        (lambda path: jaxlm.Embeddings(("what",), np.ones((1, 3))).save(path), r"model\.d_embed wants 3"),
+        (lambda path: jaxlm.Embeddings(("elsewhere",), np.ones((1, 8))).save(path), r"model\.vectors wants .* none of"),
     ],
 )
 def test_a_vectors_file_that_cannot_be_used_is_told_in_a_line(tmp_path, vectors, change, message):
