@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 
 import jaxlm
-from jaxlm import checkpoint, sharding
-from jaxlm.data.corpus import from_dialogues
+from jaxlm import checkpoint, lr_range, sharding
+from jaxlm.data.corpus import from_dialogues, load
 from jaxlm.inference import by_vector, load_vectors
 from jaxlm.models.base import CONSTANTS, with_constants
 from jaxlm.runs import RunDir, hold
+from jaxlm.tokenizer import ReanTokenizer
 from jaxlm.tokenizer.rean import pieces
 from jaxlm.training import Stopped, loop, train
 from jaxlm.training.setup import settle
+from jaxlm.training.word2vec import Word2vecWork
 from tests.conftest import write_run
 
 TEXT = "\n\n".join(f"human: what is {i % 7}?\nnetwork: it is {i % 7} of {i % 3}." for i in range(40))
@@ -206,3 +208,23 @@ def test_vectors_are_given_or_trained_and_only_for_a_table_that_wants_them():
         jaxlm.ReanConfig(table="tuned", vectors="f", vectors_from=jaxlm.VectorsConfig())
     with pytest.raises(jaxlm.UserError, match=r"wants to be set for model\.table frozen or tuned"):
         jaxlm.ReanConfig(table="learned", vectors_from=jaxlm.VectorsConfig())
+
+
+def test_word2vec_takes_the_tokens_of_rean_as_its_words(tmp_path):
+    plain = jaxlm.OptimConfig()
+    model = jaxlm.Word2vecConfig(words=jaxlm.WordsConfig(max_sentence=4))
+    work = Word2vecWork(settings(tmp_path, model, optim=plain))
+    corpus = load(settings(tmp_path, CHAIN).data)
+    assert isinstance(corpus.tokenizer, ReanTokenizer)
+    assert work.corpus.tokenizer.words == corpus.tokenizer.words
+    first = corpus.lines["train"][0]
+    id_N = work.corpus.ids["train"]
+    assert "".join(corpus.tokenizer.words[i - 1] for i in id_N[: np.argmin(id_N)]) == "".join(pieces(first)[:4])
+    assert np.diff(np.flatnonzero(id_N == 0)).max() == 5
+    with pytest.raises(jaxlm.UserError, match=r"model\.words wants its defaults .* data\.min_count"):
+        Word2vecWork(settings(tmp_path, jaxlm.Word2vecConfig(words=jaxlm.WordsConfig(min_count=9)), optim=plain))
+
+
+def test_a_range_of_rates_wants_vectors_that_are_there(tmp_path):
+    with pytest.raises(jaxlm.UserError, match=r"model\.vectors_from wants vectors to be trained first"):
+        lr_range.measure(settings(tmp_path, CHAIN), low=1e-4, high=1.0, steps=20)
