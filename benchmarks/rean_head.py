@@ -4,7 +4,8 @@
 
 Every model has the same blocks and sees the same batch of random tokens; a step is loss, gradient and AdamW. Compiled
 once for each size, then the models take turns. Prints milliseconds, and ratios to GPT at the same size; a model that
-would not fit in the free memory is left out, which is told. Last the exact nearest rows of a table as large as the
+would not fit in the free memory, or whose steps would take too long by its speed at the size before, is left out, which
+is told. Last the exact nearest rows of a table as large as the
 largest size, in blocks: tokens a second that decoding by vector can have at most.
 """
 
@@ -27,6 +28,8 @@ from jaxlm.ops import nearest_rows
 from jaxlm.training.state import TrainState, make_step
 
 CONTEXT, ROUNDS, WIDTH = 64, 3, 64
+LONGEST = 10.0
+"""Seconds that a model's steps at one size may take."""
 BATCHES, BLOCKS_OF_ROWS = (1, 16, 128), (2**14, 2**16, 2**18)
 BLOCKS = {"n_layers": 4, "n_heads": 4, "d_model": WIDTH, "context": CONTEXT}
 
@@ -108,10 +111,14 @@ def main() -> None:
     for V in args.sizes:
         steppers: dict[str, Callable[[], None]] = {}
         for name, config in models(V).items():
-            if bytes_of(name, V, args.tokens) < 0.8 * free_bytes():
-                steppers[name] = stepper(config, V, args.tokens)
-            else:
+            x, y = lines.get(name, ([V], [0.0]))
+            seconds = 1e-3 * y[-1] * V / x[-1] * (ROUNDS + 1) if name.endswith("softmax") else 0.0
+            if bytes_of(name, V, args.tokens) > 0.8 * free_bytes():
                 print(f"V = {V:>9,}: {name} left out, it wants {bytes_of(name, V, args.tokens) / 2**30:.1f} GiB")
+            elif seconds > LONGEST:
+                print(f"V = {V:>9,}: {name} left out, its steps would take about {seconds:.0f} s")
+            else:
+                steppers[name] = stepper(config, V, args.tokens)
         times: dict[str, list[float]] = {name: [] for name in steppers}
         for _ in range(ROUNDS):
             for name, one in steppers.items():

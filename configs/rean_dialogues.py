@@ -33,8 +33,8 @@ config = RunConfig(
         weight_decay=0.01,
         clip=1,
     ),
-    eval=EvalConfig(every=250, max_tokens=50_000),
+    eval=EvalConfig(every=150, max_tokens=50_000),
     sample=SampleConfig(n=5, temperature=0.7),
-    steps=1000,
+    steps=300,
     batch_size=8,
 )

@@ -18,8 +18,8 @@ config = RunConfig(
         split=(0.98, 0.01, 0.01),
     ),
     optim=OptimConfig(name="adamw", lr=3e-5, schedule="cosine", end_factor=1 / 30),
-    eval=EvalConfig(every=250, max_tokens=50_000),
+    eval=EvalConfig(every=150, max_tokens=50_000),
     sample=SampleConfig(n=5, temperature=0.7),
-    steps=1000,
+    steps=300,
     batch_size=8,
 )
