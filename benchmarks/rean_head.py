@@ -1,12 +1,16 @@
 """Time of a training step against the vocabulary, for GPT's softmax and for REAN's objectives on a frozen table.
 
-    python benchmarks/rean_head.py [--tokens 128] [--sizes 1000 10000 100000 1000000] [--seconds 3] [--out FILE]
+    python benchmarks/rean_head.py [--tokens 128] [--sizes 1000 10000 100000 1000000] [--seconds 1] [--out FILE]
 
 Every model has the same blocks and sees the same batch of random tokens; a step is loss, gradient and AdamW. Compiled
-once for each size, then the models take turns. Prints milliseconds, and ratios to GPT at the same size.
+once for each size, then the models take turns. Prints milliseconds, and ratios to GPT at the same size; a model that
+would not fit in the free memory, or whose steps would take too long by its speed at the size before, is left out, which
+is told. Last the exact nearest rows of a table as large as the
+largest size, in blocks: tokens a second that decoding by vector can have at most.
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -20,10 +24,14 @@ import optax
 from jaxlm import GptConfig, ModelConfig, ReanConfig, plots
 from jaxlm.data.batches import Batch
 from jaxlm.models.base import HasConstants
+from jaxlm.ops import nearest_rows
 from jaxlm.training.state import TrainState, make_step
 
-CONTEXT, ROUNDS = 64, 5
-BLOCKS = {"n_layers": 4, "n_heads": 4, "d_model": 64, "context": CONTEXT}
+CONTEXT, ROUNDS, WIDTH = 64, 3, 64
+LONGEST = 10.0
+"""Seconds that a model's steps at one size may take."""
+BATCHES, BLOCKS_OF_ROWS = (1, 16, 128), (2**14, 2**16, 2**18)
+BLOCKS = {"n_layers": 4, "n_heads": 4, "d_model": WIDTH, "context": CONTEXT}
 
 
 def models(V: int) -> dict[str, ModelConfig]:
@@ -36,6 +44,36 @@ def models(V: int) -> dict[str, ModelConfig]:
         "REAN contrastive": rean("contrastive"),
         "REAN mse": rean("mse"),
     }
+
+
+def bytes_of(name: str, V: int, tokens: int) -> int:
+    """About what a model's steps take: of each trained row four copies (gradient, moments), of the logits three."""
+    rows = 2 * 4 if name == "GPT softmax" else 1
+    logits = 3 * tokens * V if name.endswith("softmax") else 0
+    return 4 * (rows * V * WIDTH + logits)
+
+
+def free_bytes() -> int:
+    """Memory that nobody uses."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def nearest(V: int, seconds: float) -> None:
+    """Print the speed of nearest_rows for batches and blocks."""
+    row_VE = jax.random.normal(jax.random.key(0), (V, WIDTH))
+    search = jax.jit(nearest_rows, static_argnums=2)
+    for B in BATCHES:
+        query_BE = jax.random.normal(jax.random.key(1), (B, WIDTH))
+        told = []
+        for block in BLOCKS_OF_ROWS:
+            jax.block_until_ready(search(query_BE, row_VE, block))
+            taken: list[float] = []
+            end = time.perf_counter() + seconds / 3
+            while (began := time.perf_counter()) < end or not taken:
+                jax.block_until_ready(search(query_BE, row_VE, block))
+                taken.append(time.perf_counter() - began)
+            told.append(f"blocks of {block:,}: {B / statistics.median(taken):,.0f}")
+        print(f"nearest of {V:,} rows, {B} at a time, tokens/s: {', '.join(told)}", flush=True)
 
 
 def stepper(config: ModelConfig, V: int, tokens: int) -> Callable[[], None]:
@@ -65,13 +103,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=128, help="predictions in a batch")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each model and size")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each model and size")
     parser.add_argument("--out", type=Path, default=Path("runs/rean_head.png"))
     args = parser.parse_args()
     lines: dict[str, tuple[list[float], list[float]]] = {}
     print(f"milliseconds for a step of {args.tokens} tokens (times GPT's speed)")
     for V in args.sizes:
-        steppers = {name: stepper(config, V, args.tokens) for name, config in models(V).items()}
+        steppers: dict[str, Callable[[], None]] = {}
+        for name, config in models(V).items():
+            x, y = lines.get(name, ([V], [0.0]))
+            seconds = 1e-3 * y[-1] * V / x[-1] * (ROUNDS + 1) if name.endswith("softmax") else 0.0
+            if bytes_of(name, V, args.tokens) > 0.8 * free_bytes():
+                print(f"V = {V:>9,}: {name} left out, it wants {bytes_of(name, V, args.tokens) / 2**30:.1f} GiB")
+            elif seconds > LONGEST:
+                print(f"V = {V:>9,}: {name} left out, its steps would take about {seconds:.0f} s")
+            else:
+                steppers[name] = stepper(config, V, args.tokens)
         times: dict[str, list[float]] = {name: [] for name in steppers}
         for _ in range(ROUNDS):
             for name, one in steppers.items():
@@ -80,12 +127,15 @@ def main() -> None:
                     one()
                     times[name].append(time.perf_counter() - began)
         median = {name: 1e3 * statistics.median(taken) for name, taken in times.items()}
-        told = ", ".join(f"{name} {ms:.2f} ({median['GPT softmax'] / ms:.1f}x)" for name, ms in median.items())
+        gpt = median.get("GPT softmax", float("nan"))
+        told = ", ".join(f"{name} {ms:.2f} ({gpt / ms:.1f}x)" for name, ms in median.items())
         print(f"V = {V:>9,}: {told}", flush=True)
         for name, ms in median.items():
             x, y = lines.setdefault(name, ([], []))
             x.append(V)
             y.append(ms)
+        del steppers
+    nearest(max(args.sizes), args.seconds)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     title = f"A training step of {args.tokens} tokens"
     plots.curves(lines, args.out, title=title, xlabel="tokens in the vocabulary", ylabel="milliseconds", log="xy")

@@ -1,6 +1,7 @@
 """All runs in one table: python -m jaxlm.leaderboard runs/*. JAX only where samples have to be drawn, no matplotlib."""
 
 import dataclasses
+import itertools
 import json
 import math
 import statistics
@@ -44,12 +45,19 @@ class Row:
     test: Loss | None
     train: Loss | None
     params: int
+    """Trained numbers."""
+    constants: int
+    """Numbers beside them that are not trained: a frozen table and what belongs to it."""
     step: int
     """Of the scored checkpoint."""
     steps: int
     train_time_s: float
     tokens_per_s: float | None
     """Median of training's lines in metrics.jsonl; counts have none."""
+    ms_per_step: float | None
+    """Median between training's lines."""
+    decoded_tokens_per_s: float | None
+    """Of all samples drawn together, the program compiled before."""
     data_hash: str
     tokenizer_hash: str
     split_hash: str
@@ -110,10 +118,13 @@ def read_row(path: Path) -> Row:
             test=_loss(result["test"]),
             train=_loss(result["train"]),
             params=int(result["params"]),
+            constants=int(result.get("constants", 0)),
             step=int(result["step"]),
             steps=int(result["steps"]),
             train_time_s=float(result["train_time_s"]),
             tokens_per_s=_speed(metrics.read(run.metrics)),
+            ms_per_step=_step_ms(metrics.read(run.metrics)),
+            decoded_tokens_per_s=result.get("decoded_tokens_per_s"),
             data_hash=hashes["data"],
             tokenizer_hash=hashes["tokenizer"],
             split_hash=hashes["split"],
@@ -151,8 +162,9 @@ def rank(rows: Sequence[Row]) -> list[Row]:
 
 def table(ranked: Sequence[Row]) -> str:
     """Ranked rows as aligned text, a heading for each group, and in the last line what the columns are."""
-    heads = ["run", "model", "dev", "test", "train", "bits/byte", "params", "steps", "seconds", "tokens/s", "new"]
-    lines = [[*heads, "copies"], *map(_cells, ranked)]
+    heads = ["run", "model", "dev", "test", "train", "bits/byte", "params", "constants"]
+    heads += ["steps", "seconds", "ms/step", "tokens/s", "decoded/s", "new", "copies"]
+    lines = [heads, *map(_cells, ranked)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text, group = [], None
     for row, cells in zip((None, *ranked), lines, strict=True):
@@ -162,7 +174,10 @@ def table(ranked: Sequence[Row]) -> str:
         aligned = [f"{cell:{'<' if column < 2 else '>'}{widths[column]}}" for column, cell in enumerate(cells)]
         text.append("  ".join(aligned).rstrip())
     drawn = max((row.samples.n for row in ranked if row.samples), default=0)
-    legend = "dev, test, train: nats per token; bits/byte of dev; seconds of training"
+    legend = (
+        "dev, test, train: nats per token; bits/byte of dev; constants: numbers that are not trained; "
+        "seconds of training; decoded/s: tokens of all samples together"
+    )
     shares = f"; new: share of {drawn:,} samples not in the data; copies: share that are lines of train"
     return "\n".join([*text, "", legend + (shares if drawn else "")])
 
@@ -174,9 +189,12 @@ def _cells(row: Row) -> list[str]:
         *(_nats(loss) for loss in (row.dev, row.test, row.train)),
         "inf" if row.dev and row.dev.impossible else _or_dash(row.dev.bits_per_byte if row.dev else None, ".4f"),
         f"{row.params:,}",
+        f"{row.constants:,}",
         f"{row.steps:,}",
         f"{row.train_time_s:,.1f}",
+        _or_dash(row.ms_per_step, ",.1f"),
         _or_dash(row.tokens_per_s, ",.0f"),
+        _or_dash(row.decoded_tokens_per_s, ",.0f"),
         _or_dash(row.samples.new if row.samples else None, ".1%"),
         _or_dash(row.samples.train if row.samples else None, ".1%"),
     ]
@@ -200,6 +218,13 @@ def _speed(lines: Iterable[dict[str, Any]]) -> float | None:
     told = [line["tokens_per_s"] for line in lines if line["split"] == "train"]
     speeds = [float(speed) for speed in told if speed is not None]
     return statistics.median(speeds) if speeds else None
+
+
+def _step_ms(lines: Iterable[dict[str, Any]]) -> float | None:
+    """Median milliseconds of a step, from the times between training's lines."""
+    points = [(line["step"], line["time_s"]) for line in lines if line["split"] == "train" and "time_s" in line]
+    took = [1e3 * (t - s) / (b - a) for (a, s), (b, t) in itertools.pairwise(points) if b > a]
+    return statistics.median(took) if took else None
 
 
 def _in_words(data: dict[str, Any], vocab_size: int, hashes: dict[str, Any]) -> str:

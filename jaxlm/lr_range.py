@@ -82,6 +82,11 @@ def measure(
         raise UserError(f"the range test wants a model trained by steps, got {type(config.model).__name__}")
     settings = dataclasses.replace(config.optim, schedule="constant")
     job = settle(dataclasses.replace(config, optim=settings, steps=steps, epochs=None))
+    if job.learns_vectors:
+        raise UserError(
+            "model.vectors_from wants vectors to be trained first: train the run, then give their directory (it ends "
+            "in _vectors) as model.vectors"
+        )
     introduce(job, say)
     rate = optax.exponential_decay(low, steps - 1, high / low)
     optimizer = optim.update_rule(settings, rate)

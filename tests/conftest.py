@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 import jaxlm
+from jaxlm.data.corpus import Corpus
 from jaxlm.training import train
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
@@ -127,6 +129,17 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         return write_run(tmp_path, model, **settings)
 
     return make
+
+
+def opened(model_config: jaxlm.ModelConfig, data: jaxlm.DataConfig, corpus: Corpus, context: int = 16) -> jaxlm.Run:
+    """A run in memory: a count model of the corpus, or a model that is not trained."""
+    config = jaxlm.RunConfig(model=model_config, data=data, steps=1)
+    model: Any = model_config.filled(corpus.tokenizer.vocab_size, context).build()
+    if model_config.trained_by_steps:
+        params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+    else:
+        params = model.fit(corpus.tokens_N, corpus.age_N)[0]
+    return jaxlm.Run(Path(), config, corpus.tokenizer, model, params, 1)
 
 
 def _read_only(factory: pytest.TempPathFactory, name: str, model: jaxlm.ModelConfig, **settings: Any) -> jaxlm.Run:

@@ -1,7 +1,6 @@
 """Chat: whole turns are remembered, answers come in pieces and end with their turn, commands do what they say."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from jaxlm.cli import parse_sample
 from jaxlm.data.corpus import from_dialogues
 from jaxlm.sampling import Strategy
 from jaxlm.tokenizer import BOUNDARY
+from tests.conftest import opened
 
 TEXT = "\n\n".join(["ask: one?\ntell: 1 is one.\nask: é?\ntell: no ü."] * 20)
 DATA: dict[str, Any] = {
@@ -26,28 +26,24 @@ DATA: dict[str, Any] = {
 }
 
 
-CORPUS = from_dialogues(TEXT, jaxlm.DataConfig(**DATA))
+SETTINGS = jaxlm.DataConfig(**DATA)
+CORPUS = from_dialogues(TEXT, SETTINGS)
 
 
-def opened(model_config: jaxlm.ModelConfig) -> jaxlm.Run:
-    """A run in memory: counts of the dialogues, or a model that is not trained."""
-    config = jaxlm.RunConfig(model=model_config, data=jaxlm.DataConfig(**DATA), steps=1)
-    model: Any = model_config.filled(CORPUS.tokenizer.vocab_size, 16).build()
-    if model_config.trained_by_steps:
-        params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
-    else:
-        params = model.fit(CORPUS.tokens_N, CORPUS.age_N)[0]
-    return jaxlm.Run(Path(), config, CORPUS.tokenizer, model, params, 1)
+@pytest.fixture(autouse=True)
+def few_programs(monkeypatch):
+    """A history is read in pieces of two sizes, each of which is compiled."""
+    monkeypatch.setattr("jaxlm.chat.PIECES", (4, 1))
 
 
 @pytest.fixture(scope="module")
 def run():
-    return opened(jaxlm.CountsConfig(order=6, add_k=0.0))
+    return opened(jaxlm.CountsConfig(order=6, add_k=0.0), SETTINGS, CORPUS)
 
 
 @pytest.fixture(scope="module")
 def gpt():
-    return opened(jaxlm.GptConfig(context=16, n_layers=1, n_heads=2, d_model=8))
+    return opened(jaxlm.GptConfig(context=16, n_layers=1, n_heads=2, d_model=8), SETTINGS, CORPUS)
 
 
 def test_answers_come_in_pieces_of_whole_characters_and_turns_are_kept(run):

@@ -16,6 +16,7 @@ from jaxlm.data.corpus import SPLITS, encode_text, from_dialogues, from_lines, f
 from jaxlm.data.pairs import count_pairs
 from jaxlm.tokenizer import BOUNDARY, CharTokenizer, ReanTokenizer
 from jaxlm.tokenizer.rean import pieces
+from tests.conftest import opened
 
 TALKS = [
     [f"human: what is {i}?", f"network: it is {'so ' * (i % 5)}{i}."] + ["human: thanks"] * (i % 3) for i in range(30)
@@ -101,12 +102,11 @@ def test_pairs_of_a_large_vocabulary_are_those_of_its_frequent_tokens(monkeypatc
     np.testing.assert_array_equal(few.count_VV, every.count_VV[np.ix_(kept, kept)])
 
 
-@pytest.mark.parametrize("kind", ["dialogues", "stream", "lines"])
-def test_any_model_trains_on_words_scores_and_samples(make_run, kind):
-    path = make_run(
-        jaxlm.CountsConfig(order=3, add_k=0.01), text=TEXT, data={"kind": kind, "tokens": "rean", "min_count": 1}
-    )
-    run = jaxlm.load_run(path)
+@pytest.mark.parametrize("read", [from_dialogues, from_stream, from_lines])
+def test_any_model_scores_and_samples_words(read):
+    kind = read.__name__.removeprefix("from_")
+    data = DataConfig(kind=kind, tokens="rean", min_count=1)
+    run = opened(jaxlm.CountsConfig(order=2, add_k=0.01), data, read(TEXT, data))
     assert isinstance(run.tokenizer, ReanTokenizer)
     score = jaxlm.score(run, TALKS[4][0] + "\n" + TALKS[4][1] + "\n").total
     assert score.bytes == len("\n".join(TALKS[4][:2])) + {"lines": 1, "stream": 1, "dialogues": 2}[kind]
@@ -116,11 +116,11 @@ def test_any_model_trains_on_words_scores_and_samples(make_run, kind):
     assert kind != "dialogues" or all("\n\n" not in text for text in texts)
 
 
-def test_a_sampled_dialogue_ends_where_a_blank_line_would_stand(make_run):
-    text = "\n\n".join(["a: x\nb: y"] * 20)
-    run = jaxlm.load_run(make_run(jaxlm.CountsConfig(order=8, add_k=0.0), text=text, data={"kind": "dialogues"}))
+def test_a_sampled_dialogue_ends_where_a_blank_line_would_stand():
+    text = "\n\n".join(["a:x\nb:y"] * 20)
+    data = DataConfig(kind="dialogues")
+    run = opened(jaxlm.CountsConfig(order=3, add_k=0.0), data, from_dialogues(text, data))
     assert isinstance(run.tokenizer, CharTokenizer)
     key = jax.random.key(0)
-    assert jaxlm.generate(run, n=2, key=key) == ["a: x\nb: y"] * 2
-    assert jaxlm.generate(run, prompt="a: x\n", key=key) == ["a: x\nb: y"]
-    assert jaxlm.generate(run, stop="\n", key=key) == ["a: x"]
+    assert jaxlm.generate(run, prompt=["", "a:x\n"], key=key) == ["a:x\nb:y"] * 2
+    assert jaxlm.generate(run, stop="\n", key=key) == ["a:x"]

@@ -125,7 +125,7 @@ def test_eval_json_has_exactly_the_keys_of_the_contract(mlp_run):
         raise AssertionError(f"{constant} in eval.json")
 
     result = json.loads((mlp_run.path / "eval.json").read_text(), parse_constant=refuse)
-    assert keys(result) == {"train", "dev", "test", "params", "step", "steps", "train_time_s"}
+    assert keys(result) == {"train", "dev", "test", "params", "step", "steps", "train_time_s", "decoded_tokens_per_s"}
     for split in ("train", "dev", "test"):
         assert keys(result[split]) == {"nats_per_token", "bits_per_byte", "perplexity", "tokens", "bytes"}
         assert result[split]["perplexity"] == pytest.approx(math.exp(result[split]["nats_per_token"]))

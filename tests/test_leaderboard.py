@@ -20,8 +20,8 @@ from jaxlm.runs import FORMAT, RunDir, hold, read_json
 from tests.conftest import NAMES, REPOSITORY
 
 KEYS = [
-    *("group", "run", "model", "kind", "dev", "test", "train", "params", "step", "steps", "train_time_s"),
-    *("tokens_per_s", "data_hash", "tokenizer_hash", "split_hash", "samples"),
+    *("group", "run", "model", "kind", "dev", "test", "train", "params", "constants", "step", "steps", "train_time_s"),
+    *("tokens_per_s", "ms_per_step", "decoded_tokens_per_s", "data_hash", "tokenizer_hash", "split_hash", "samples"),
 ]
 
 
@@ -42,13 +42,16 @@ def made_run(path: Path, dev: Any = 2.0, **changes: Any) -> Path:
         "eval.json": {"train": loss(1.5), "dev": dev, "test": loss(2.25), "step": 3, "steps": 40, "params": 5000},
         "novelty.json": {"n": 1000, "seed": 0, "step": 3, "train": 0.25, "dev_or_test": 0.05, "new": 0.7},
     }
-    files["eval.json"]["train_time_s"] = 1.25
+    files["eval.json"] |= {"train_time_s": 1.25, "constants": 1200, "decoded_tokens_per_s": 512.4}
     for name, change in changes.items():
         files[f"{name}.json"] |= change
     for name, content in files.items():
         (path / name).write_text(json.dumps(content))
-    speeds = [("train", 100.0), ("train", None), ("train", 400.0), ("train", 300.0), ("dev", 9e9)]
-    lines = [json.dumps({"step": 1, "split": split, "tokens_per_s": speed}) for split, speed in speeds]
+    told = [(10, 0.5, "train", 100.0), (20, 1.0, "train", None), (40, 1.6, "train", 400.0), (50, 1.8, "train", 300.0)]
+    lines = [
+        json.dumps({"step": step, "time_s": time, "split": split, "tokens_per_s": speed})
+        for step, time, split, speed in [*told, (50, 9.9, "dev", 9e9)]
+    ]
     (path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     return path
 
@@ -73,7 +76,9 @@ def test_a_row_is_what_the_files_of_a_run_say(mlp_run, counts_run):
 
 
 def test_the_speed_is_the_median_of_training(tmp_path):
-    assert read_row(made_run(tmp_path / "run")).tokens_per_s == 300.0
+    row = read_row(made_run(tmp_path / "run"))
+    assert row.tokens_per_s == 300.0
+    assert row.ms_per_step == pytest.approx(30.0)
 
 
 def test_the_best_dev_loss_comes_first_and_none_last(tmp_path):
@@ -115,15 +120,17 @@ def test_the_table_is_aligned_and_says_what_is_missing(tmp_path, capsys):
     assert err == ""
     head, *lines = out.splitlines()
     assert head.split() == [
-        *("run", "model", "dev", "test", "train", "bits/byte", "params", "steps", "seconds", "tokens/s"),
+        *("run", "model", "dev", "test", "train", "bits/byte", "params", "constants", "steps", "seconds"),
+        *("ms/step", "tokens/s", "decoded/s"),
         *("new", "copies"),
     ]
     cells = {Path(line.split()[0]).name: line.split()[1:] for line in lines if line.startswith(str(tmp_path))}
-    rest = ["5,000", "40", "1.2", "300", "70.0%", "25.0%"]
+    rest = ["5,000", "1,200", "40", "1.2", "30.0", "300", "512", "70.0%", "25.0%"]
     assert cells["good"] == ["Gpt", "2.1250", "2.2500", "1.5000", "4.2500", *rest]
     assert cells["impossible"] == ["Gpt", "inf", "(1,234", "impossible)", "2.2500", "1.5000", "inf", *rest]
     assert cells["whole"] == ["Gpt", "-", "-", "1.5000", "-", *rest]
-    assert cells["stream"] == ["Gpt", "2.5000", "2.2500", "1.5000", "5.0000", "5,000", "40", "1.2", "-", "-", "-"]
+    unknown = ["5,000", "1,200", "40", "1.2", "-", "-", "512", "-", "-"]
+    assert cells["stream"] == ["Gpt", "2.5000", "2.2500", "1.5000", "5.0000", *unknown]
     assert {len(line) for line in lines if line.startswith(str(tmp_path))} == {len(head)}
     assert "1,000 samples" in lines[-1]
 

@@ -1,9 +1,10 @@
-"""REAN's runs: constants stored once, a likelihood fitted to train, exact resumes, vectors from a file."""
+"""REAN's runs: constants stored once, a likelihood fitted to train, exact resumes, vectors given or trained first."""
 
 import dataclasses
 import json
 import re
 import signal
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,45 +12,83 @@ import numpy as np
 import pytest
 
 import jaxlm
-from jaxlm import checkpoint
-from jaxlm.inference import by_vector
-from jaxlm.models.base import CONSTANTS
-from jaxlm.runs import RunDir
-from jaxlm.training import Stopped, loop
+from jaxlm import checkpoint, lr_range, sharding
+from jaxlm.data.corpus import from_dialogues, load
+from jaxlm.inference import by_vector, load_vectors
+from jaxlm.models.base import CONSTANTS, with_constants
+from jaxlm.runs import RunDir, hold
+from jaxlm.tokenizer import ReanTokenizer
+from jaxlm.tokenizer.rean import pieces
+from jaxlm.training import Stopped, loop, train
+from jaxlm.training.setup import settle
+from jaxlm.training.word2vec import Word2vecWork
+from tests.conftest import write_run
 
 TEXT = "\n\n".join(f"human: what is {i % 7}?\nnetwork: it is {i % 7} of {i % 3}." for i in range(40))
 DATA: dict[str, Any] = {"kind": "dialogues", "tokens": "rean", "example": "sequence", "min_count": 1, "max_length": 16}
 SIZES: dict[str, Any] = {"n_layers": 1, "n_heads": 2, "d_model": 16, "d_embed": 8}
-RANDOM = jaxlm.ReanConfig(objective="mse", table="random", **SIZES)
 SETTINGS: dict[str, Any] = {
     "text": TEXT,
     "data": DATA,
     "optim": jaxlm.OptimConfig(name="adamw", lr=0.01),
+    "steps": 10,
     "plots": False,
+    "sample": jaxlm.SampleConfig(n=0),
 }
+WORD2VEC = jaxlm.VectorsConfig(
+    model=jaxlm.Word2vecConfig(span=8, blocks=1, shards=1, negatives=2, shared_negatives=4), epochs=1.5, batch_size=64
+)
+CHAIN = jaxlm.ReanConfig(objective="mse", table="frozen", vectors_from=WORD2VEC, rows="unit", **SIZES)
+GIVEN = ("human", "network", ":", "what", "is", "it", "of", "unknown")
+
+
+def stop(patch: pytest.MonkeyPatch, *, vectors: bool) -> None:
+    """Send a signal in the first chunk of the vectors' training, or of the training that follows it."""
+    advance = loop.Loop._advance
+
+    def stopped(self: loop.Loop, caught: list[int]) -> Any:
+        return advance(self, [signal.SIGTERM] if (self.plan.steps != SETTINGS["steps"]) == vectors else caught)
+
+    patch.setattr(loop.Loop, "_advance", stopped)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """A run on vectors of its own, trained in steps of five."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "CHUNK_SIZES", (5,))
+        return write_run(tmp_path_factory.mktemp("chain"), CHAIN, name="whole", **SETTINGS)
+
+
+def settings(directory: Path, model: jaxlm.ModelConfig, **changed: Any) -> jaxlm.RunConfig:
+    text = directory / "text.txt"
+    text.write_text(TEXT)
+    rest = {name: value for name, value in SETTINGS.items() if name not in ("text", "data")}
+    data = jaxlm.DataConfig(path=str(text), **DATA)
+    return jaxlm.RunConfig(model=model, data=data, run_dir=str(directory / "run"), **{**rest, **changed})
 
 
 @pytest.fixture
 def vectors(tmp_path):
-    corpus_words = ["human", "network", ": ", "what ", "is ", "it ", "of ", "unknown to the data"]
-    rng = np.random.default_rng(0)
-    path = tmp_path / "vectors.npz"
-    np.savez(path, words=np.array(corpus_words), vectors=rng.standard_normal((8, 8)).astype(np.float32))
+    """A file in word2vec's text format, whose words have no white space behind them."""
+    row_VE = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
+    path = tmp_path / "vectors.txt"
+    jaxlm.Embeddings(GIVEN, row_VE).save(path)
     return path
 
 
-def test_a_run_keeps_its_table_once_and_tells_its_loss_apart_from_the_likelihood(make_run):
-    path = make_run(RANDOM, **SETTINGS)
-    run = jaxlm.load_run(path)
-    result = json.loads((path / "eval.json").read_text())
-    kept = RunDir(path).read_constants()
+def test_a_run_keeps_its_table_once_and_tells_its_loss_apart_from_the_likelihood(chain):
+    run = jaxlm.load_run(chain)
+    result = json.loads((chain / "eval.json").read_text())
+    kept = RunDir(chain).read_constants()
     assert result["constants"] == sum(array.size for array in kept.values())
     assert result["params"] == sum(leaf.size for name, leaf in run.params.items() if name != CONSTANTS)
     assert kept["vectors"].shape == (run.tokenizer.vocab_size, 8)
-    described = checkpoint.load_params(path / "checkpoints", checkpoint.saved(path / "checkpoints")[-1], _everywhere())
-    assert described is not None
-    assert CONSTANTS not in described
-    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    everywhere = sharding.replicated(sharding.make_mesh())
+    saved = checkpoint.load_params(chain / "checkpoints", checkpoint.saved(chain / "checkpoints")[-1], everywhere)
+    assert saved is not None
+    assert CONSTANTS not in saved
+    lines = [json.loads(line) for line in (chain / "metrics.jsonl").read_text().splitlines()]
     assert {(line["split"], line["unit"]) for line in lines} == {
         ("train", "squared"),
         ("dev", "nats/token"),
@@ -60,71 +99,132 @@ def test_a_run_keeps_its_table_once_and_tells_its_loss_apart_from_the_likelihood
     score = jaxlm.score(run, TEXT)
     assert score.nats_per_token is not None
     assert score.total.bytes == len(TEXT) + 2
-    untrained = jaxlm.generate(run, params=run.untrained(), key=jax.random.key(0), max_tokens=5)
-    assert untrained != jaxlm.generate(run, key=jax.random.key(0), max_tokens=5)
 
 
-def test_a_resumed_run_is_the_uninterrupted_one_theta_too(make_run, monkeypatch):
+def test_vectors_are_trained_first_on_the_tokens_of_train_alone(chain):
+    first = load_vectors(f"{chain}_vectors")
+    run = jaxlm.load_run(chain)
+    assert first.tokenizer.words == run.tokenizer.words
+    train_lines = from_dialogues(TEXT, jaxlm.DataConfig(**DATA)).lines["train"]
+    cut = [piece for line in train_lines for piece in pieces(line)]
+    assert first.tokenizer.counts == tuple(map(cut.count, first.tokenizer.words))
+    row_VE = np.asarray(first.params["input"])
+    unit_VE = row_VE / np.linalg.norm(row_VE, axis=1, keepdims=True)
+    np.testing.assert_allclose(run.params[CONSTANTS]["vectors"][257:], unit_VE, rtol=1e-5)
+
+
+def test_a_chain_that_is_stopped_in_either_part_goes_on_to_the_uninterrupted_one(chain, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHUNK_SIZES", (5,))
-    whole = jaxlm.load_run(make_run(RANDOM, name="whole", **SETTINGS))
-    advance = loop.Loop._advance
-    with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
-        patch.setattr(loop.Loop, "_advance", lambda self, caught: advance(self, caught or [signal.SIGTERM]))
-        make_run(RANDOM, name="part", **SETTINGS)
-    assert stopped.value.step == 5
-    part = jaxlm.load_run(make_run(RANDOM, name="part", **SETTINGS))
+    for vectors in (True, False):
+        with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
+            stop(patch, vectors=vectors)
+            write_run(tmp_path, CHAIN, **SETTINGS)
+        assert stopped.value.step == 5
+        assert (tmp_path / "run").exists() != vectors
+        assert (tmp_path / "run_vectors" / "eval.json").exists() != vectors
+    part, whole = jaxlm.load_run(write_run(tmp_path, CHAIN, **SETTINGS)), jaxlm.load_run(chain)
     assert part.step == whole.step
     for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(part.params), strict=True):
         np.testing.assert_array_equal(a, b)
+    other = dataclasses.replace(CHAIN, vectors_from=dataclasses.replace(WORD2VEC, epochs=2.0))
+    with pytest.raises(jaxlm.UserError, match="run_vectors' belongs to other data or settings: steps: "):
+        write_run(tmp_path, other, **SETTINGS)
 
 
-def test_vectors_come_from_a_file_and_another_file_is_another_run(make_run, vectors):
-    model = jaxlm.ReanConfig(table="frozen", vectors=str(vectors), rows="unit", **SIZES)
-    settings = {**SETTINGS, "steps": 2}
-    run = jaxlm.load_run(make_run(model, **settings))
-    row_VE = np.asarray(run.params[CONSTANTS]["vectors"])
-    word = run.tokenizer.encode("what ")[0] - 257
-    given = np.load(vectors)["vectors"][3]
-    np.testing.assert_allclose(row_VE[word], given / np.linalg.norm(given), rtol=1e-5)
-    assert not row_VE[run.tokenizer.encode("?")[0] - 257].any()
-    np.savez(vectors, words=np.load(vectors)["words"], vectors=np.ones((8, 8)))
-    with pytest.raises(jaxlm.UserError, match="constants has other content"):
-        make_run(model, **settings)
+def test_a_dry_run_trains_no_vectors_and_writes_nothing(tmp_path):
+    said: list[str] = []
+    train(settings(tmp_path, CHAIN), dry_run=True, say=said.append)
+    assert [line.split(":")[0] for line in said if line.startswith(("first", "param", "const"))] == [
+        f"first the vectors, in {tmp_path / 'run_vectors'}", "parameters", "parameters", "constants"
+    ]  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_vectors_come_from_a_file_and_another_file_is_another_run(tmp_path, vectors):
+    config = settings(tmp_path, jaxlm.ReanConfig(table="frozen", vectors=str(vectors), rows="unit", **SIZES))
+    job = settle(config)
+    word = job.corpus.tokenizer.encode("what ")[0]
+    given = jaxlm.Embeddings.load(vectors)["what"]
+    row_VE = job.arrays["vectors"]
+    np.testing.assert_allclose(row_VE[word - 257], given / np.linalg.norm(given), rtol=1e-5)
+    assert not row_VE[job.corpus.tokenizer.encode("?")[0] - 257].any()
+    with hold(job.config, job.corpus, restart=False, constants=job.arrays) as (_, state):
+        assert state == "new"
+    jaxlm.Embeddings(("what",), np.ones((1, 8))).save(vectors)
+    job = settle(config)
+    with (
+        pytest.raises(jaxlm.UserError, match="constants has other content"),
+        hold(job.config, job.corpus, restart=False, constants=job.arrays),
+    ):
+        pass
+
+
+def test_vectors_come_from_a_run_of_word2vec_with_the_white_space_of_its_words(chain, tmp_path):
+    config = settings(tmp_path, jaxlm.ReanConfig(table="frozen", vectors=f"{chain}_vectors", rows="unit", **SIZES))
+    kept = RunDir(chain).read_constants()
+    np.testing.assert_array_equal(settle(config).arrays["vectors"], kept["vectors"][257:])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda path: path.unlink(), "model.vectors .* does not exist"),
-        (lambda path: path.write_text("no arrays"), "wants an .npz file of words and vectors"),
-        (lambda path: np.savez(path, words=np.array(["a"]), vectors=np.ones((2, 8))), "wants a row for each of its 1"),
+        (lambda path: path.unlink(), r"model\.vectors: .* does not exist"),
+        (lambda path: path.write_text("no vectors\n"), r"model\.vectors: .*"),
+        (lambda path: jaxlm.Embeddings(("what",), np.ones((1, 3))).save(path), r"model\.d_embed wants 3"),
+        (lambda path: jaxlm.Embeddings(("elsewhere",), np.ones((1, 8))).save(path), r"model\.vectors wants .* none of"),
     ],
 )
-def test_a_vectors_file_that_cannot_be_used_is_told_in_a_line(make_run, vectors, change, message):
+def test_a_vectors_file_that_cannot_be_used_is_told_in_a_line(tmp_path, vectors, change, message):
     change(vectors)
     with pytest.raises(jaxlm.UserError, match=message):
-        make_run(jaxlm.ReanConfig(table="tuned", vectors=str(vectors), **SIZES), **SETTINGS)
+        settle(settings(tmp_path, jaxlm.ReanConfig(table="tuned", vectors=str(vectors), **SIZES)))
 
 
-def _everywhere():
-    from jaxlm import sharding
+def test_decoding_by_vector_takes_the_nearest_or_says_that_none_is(tmp_path, vectors):
+    config = settings(tmp_path, jaxlm.FaithfulReanConfig(vectors=str(vectors), d_embed=8, n_layers=1, n_heads=2))
+    job = settle(config)
+    model: Any = job.model
+    params = with_constants(jax.jit(model.init)(jax.random.key(0), np.zeros((1, 1), np.int32)), job.constants())
+    run = by_vector(jaxlm.Run(tmp_path, job.config, job.corpus.tokenizer, model, params, 0))
 
-    return sharding.replicated(sharding.make_mesh())
+    def said(run: jaxlm.Run) -> str:
+        return jaxlm.generate(run, prompt="human: what ", key=jax.random.key(0), max_tokens=4)[0]
 
-
-def test_decoding_by_vector_takes_the_nearest_or_says_that_none_is(make_run, vectors):
-    faithful = jaxlm.FaithfulReanConfig(vectors=str(vectors), d_embed=8, n_layers=1, n_heads=2)
-    run = by_vector(jaxlm.load_run(make_run(faithful, **{**SETTINGS, "steps": 2})))
-    nearest = jaxlm.generate(run, prompt="human: what ", key=jax.random.key(0), max_tokens=4)[0]
-    known = {"human", "network", ": ", "what ", "is ", "it ", "of ", "[NIV]"}
+    known = ["human", "network", ": ", "what ", "is ", "it ", "of "]
+    nearest = said(run)
     assert nearest.startswith("human: what ")
-    assert re.sub("|".join(known - {"[NIV]"}), "", nearest.removesuffix("[NIV]")) == ""
-    nowhere = {**run.params, CONSTANTS: {**run.params[CONSTANTS], "inverse_norm": np.zeros(run.model.vocab_size)}}
-    lost = dataclasses.replace(run, params=nowhere)
-    assert jaxlm.generate(lost, prompt="human: what ", key=jax.random.key(0)) == ["human: what [NIV]"]
-    assert jaxlm.generate(lost, prompt="human: what ", key=jax.random.key(0), temperature=2.0) == ["human: what [NIV]"]
+    assert re.sub("|".join(known), "", nearest.removesuffix("[NIV]")) == ""
+    nowhere = {**params, CONSTANTS: {**params[CONSTANTS], "inverse_norm": np.zeros(model.vocab_size, np.float32)}}
+    assert said(dataclasses.replace(run, params=nowhere)) == "human: what [NIV]"
 
 
 def test_decoding_by_vector_wants_vectors(counts_run):
     with pytest.raises(jaxlm.UserError, match="--by-vector wants a REAN run, got CountsConfig"):
         by_vector(counts_run)
+
+
+def test_vectors_are_given_or_trained_and_only_for_a_table_that_wants_them():
+    with pytest.raises(jaxlm.UserError, match=r"model\.vectors and model\.vectors_from exclude each other"):
+        jaxlm.ReanConfig(table="tuned", vectors="f", vectors_from=jaxlm.VectorsConfig())
+    with pytest.raises(jaxlm.UserError, match=r"wants to be set for model\.table frozen or tuned"):
+        jaxlm.ReanConfig(table="learned", vectors_from=jaxlm.VectorsConfig())
+
+
+def test_word2vec_takes_the_tokens_of_rean_as_its_words(tmp_path):
+    plain = jaxlm.OptimConfig()
+    model = jaxlm.Word2vecConfig(words=jaxlm.WordsConfig(max_sentence=4))
+    work = Word2vecWork(settings(tmp_path, model, optim=plain))
+    corpus = load(settings(tmp_path, CHAIN).data)
+    assert isinstance(corpus.tokenizer, ReanTokenizer)
+    assert work.corpus.tokenizer.words == corpus.tokenizer.words
+    first = corpus.lines["train"][0]
+    id_N = work.corpus.ids["train"]
+    assert "".join(corpus.tokenizer.words[i - 1] for i in id_N[: np.argmin(id_N)]) == "".join(pieces(first)[:4])
+    assert np.diff(np.flatnonzero(id_N == 0)).max() == 5
+    with pytest.raises(jaxlm.UserError, match=r"model\.words wants its defaults .* data\.min_count"):
+        Word2vecWork(settings(tmp_path, jaxlm.Word2vecConfig(words=jaxlm.WordsConfig(min_count=9)), optim=plain))
+
+
+def test_a_range_of_rates_wants_vectors_that_are_there(tmp_path):
+    with pytest.raises(jaxlm.UserError, match=r"model\.vectors_from wants vectors to be trained first"):
+        lr_range.measure(settings(tmp_path, CHAIN), low=1e-4, high=1.0, steps=20)

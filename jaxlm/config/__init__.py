@@ -6,7 +6,7 @@ from jaxlm.config.gpt import GptConfig
 from jaxlm.config.mlp import MlpConfig
 from jaxlm.config.model import ModelConfig
 from jaxlm.config.ngram import NgramConfig
-from jaxlm.config.rean import FaithfulReanConfig, ReanConfig
+from jaxlm.config.rean import FaithfulReanConfig, ReanConfig, VectorsConfig
 from jaxlm.config.rnn import RnnConfig
 from jaxlm.config.run import CheckpointConfig, DataConfig, EvalConfig, OptimConfig, RunConfig, SampleConfig
 from jaxlm.config.wavenet import WavenetConfig
@@ -29,6 +29,7 @@ __all__ = [
     "RnnConfig",
     "RunConfig",
     "SampleConfig",
+    "VectorsConfig",
     "WavenetConfig",
     "Word2vecConfig",
     "WordsConfig",

@@ -28,11 +28,6 @@ class ModelConfig(abc.ABC):
     def __post_init__(self) -> None:
         check.at_least("model.vocab_size", self.vocab_size, 1)
 
-    @property
-    def vectors_file(self) -> str | None:
-        """A file of words and vectors that the model stands on."""
-        return None
-
     @abc.abstractmethod
     def build(self) -> "LanguageModel[Any]":
         """The model of these settings. Imports JAX; raises UserError while vocab_size is None."""

@@ -1,10 +1,12 @@
-"""Settings of REAN: the one that works, and the faithful one."""
+"""Settings of REAN: the one that works, the faithful one, and where their vectors come from."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 from jaxlm.config import check
 from jaxlm.config.model import PositionsConfig
+from jaxlm.config.run import OptimConfig
+from jaxlm.config.word2vec import Word2vecConfig
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -12,22 +14,61 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class ReanConfig(PositionsConfig):
+class VectorsConfig:
+    """A word2vec training on the run's own tokens, of train alone, before the run itself."""
+
+    model: Word2vecConfig = dataclasses.field(default_factory=lambda: Word2vecConfig(subsample=1e-4))
+    """Its settings; the width is the model's d_embed, the words are the data's tokens."""
+    optim: OptimConfig = dataclasses.field(
+        default_factory=lambda: OptimConfig(lr=0.025, schedule="linear", end_factor=0.004)
+    )
+    """Its learning rate."""
+    epochs: float = 3.0
+    """Passes over train."""
+    batch_size: int = 65_536
+    """Tokens of a step."""
+
+    def __post_init__(self) -> None:
+        check.more_than("model.vectors_from.epochs", self.epochs, 0)
+        check.between("model.vectors_from.batch_size", self.batch_size, 1, 2**24)
+
+
+@dataclasses.dataclass(frozen=True)
+class TableConfig(PositionsConfig):
+    """Settings of a model that stands on vectors of words."""
+
+    vectors: str | None = None
+    """Words and their vectors: a file in word2vec's or GloVe's formats, or a run directory of word2vec."""
+    vectors_from: VectorsConfig | None = None
+    """In place of `vectors`: how they are trained first, in the directory beside the run's that ends in _vectors."""
+    d_embed: int = 64
+    """Width of the vectors. That of the file where there is one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.at_least("model.d_embed", self.d_embed, 1)
+        if self.vectors is not None and self.vectors_from is not None:
+            raise UserError(f"model.vectors and model.vectors_from exclude each other, got {self.vectors!r} and both")
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether vectors are given or trained first."""
+        return self.vectors is not None or self.vectors_from is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class ReanConfig(TableConfig):
     """A transformer between two projections that predicts the vector of the next token."""
 
     objective: Literal["softmax", "contrastive", "vmf", "cosine", "mse"] = "softmax"
     """softmax: cross-entropy over s cos(e, v) + b. contrastive: the same among the batch's targets and sampled words,
     at a cost that the vocabulary is not in. vmf: von Mises-Fisher. cosine, mse: distance to the next vector."""
     table: Literal["frozen", "tuned", "random", "learned"] = "learned"
-    """Where the tokens' vectors come from. frozen: `vectors`, as they are. tuned: `vectors` and a learned difference.
+    """Where the tokens' vectors come from. frozen: those given, as they are. tuned: those and a learned difference.
     random: drawn once. learned: from scratch."""
-    vectors: str | None = None
-    """frozen, tuned: a file of words and their vectors."""
     rows: Literal["centered", "unit", "raw"] = "centered"
     """frozen, tuned: what is done to the vectors. raw: a common scale. unit: length 1 each. centered: their mean taken
     away before that."""
-    d_embed: int = 64
-    """Width of the vectors. That of the file where there is one."""
     n_layers: int = 4
     """Number of blocks."""
     n_heads: int = 4
@@ -43,23 +84,18 @@ class ReanConfig(PositionsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_sizes(self.d_embed, self.n_layers, self.n_heads)
+        _check_sizes(self.n_layers, self.n_heads)
         check.at_least("model.d_model", self.d_model, 1)
         check.between("model.dropout", self.dropout, 0, 1)
         check.more_than("model.scale", self.scale, 0)
         check.at_least("model.negatives", self.negatives, 0)
         if self.d_model % self.n_heads:
             raise UserError(f"model.d_model wants a multiple of the {self.n_heads} heads, got {self.d_model}")
-        if (self.table in ("frozen", "tuned")) != (self.vectors is not None):
+        if (self.table in ("frozen", "tuned")) != self.has_vectors:
             raise UserError(
-                f"model.vectors wants a file for model.table frozen or tuned and none else, got {self.vectors!r} for "
-                f"{self.table}"
+                "model.vectors (or model.vectors_from) wants to be set for model.table frozen or tuned and for none "
+                f"else, got {self.vectors!r} for {self.table}"
             )
-
-    @property
-    def vectors_file(self) -> str | None:
-        """`vectors`."""
-        return self.vectors
 
     def build(self) -> "ReanModel":
         """The model of these settings."""
@@ -69,13 +105,12 @@ class ReanConfig(PositionsConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class FaithfulReanConfig(PositionsConfig):
-    """REAN as it was published: post-LayerNorm blocks on raw vectors, mean squared error, no projections."""
+class FaithfulReanConfig(TableConfig):
+    """REAN as it was published: post-LayerNorm blocks on raw vectors, mean squared error, no projections.
 
-    vectors: str | None = None
-    """A file of words and their vectors. None: vectors drawn once."""
-    d_embed: int = 64
-    """Width of the vectors and of the stream, a multiple of the heads. That of the file where there is one."""
+    d_embed is the width of the stream too, a multiple of the heads. Without vectors the table is drawn once.
+    """
+
     n_layers: int = 4
     """Number of blocks."""
     n_heads: int = 8
@@ -85,15 +120,10 @@ class FaithfulReanConfig(PositionsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_sizes(self.d_embed, self.n_layers, self.n_heads)
+        _check_sizes(self.n_layers, self.n_heads)
         check.at_least("model.attentions", self.attentions, 1)
         if self.d_embed % self.n_heads or self.d_embed % 2:
             raise UserError(f"model.d_embed wants an even multiple of the {self.n_heads} heads, got {self.d_embed}")
-
-    @property
-    def vectors_file(self) -> str | None:
-        """`vectors`."""
-        return self.vectors
 
     def build(self) -> "ReanModel":
         """The model of these settings."""
@@ -102,7 +132,6 @@ class FaithfulReanConfig(PositionsConfig):
         return build(self)
 
 
-def _check_sizes(d_embed: int, n_layers: int, n_heads: int) -> None:
-    check.at_least("model.d_embed", d_embed, 1)
+def _check_sizes(n_layers: int, n_heads: int) -> None:
     check.at_least("model.n_layers", n_layers, 1)
     check.at_least("model.n_heads", n_heads, 1)

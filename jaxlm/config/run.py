@@ -23,7 +23,7 @@ class DataConfig:
     """dialogues: the labels of who asks and who answers; ": " follows them."""
     tokens: Literal["characters", "rean"] = "characters"
     """characters: one token each. rean: words with the white space after them, other characters alone, unknown words
-    in bytes."""
+    in bytes. word2vec finds its words by model.words with characters; with rean these tokens are its words."""
     min_count: int = 2
     """rean: how often train has a word at least; the rarer ones are spelled in bytes."""
     vocab_limit: int | None = None

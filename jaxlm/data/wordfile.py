@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from jaxlm.config import DataConfig, WordsConfig
-from jaxlm.data.corpus import SPLITS
+from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.source import cache_dir, locate
 from jaxlm.data.words import END, encode, read_blocks, read_vocabulary, split_words
 from jaxlm.errors import UserError
-from jaxlm.tokenizer import WordTokenizer
+from jaxlm.tokenizer import BOUNDARY, ReanTokenizer, WordTokenizer
+from jaxlm.tokenizer.rean import FIRST_WORD, PATTERN
 
 SHORT = 2**16
 """A vocabulary below this is stored in two bytes a word, else in four."""
@@ -74,6 +75,31 @@ def load(config: DataConfig, words: WordsConfig) -> WordCorpus:
     split_hash = hashlib.sha256(settings.encode()).hexdigest()
     ids = {split: _map(place / f"{split}.npy") for split in SPLITS}
     return WordCorpus(tokenizer, ids, told["total_words"], digest, split_hash)
+
+
+def of_tokens(corpus: Corpus, longest: int) -> WordCorpus:
+    """REAN's tokens as words: those of the vocabulary in its order, with train's counts; bytes are left out.
+
+    A sentence is what a boundary ends, `longest` words at most. Vectors that are trained on train of this corpus have
+    seen nothing of dev and test.
+    """
+    assert isinstance(corpus.tokenizer, ReanTokenizer), corpus.tokenizer
+    words = corpus.tokenizer.words
+    if len(words) < 2:
+        raise UserError(f"data.min_count wants a text with at least two words, got {len(words)}: lower it")
+    count_V = np.bincount(corpus.tokens("train"), minlength=corpus.tokenizer.vocab_size)[FIRST_WORD:]
+    ids = {}
+    for split in SPLITS:
+        token_N = corpus.tokens(split)
+        token_N = token_N[(token_N == BOUNDARY) | (token_N >= FIRST_WORD)]
+        ids[split] = cut_sentences(np.maximum(token_N - (FIRST_WORD - 1), 0), longest)
+    return WordCorpus(
+        WordTokenizer(words, tuple(count_V.tolist()), PATTERN, lower=False),
+        ids,
+        total_words=len(corpus.tokens_N),
+        data_hash=corpus.data_hash,
+        split_hash=corpus.split_hash,
+    )
 
 
 def cut_sentences(id_N: np.ndarray, longest: int) -> np.ndarray:

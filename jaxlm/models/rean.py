@@ -107,9 +107,9 @@ class ReanModel(SequenceModel):
     ) -> dict[str, np.ndarray]:
         """What is not trained: vectors (unless they are learned), how frequent tokens are, and how they are drawn.
 
-        words are the last tokens of the vocabulary, count_V how often train has each token. A word that the file does
-        not have is a row of zeros. Rows of the boundary and of bytes are drawn, for where they are not trained; those
-        of the faithful model are zeros.
+        words are the last tokens of the vocabulary, count_V how often train has each token. A word that the file
+        does not have, with the white space after it or without, is a row of zeros. Rows of the boundary and of bytes
+        are drawn, for where they are not trained; those of the faithful model are zeros.
         """
         m = self.module
         made: dict[str, np.ndarray] = {}
@@ -136,7 +136,8 @@ class ReanModel(SequenceModel):
         if vectors.row_VE.shape[1] != E:
             raise UserError(f"model.d_embed wants {vectors.row_VE.shape[1]}, the width of model.vectors, got {E}")
         place = {word: i for i, word in enumerate(vectors.words)}
-        found_V = np.array([-1] * (V - len(words)) + [place.get(word, -1) for word in words])
+        found = [place.get(word, place.get(word.rstrip(), -1)) for word in words]
+        found_V = np.array([-1] * (V - len(words)) + found)
         if not (found_V >= 0).any():
             raise UserError("model.vectors wants a file with words of the data, got none of them")
         known_V = found_V >= 0

@@ -99,7 +99,7 @@ def build(config: FaithfulReanConfig) -> ReanModel:
         n_heads=config.n_heads,
         attentions=config.attentions,
         d_embed=config.d_embed,
-        table="random" if config.vectors is None else "frozen",
+        table="frozen" if config.has_vectors else "random",
         objective="mse",
         scale=1.0,
         negatives=0,

@@ -16,7 +16,8 @@ BYTES = 256
 FIRST_WORD = 1 + BYTES
 """Token 0 is the boundary, token 1 + b the byte b, and words begin here."""
 
-_PIECE = re.compile(r"(?:[^\W_][\u0300-\u036f]*)+\s*|[\W_]\s*")
+PATTERN = r"(?:[^\W_][\u0300-\u036f]*)+\s*|[\W_]\s*"
+"""Its matches, one after the other, are a text whose first character is no white space."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +132,7 @@ def pieces(text: str) -> list[str]:
     Letters of every script, digits, and combining accents after them make words; white space before all else is a
     piece of its own.
     """
-    return _PIECE.findall(text)
+    return re.findall(PATTERN, text)
 
 
 def _utf8(text: str) -> bytes:

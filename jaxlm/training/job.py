@@ -1,48 +1,11 @@
 """The whole job: settings to data to model to steps to a finished run directory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
 
 from jaxlm.config import RunConfig
-from jaxlm.runs import Data, RunDir, hold, read_json
-
-
-class Work(Protocol):
-    """A kind of model's part in a job."""
-
-    @property
-    def config(self) -> RunConfig:
-        """The resolved settings."""
-        ...
-
-    @property
-    def corpus(self) -> Data:
-        """The data."""
-        ...
-
-    @property
-    def constants(self) -> Mapping[str, np.ndarray]:
-        """Arrays that the model has beside its parameters; empty for most."""
-        ...
-
-    def introduce(self, say: Callable[[str], None]) -> None:
-        """The start-up lines."""
-        ...
-
-    def describe(self, say: Callable[[str], None]) -> None:
-        """What --dry-run prints."""
-        ...
-
-    def train(self, run: RunDir, say: Callable[[str], None]) -> None:
-        """All that makes a run directory complete; last eval.json, which says that the run is done."""
-        ...
-
-    def tell_losses(self, run: RunDir, say: Callable[[str], None]) -> None:
-        """The losses of a finished run."""
-        ...
+from jaxlm.runs import RunDir, hold, read_json
+from jaxlm.training.work import Work
 
 
 def train(
@@ -50,10 +13,20 @@ def train(
 ) -> Path | None:
     """Train what the settings describe, or resume it, or say that it is done. Returns the run directory.
 
-    Raises UserError for settings, data or a run directory that cannot be used, before anything is written;
+    What a run stands on (REAN's vectors) is trained before it, in a run directory of its own: done, resumed or refused
+    as any run. Raises UserError for settings, data or a run directory that cannot be used, before anything is written;
     NonFiniteLoss and Stopped as `Loop.run` does.
     """
-    work = settle_work(config)
+    return _train(settle_work(config), restart=restart, dry_run=dry_run, say=say)
+
+
+def _train(work: Work, *, restart: bool, dry_run: bool, say: Callable[[str], None]) -> Path | None:
+    before = work.before
+    if before is not None:
+        say(f"first the vectors, in {before.config.run_dir}")
+        path = _train(before, restart=restart, dry_run=dry_run, say=say)
+        if path is not None:
+            work.follow(RunDir(path))
     work.introduce(say)
     if dry_run:
         work.describe(say)

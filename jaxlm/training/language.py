@@ -29,8 +29,11 @@ from jaxlm.runs import RunDir, read_json, write_bytes, write_json
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.loop import Plan, step_flops
 from jaxlm.training.pictures import Pictures
-from jaxlm.training.setup import Job, describe, initial_state, introduce, settle
+from jaxlm.training.setup import Job, describe, initial_state, introduce, settle, with_vectors
 from jaxlm.training.state import Chunk, TrainState, make_chunk, make_step
+from jaxlm.training.vectors import read_vectors, recipe
+from jaxlm.training.word2vec import Word2vecWork
+from jaxlm.training.work import Work
 
 FIT_LOGITS = 2**24
 """Logits in memory at once where parameters of the likelihood are fitted."""
@@ -56,6 +59,15 @@ class LanguageWork:
     def constants(self) -> dict[str, np.ndarray]:
         """What the model has beside its parameters."""
         return self.job.arrays
+
+    @property
+    def before(self) -> Work | None:
+        """The training of vectors that comes first."""
+        return Word2vecWork(recipe(self.config), self.corpus) if self.job.learns_vectors else None
+
+    def follow(self, before: RunDir) -> None:
+        """Take the vectors that came first."""
+        self.job = with_vectors(self.job, read_vectors(str(before.path)))
 
     def introduce(self, say: Callable[[str], None]) -> None:
         """The start-up lines."""
@@ -150,7 +162,8 @@ def _finish(job: Job, run: RunDir, seconds: float) -> None:
     for split, rows in job.rows.items():
         most = max(1, job.config.eval.max_tokens // per_row) if split == "train" else len(rows)
         entries[split] = evaluator(best.params, _some(rows, most)).to_json() if len(rows) else None
-    write_bytes(run.samples, _samples(job, run, best).encode("utf-8", "surrogatepass"))
+    samples, decoded_per_s = _samples(job, run, best)
+    write_bytes(run.samples, samples.encode("utf-8", "surrogatepass"))
     write_json(
         run.eval,
         {
@@ -160,19 +173,26 @@ def _finish(job: Job, run: RunDir, seconds: float) -> None:
             "step": best.step,
             "steps": job.config.steps or 1,
             "train_time_s": seconds,
+            "decoded_tokens_per_s": decoded_per_s,
         },
     )
 
 
-def _samples(job: Job, run: RunDir, best: Run) -> str:
+def _samples(job: Job, run: RunDir, best: Run) -> tuple[str, float | None]:
+    """What samples.txt says, and how many tokens a second all samples together have when they are drawn once more."""
     sample = job.config.sample
     if not sample.n:
-        return ""
+        return "", None
     key = keys.derive(job.config.seed, keys.SAMPLES)
-    texts = generate(best, n=sample.n, temperature=sample.temperature, max_tokens=sample.max_tokens, key=key)
+    draw = partial(generate, best, n=sample.n, temperature=sample.temperature, max_tokens=sample.max_tokens, key=key)
+    texts = draw()
+    began = time.monotonic()
+    draw()
+    tokens = sum(len(best.tokenizer.encode(text)) + 1 for text in texts)
+    speed = tokens / max(time.monotonic() - began, 1e-9)
     if job.config.data.kind != "lines":
-        return "\n---\n".join(texts) + "\n"
-    return show.sorted_samples(texts, classify(run.read_seen(), texts)) + "\n"
+        return "\n---\n".join(texts) + "\n", speed
+    return show.sorted_samples(texts, classify(run.read_seen(), texts)) + "\n", speed
 
 
 def _begin_scores(evaluator: Evaluator, job: Job, params: Params) -> Callable[[], dict[str, Score]]:

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,16 +12,17 @@ import optax
 from jaxlm import metrics, optim, sharding, show
 from jaxlm.config import RunConfig
 from jaxlm.config.codec import to_json
+from jaxlm.config.rean import TableConfig
 from jaxlm.data import corpus as corpora
 from jaxlm.data.batches import Batcher, Tokens, prepare, sequence_length
 from jaxlm.data.corpus import Corpus
 from jaxlm.data.source import cache_dir
-from jaxlm.data.vectors import read_vectors
 from jaxlm.errors import UserError
 from jaxlm.inference import Run, load_run, untrained_params
 from jaxlm.models.base import CONSTANTS, HasConstants, LanguageModel, Params, Words, without_constants
 from jaxlm.runs import dump
 from jaxlm.training.state import TrainState
+from jaxlm.training.vectors import read_vectors
 
 
 class Job(NamedTuple):
@@ -37,6 +37,8 @@ class Job(NamedTuple):
     rows: dict[str, np.ndarray]
     start: Params | None
     """The parameters of the run that init_from names."""
+    learns_vectors: bool
+    """Whether vectors are to be trained first; until then zeros stand in their place."""
     arrays: dict[str, np.ndarray]
     """What the model has beside its parameters (its constants), on the host; empty for most models."""
 
@@ -87,7 +89,15 @@ def settle(config: RunConfig) -> Job:
     if other:
         _check_same_shapes(config, model, without_constants(other.params))
     start = without_constants(other.params) if other else None
-    return Job(config, corpus, model, mesh, batcher, host, rows, start, _constants(config, corpus, model, other))
+    first = other is None and isinstance(config.model, TableConfig) and config.model.vectors_from is not None
+    arrays = _constants(config, corpus, model, other)
+    return Job(config, corpus, model, mesh, batcher, host, rows, start, first, arrays)
+
+
+def with_vectors(job: Job, vectors: Words) -> Job:
+    """The job on vectors that have been trained."""
+    assert isinstance(job.model, HasConstants), job.model
+    return job._replace(arrays=_own_constants(job.config, job.corpus, job.model, vectors), learns_vectors=False)
 
 
 def initial_state(job: Job, optimizer: optax.GradientTransformation) -> TrainState:
@@ -130,9 +140,19 @@ def _constants(
         return {}
     if other:
         return {name: np.asarray(array) for name, array in other.params.get(CONSTANTS, {}).items()}
-    count_V = np.bincount(corpus.tokens("train"), minlength=model.vocab_size)
-    file = config.model.vectors_file
-    vectors = None if file is None else Words(*read_vectors(Path(file), "model.vectors"))
+    vectors = None
+    if isinstance(config.model, TableConfig) and config.model.vectors is not None:
+        vectors = read_vectors(config.model.vectors)
+    elif isinstance(config.model, TableConfig) and config.model.vectors_from is not None:
+        words = corpus.tokenizer.words
+        vectors = Words(words, np.zeros((len(words), config.model.d_embed), np.float32))
+    return _own_constants(config, corpus, model, vectors)
+
+
+def _own_constants(
+    config: RunConfig, corpus: Corpus, model: HasConstants, vectors: Words | None
+) -> dict[str, np.ndarray]:
+    count_V = np.bincount(corpus.tokens("train"), minlength=config.model.vocab_size or 0)
     return model.constants(corpus.tokenizer.words, count_V, vectors, config.seed)
 
 

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm import keys, metrics, optim, sharding, show
-from jaxlm.config import DataConfig, RunConfig, Word2vecConfig
+from jaxlm.config import DataConfig, RunConfig, Word2vecConfig, WordsConfig
 from jaxlm.config.codec import to_json
+from jaxlm.data import corpus as corpora
 from jaxlm.data import wordfile
-from jaxlm.data.corpus import SPLITS
+from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.source import cache_dir
 from jaxlm.data.windows import EVALUATION, Reader, Told
 from jaxlm.data.wordfile import WordCorpus
@@ -108,16 +109,17 @@ def _sums(done: list[tuple[Change, float, Told]]) -> tuple[float, Told]:
 class Word2vecWork:
     """word2vec's part in `train`."""
 
-    def __init__(self, config: RunConfig):
+    def __init__(self, config: RunConfig, corpus: Corpus | None = None):
         model = config.model
         assert isinstance(model, Word2vecConfig)
-        _check_text(config.data)
+        if corpus is None:
+            _check_text(config.data)
         _check_optimizer(config)
         sharding.choose_device(config.device, config.gpu_memory)
         sharding.keep_compiled(cache_dir())
         if config.tensorboard:
             metrics.summary_writer()
-        self.corpus: WordCorpus = wordfile.load(config.data, model.words)
+        self.corpus = _words_of(config, model, corpus)
         size = self.corpus.tokenizer.vocab_size
         if model.vocab_size not in (None, size):
             raise UserError(f"model.vocab_size wants the {size} words of the data or none, got {model.vocab_size}")
@@ -136,6 +138,13 @@ class Word2vecWork:
     def constants(self) -> dict[str, np.ndarray]:
         """None beside the parameters."""
         return {}
+
+    @property
+    def before(self) -> None:
+        """Nothing comes first."""
+
+    def follow(self, before: RunDir) -> None:
+        """Nothing is taken."""
 
     def introduce(self, say: Callable[[str], None]) -> None:
         """The start-up lines."""
@@ -279,6 +288,18 @@ def _check_text(data: DataConfig) -> None:
             f"data.path wants a text of sentences for word2vec, got none: the names of data.name {data.name} stand "
             "alone on their lines; give --data.path FILE"
         )
+
+
+def _words_of(config: RunConfig, model: Word2vecConfig, corpus: Corpus | None) -> WordCorpus:
+    """The text's words, or its REAN tokens (those of `corpus`, where it is at hand)."""
+    if config.data.tokens != "rean":
+        return wordfile.load(config.data, model.words)
+    if dataclasses.replace(model.words, max_sentence=WordsConfig().max_sentence) != WordsConfig():
+        raise UserError(
+            "model.words wants its defaults (max_sentence apart) with data.tokens rean, whose words data.min_count and "
+            "data.vocab_limit choose"
+        )
+    return wordfile.of_tokens(corpus or corpora.load(config.data), model.words.max_sentence)
 
 
 def _check_optimizer(config: RunConfig) -> None:

@@ -1,0 +1,48 @@
+"""Vectors of words that another model stands on: read from a file or a run, or trained first."""
+
+import dataclasses
+from pathlib import Path
+
+from jaxlm.config import RunConfig
+from jaxlm.config.rean import TableConfig
+from jaxlm.embeddings import Embeddings
+from jaxlm.errors import UserError
+from jaxlm.inference import load_vectors
+from jaxlm.models.base import Words
+from jaxlm.runs import RunDir
+
+
+def read_vectors(path: str) -> Words:
+    """The vectors of a run directory of word2vec, whose words may end in white space, or of a file in any format.
+
+    Raises UserError naming model.vectors.
+    """
+    try:
+        if RunDir(Path(path)).fingerprint.is_file():
+            run = load_vectors(path)
+            return Words(run.tokenizer.words, run.params["input"])
+        loaded = Embeddings.load(path)
+        return Words(loaded.words, loaded.vec_VE)
+    except UserError as error:
+        raise UserError(f"model.vectors: {error}") from error
+
+
+def recipe(config: RunConfig) -> RunConfig:
+    """The word2vec run whose vectors a run stands on, beside it: of the same data, split, tokens and seed."""
+    model = config.model
+    assert isinstance(model, TableConfig), model
+    assert model.vectors_from is not None, model
+    how = model.vectors_from
+    return RunConfig(
+        model=dataclasses.replace(how.model, d_embed=model.d_embed),
+        data=config.data,
+        optim=how.optim,
+        seed=config.seed,
+        epochs=how.epochs,
+        batch_size=how.batch_size,
+        run_dir=f"{config.run_dir or 'runs/run'}_vectors",
+        device=config.device,
+        gpu_memory=config.gpu_memory,
+        plots=config.plots,
+        tensorboard=config.tensorboard,
+    )
