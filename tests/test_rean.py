@@ -291,8 +291,8 @@ def test_sinusoids_are_their_formula():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ReanConfig(table="frozen"), "model.vectors wants a file for model.table frozen or tuned"),
-        (lambda: ReanConfig(vectors="f"), "model.vectors wants a file for model.table frozen or tuned"),
+        (lambda: ReanConfig(table="frozen"), r"wants to be set for model\.table frozen or tuned"),
+        (lambda: ReanConfig(vectors="f"), r"wants to be set for model\.table frozen or tuned"),
         (lambda: ReanConfig(d_model=10, n_heads=4), "model.d_model wants a multiple of the 4 heads, got 10"),
         (lambda: ReanConfig(scale=0.0), "model.scale wants a number > 0"),
         (lambda: FaithfulReanConfig(d_embed=12), "model.d_embed wants an even multiple of the 8 heads, got 12"),
