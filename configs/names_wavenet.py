@@ -2,14 +2,15 @@
 
     python train.py configs/names_wavenet.py
 
-MEASURED
+Dev loss 1.9943 nats per token on makemore's names (`--data.path names.txt`), 76,579 parameters, after 277 s on two busy
+cores.
 """
 
 from jaxlm import OptimConfig, RunConfig, WavenetConfig
 
 config = RunConfig(
     model=WavenetConfig(layers=3, d_embed=24, d_hidden=128),
-    optim=OptimConfig(name="adamw", lr=2e-3, schedule="cosine", warmup=500, betas=(0.9, 0.99), weight_decay=0.1),
-    steps=120_000,
+    optim=OptimConfig(name="adamw", lr=2e-3, schedule="cosine", warmup=500, betas=(0.9, 0.99), weight_decay=0.02),
+    steps=100_000,
     batch_size=32,
 )
