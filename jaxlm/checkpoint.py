@@ -53,10 +53,10 @@ class CheckpointWriter:
         self._directory, self._keep = directory, keep
         self._dev_losses = {one.step: one.dev_loss for one in saved(directory)}
         self._quiet = contextlib.ExitStack()
-        self._quiet.enter_context(_quiet_loggers())
+        self._quiet.enter_context(_quiet_asyncio())
         self._checkpointer: Any = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
-        self._pending: Future[None] | None = self._thread.submit(self._open)
+        self._pending: Future[None] | None = None
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -86,6 +86,10 @@ class CheckpointWriter:
         parts = {"params": params, "training": training}
         self._pending = self._thread.submit(self._save, step, parts, {"step": step, "dev_loss": dev_loss, **notes})
 
+    def open(self) -> None:
+        """Begin what the first save does otherwise: Orbax takes as long to import as thousands of small steps."""
+        self._pending = self._thread.submit(self._open)
+
     def wait(self) -> None:
         """Return when what was begun is on disk. Raises UserError where the disk did not take it."""
         pending, self._pending = self._pending, None
@@ -93,7 +97,6 @@ class CheckpointWriter:
             pending.result()
 
     def _open(self) -> None:
-        """In the thread too: Orbax takes as long to import as thousands of small steps."""
         ocp = _orbax()
         with self._disk_errors():
             self._checkpointer = ocp.training.Checkpointer(
@@ -101,6 +104,8 @@ class CheckpointWriter:
             )
 
     def _save(self, step: int, parts: dict[str, Any], notes: dict[str, Any]) -> None:
+        if self._checkpointer is None:
+            self._open()
         with self._disk_errors():
             self._checkpointer.save_checkpointables(step, parts, force=True, overwrite=True, custom_metadata=notes)
             place = self._directory / str(step)
@@ -210,11 +215,14 @@ def _file_sums(place: Path) -> dict[str, int]:
 def _orbax() -> Any:
     """Orbax's API, imported when it is first needed.
 
-    Each of its calls has an event loop of its own. Where a read has failed, other reads may end after that loop is
-    closed; TensorStore's thread then has a result that nobody waits for, and would print a traceback.
+    All that fails in it reaches us as an exception, so what it logs is dropped: a save that failed may have threads
+    that fail and log after it. Each of its calls has an event loop of its own. Where a read has failed, other reads may
+    end after that loop is closed; TensorStore's thread then has a result that nobody waits for, and would print a
+    traceback.
     """
     from orbax.checkpoint import v1 as ocp
 
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
     others = sys.unraisablehook
 
     def all_but_late_results(unraisable: Any) -> None:
@@ -229,19 +237,17 @@ def _orbax() -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what Orbax and asyncio say about a broken checkpoint off the user's terminal."""
-    with _quiet_loggers(), warnings.catch_warnings():
+    with _quiet_asyncio(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 @contextmanager
-def _quiet_loggers() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+def _quiet_asyncio() -> Iterator[None]:
+    logger = logging.getLogger("asyncio")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(level)

@@ -1,6 +1,7 @@
 """A finished (or running) run, opened to generate and to score."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -119,14 +120,24 @@ def _load_params(run: RunDir, which: Literal["best", "last"], say: Callable[[str
 
 def untrained_params(config: RunConfig, model: LanguageModel[Any]) -> Params:
     """Parameters from the run's seed, in one compiled call."""
-    return (_init_compiled if config.model.trained_by_steps else _init)(model, jnp.uint32(config.seed))
+    seed = np.asarray(config.seed, np.uint32)
+    if not config.model.trained_by_steps:
+        return _init(model, seed)
+    return _jit_init(**sharding.drawing_options(abstract_params(model)))(model, seed)
 
 
-def _init(model: LanguageModel[Any], seed: jax.Array) -> Params:
+def abstract_params(model: LanguageModel[Any]) -> Params:
+    """Shapes and types of the parameters of a model that is trained by steps."""
+    return jax.eval_shape(_jit_init(), model, np.asarray(0, np.uint32))
+
+
+def _init(model: LanguageModel[Any], seed: jax.Array | np.ndarray) -> Params:
     return model.init(keys.derive(seed, keys.PARAMETERS), jnp.zeros((1, model.context or 1), jnp.int32))
 
 
-_init_compiled = jax.jit(_init, static_argnums=0)
+@functools.cache
+def _jit_init(**options: int) -> Callable[[LanguageModel[Any], jax.Array | np.ndarray], Params]:
+    return jax.jit(_init, static_argnums=0, compiler_options=options)
 
 
 def generate(

@@ -26,8 +26,9 @@ class Task:
     block: bool = False
 
 
-def fit(task: Task, run: RunDir, say: Callable[[str], None]) -> float:
-    """Train from the newest checkpoint, or from the start, to the last step.
+def fit(task: Task, run: RunDir, say: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> float:
+    """Train from the newest checkpoint, or from the start, to the last step. `meanwhile` is called once the
+    first steps are under way, or there are none.
 
     Returns the seconds that training took, over all sittings. Raises NonFiniteLoss and Stopped as `Loop.run` does.
     """
@@ -37,6 +38,11 @@ def fit(task: Task, run: RunDir, say: Callable[[str], None]) -> float:
         metrics.cut(run.metrics, step if step else -1)
         log = metrics.MetricsLog(run.metrics, run.tensorboard if task.config.tensorboard else None)
         progress = metrics.Progress(task.plan.steps, step)
+
+        def begin_the_rest() -> None:
+            writer.open()
+            meanwhile()
+
         loop = Loop(
             state=state,
             run_chunk=task.run_chunk,
@@ -48,6 +54,7 @@ def fit(task: Task, run: RunDir, say: Callable[[str], None]) -> float:
             tally=tally,
             loss_fields=task.loss_fields,
             refit=task.refit,
+            meanwhile=begin_the_rest,
             block=task.block,
         )
         try:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from jaxlm.data.batches import Tokens
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.pairs import count_pairs, save_pairs
 from jaxlm.evaluation import NATS_PER_TOKEN, Evaluator, Score, token_fields
-from jaxlm.inference import Run, classify, generate, load_run
+from jaxlm.inference import Run, abstract_params, classify, generate, load_run
 from jaxlm.models.base import (
     CONSTANTS,
     FittedModel,
@@ -29,7 +30,7 @@ from jaxlm.runs import RunDir, read_json, write_bytes, write_json
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.loop import Plan, step_flops
 from jaxlm.training.pictures import Pictures
-from jaxlm.training.setup import Job, describe, initial_state, introduce, settle, with_vectors
+from jaxlm.training.setup import Job, abstract_state, describe, initial_state, introduce, settle, with_vectors
 from jaxlm.training.state import Chunk, TrainState, make_chunk, make_step
 from jaxlm.training.vectors import read_vectors, recipe
 from jaxlm.training.word2vec import Word2vecWork
@@ -80,11 +81,21 @@ class LanguageWork:
     def train(self, run: RunDir, say: Callable[[str], None]) -> None:
         """All that makes a run directory complete, pictures beside it; last eval.json."""
         with Pictures(run, wanted=self.config.plots) as pictures:
-            pictures.begin(lambda: save_pairs(count_pairs(self.job.corpus), run.pairs), beside_training=True)
+
+            def draw() -> None:
+                pictures.begin(lambda: save_pairs(count_pairs(self.job.corpus), run.pairs), beside_training=True)
+
             if self.config.model.trained_by_steps:
-                seconds = fit(_task(self.job), run, say)
+                with ThreadPoolExecutor(max_workers=1) as beside:
+
+                    def meanwhile() -> None:
+                        draw()
+                        beside.submit(_compile_samples, self.job, run)
+
+                    seconds = fit(_task(self.job), run, say, meanwhile)
                 pictures.draw_losses()
             else:
+                draw()
                 seconds = _fit_counts(self.job, run, say)
             _finish(self.job, run, seconds)
             pictures.end(say)
@@ -102,8 +113,9 @@ def _task(job: Job) -> Task:
     steps = config.steps or 1
     optimizer = optim.transformation(config.optim, steps)
     tokens, constants = job.tokens(), job.constants()
-    state = initial_state(job, optimizer)
-    sizes = optim.count_parameters(state.params), job.batcher.batch_size * job.targets_per_row
+    abstract = abstract_state(job, optimizer)
+    sizes = optim.count_parameters(abstract.params), job.batcher.batch_size * job.targets_per_row
+    plan = Plan.of(config, *sizes)
     chunk = make_chunk(
         make_step(job.model, optimizer, config.optim.l2),
         job.batcher,
@@ -113,6 +125,9 @@ def _task(job: Job) -> Task:
     )
     options = sharding.compiler_options(step_flops(*sizes))
     compiled = jax.jit(chunk, static_argnums=2, donate_argnums=0, compiler_options=options)
+    with ThreadPoolExecutor(max_workers=1) as beside:  # the two largest programs of the start are compiled at once
+        beside.submit(lambda: compiled.lower(abstract, tokens, plan.chunk, constants).compile())
+        state = initial_state(job, optimizer)
 
     def run_chunk(state: TrainState, K: int) -> tuple[TrainState, Chunk]:
         return compiled(state, tokens, K, constants)
@@ -122,7 +137,7 @@ def _task(job: Job) -> Task:
     return Task(
         config=config,
         state=state,
-        plan=Plan.of(config, *sizes),
+        plan=plan,
         run_chunk=run_chunk,
         evaluate=lambda params: begin(with_constants(params, constants)),
         loss_fields=_loss_fields(job),
@@ -183,16 +198,27 @@ def _samples(job: Job, run: RunDir, best: Run) -> tuple[str, float | None]:
     sample = job.config.sample
     if not sample.n:
         return "", None
-    key = keys.derive(job.config.seed, keys.SAMPLES)
-    draw = partial(generate, best, n=sample.n, temperature=sample.temperature, max_tokens=sample.max_tokens, key=key)
-    texts = draw()
+    texts = _draw(job, best)
     began = time.monotonic()
-    draw()
+    _draw(job, best)
     tokens = sum(len(best.tokenizer.encode(text)) + 1 for text in texts)
     speed = tokens / max(time.monotonic() - began, 1e-9)
     if job.config.data.kind != "lines":
         return "\n---\n".join(texts) + "\n", speed
     return show.sorted_samples(texts, classify(run.read_seen(), texts)) + "\n", speed
+
+
+def _draw(job: Job, run: Run) -> list[str]:
+    sample, key = job.config.sample, keys.derive(job.config.seed, keys.SAMPLES)
+    return generate(run, n=sample.n, temperature=sample.temperature, max_tokens=sample.max_tokens, key=key)
+
+
+def _compile_samples(job: Job, run: RunDir) -> None:
+    """Draw the samples of a small model once from zeros: their program is compiled when training ends."""
+    params = abstract_params(job.model)
+    if job.config.sample.n and job.mesh.size == 1 and not job.arrays and sharding.is_small(params):
+        zeros = jax.device_put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params))
+        _draw(job, Run(run.path, job.config, job.corpus.tokenizer, job.model, zeros, 0))
 
 
 def _begin_scores(evaluator: Evaluator, job: Job, params: Params) -> Callable[[], dict[str, Score]]:

@@ -135,6 +135,9 @@ class Loop:
     refit: Callable[[Any], Any] | None = None
     """Brings parameters that training leaves alone up to date, before the others are scored and saved: a function of
     the others, so that a resume changes nothing. None: there are none."""
+    meanwhile: Callable[[], None] | None = None
+    """Called once, when the devices have their first chunk to work on: the place for what the start need not wait for.
+    """
     block: bool = False
     """Wait for each computation before the next."""
 
@@ -154,6 +157,7 @@ class Loop:
                 self._reach(None, evals=True)
             while self.step < self.plan.steps:
                 self._advance(caught)
+            self._begin_the_rest()
         self._settle()
         self.writer.wait()
         return self.state
@@ -164,6 +168,7 @@ class Loop:
         on_grid = self.step % plan.chunk == 0 and self.step + plan.chunk <= plan.steps
         K = plan.chunk if on_grid else 1
         self.state, chunk = self.run_chunk(self.state, K)
+        self._begin_the_rest()
         if self.block:
             jax.block_until_ready(self.state)
         self._settle()
@@ -178,6 +183,11 @@ class Loop:
             self._settle()
             self.writer.wait()
             raise Stopped(caught[0], self.step)
+
+    def _begin_the_rest(self) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile:
+            meanwhile()
 
     def _reach(self, chunk: Chunk | None, *, logs: bool = False, evals: bool = False, saves: bool = False) -> None:
         """Begin what happens at this step."""

@@ -18,7 +18,7 @@ from jaxlm.data.batches import Batcher, Tokens, prepare, sequence_length
 from jaxlm.data.corpus import Corpus
 from jaxlm.data.source import cache_dir
 from jaxlm.errors import UserError
-from jaxlm.inference import Run, load_run, untrained_params
+from jaxlm.inference import Run, abstract_params, load_run, untrained_params
 from jaxlm.models.base import CONSTANTS, HasConstants, LanguageModel, Params, Words, without_constants
 from jaxlm.runs import dump
 from jaxlm.training.state import TrainState
@@ -107,6 +107,14 @@ def initial_state(job: Job, optimizer: optax.GradientTransformation) -> TrainSta
     return jax.device_put(state, sharding.state_sharding(job.mesh, state))
 
 
+def abstract_state(job: Job, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes, types and shardings of `initial_state`."""
+    params = abstract_params(job.model) if job.start is None else job.start
+    state = TrainState(step=np.int32(0), params=params, opt_state=jax.eval_shape(optimizer.init, params))  # type: ignore[arg-type]
+    like = sharding.state_sharding(job.mesh, state)
+    return jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), state, like)
+
+
 def introduce(job: Job, say: Callable[[str], None]) -> None:
     """The start-up lines."""
     sizes = ", ".join(f"{split} {job.corpus.size(split):,}" for split in corpora.SPLITS)
@@ -121,7 +129,7 @@ def describe(job: Job, say: Callable[[str], None]) -> None:
         say("parameters: as many as the data has n-grams")
         return
     optimizer = optim.transformation(job.config.optim, job.config.steps or 1)
-    state = jax.eval_shape(lambda: initial_state(job, optimizer))
+    state = abstract_state(job, optimizer)
     parameters = optim.count_parameters(state.params)
     targets = job.batcher.batch_size * job.targets_per_row
     bytes_of = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
@@ -157,7 +165,7 @@ def _own_constants(
 
 
 def _check_same_shapes(config: RunConfig, model: LanguageModel[Any], params: Params) -> None:
-    own = jax.eval_shape(lambda: untrained_params(config, model))
+    own = abstract_params(model)
     want, got = (
         {jax.tree_util.keystr(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (own, params)
