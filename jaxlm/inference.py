@@ -1,16 +1,14 @@
 """A finished (or running) run, opened to generate and to score."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import checkpoint, keys, sampling, sharding
+from jaxlm import checkpoint, sampling, sharding
 from jaxlm.config import RunConfig, check
 from jaxlm.data.batches import Tokens, prepare
 from jaxlm.data.corpus import encode_text, line_hash
@@ -18,6 +16,7 @@ from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError
 from jaxlm.evaluation import Evaluator, Score
 from jaxlm.models.base import CONSTANTS, LanguageModel, Params, PredictsVectors, with_constants
+from jaxlm.parameters import untrained_params
 from jaxlm.runs import RunDir, open_existing
 from jaxlm.sampling import Strategy
 from jaxlm.tokenizer import BOUNDARY, Tokenizer, WordTokenizer
@@ -116,28 +115,6 @@ def _load_params(run: RunDir, which: Literal["best", "last"], say: Callable[[str
         if say:
             say(f"checkpoint {one.step} of {run.path} is broken: taking the next best")
     raise UserError(f"run {str(run.path)!r} has no checkpoint that can be read: train it again with train.py")
-
-
-def untrained_params(config: RunConfig, model: LanguageModel[Any]) -> Params:
-    """Parameters from the run's seed, in one compiled call."""
-    seed = np.asarray(config.seed, np.uint32)
-    if not config.model.trained_by_steps:
-        return _init(model, seed)
-    return _jit_init(**sharding.drawing_options(abstract_params(model)))(model, seed)
-
-
-def abstract_params(model: LanguageModel[Any]) -> Params:
-    """Shapes and types of the parameters of a model that is trained by steps."""
-    return jax.eval_shape(_jit_init(), model, np.asarray(0, np.uint32))
-
-
-def _init(model: LanguageModel[Any], seed: jax.Array | np.ndarray) -> Params:
-    return model.init(keys.derive(seed, keys.PARAMETERS), jnp.zeros((1, model.context or 1), jnp.int32))
-
-
-@functools.cache
-def _jit_init(**options: int) -> Callable[[LanguageModel[Any], jax.Array | np.ndarray], Params]:
-    return jax.jit(_init, static_argnums=0, compiler_options=options)
 
 
 def generate(

@@ -170,3 +170,27 @@ Falls()
 def test_a_result_that_comes_when_nobody_waits_is_not_printed():
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, cwd=REPOSITORY, check=True)
     assert "Event loop is closed" not in done.stderr and "not so late" in done.stderr, done.stderr
+
+
+FULL = """
+import pathlib, resource, sys
+import jax
+from jaxlm.checkpoint import CheckpointWriter
+from jaxlm.errors import UserError
+parts = {name: jax.numpy.full(60_000, 1 / 3) * jax.random.uniform(jax.random.key(0), 60_000) for name in "abcd"}
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+for attempt in range(10):
+    try:
+        with CheckpointWriter(pathlib.Path(sys.argv[1]) / str(attempt), keep=1) as writer:
+            writer.save(1, parts, parts, dev_loss=1.0, notes={})
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_saves_that_fail_say_so_in_one_line_each(tmp_path):
+    """Several arrays fail, in threads of which some end after the save has."""
+    full = [sys.executable, "-c", FULL, str(tmp_path)]
+    done = subprocess.run(full, capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stdout.count("File too large") == len(done.stdout.splitlines()) == 10, done.stdout
+    assert done.stderr == ""

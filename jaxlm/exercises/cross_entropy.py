@@ -10,7 +10,7 @@ from jaxlm import plots
 from jaxlm.config import NgramConfig
 from jaxlm.exercises.lab import Lab, against, seconds
 from jaxlm.exercises.softmax import WAYS, closed_gradient
-from jaxlm.inference import untrained_params
+from jaxlm.parameters import untrained_params
 
 BATCH = 4096
 LARGE = (256, 50_257)

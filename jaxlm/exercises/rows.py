@@ -8,10 +8,10 @@ import numpy as np
 from jaxlm import plots, show
 from jaxlm.config import NgramConfig
 from jaxlm.exercises.lab import Lab, against, seconds
-from jaxlm.inference import untrained_params
 from jaxlm.losses import cross_entropy
 from jaxlm.models.base import Params
 from jaxlm.ops import context_index
+from jaxlm.parameters import untrained_params
 
 ORDERS = (2, 3, 4)
 MOST_ENTRIES, BATCH = 2**20, 2048

@@ -1,5 +1,6 @@
 """Language models: from a settled job to a trained one, its scores and its samples."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from jaxlm.data.batches import Tokens
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.pairs import count_pairs, save_pairs
 from jaxlm.evaluation import NATS_PER_TOKEN, Evaluator, Score, token_fields
-from jaxlm.inference import Run, abstract_params, classify, generate, load_run
+from jaxlm.inference import Run, classify, generate, load_run
 from jaxlm.models.base import (
     CONSTANTS,
     FittedModel,
@@ -26,6 +27,7 @@ from jaxlm.models.base import (
     with_constants,
     without_constants,
 )
+from jaxlm.parameters import abstract_params
 from jaxlm.runs import RunDir, read_json, write_bytes, write_json
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.loop import Plan, step_flops
@@ -170,7 +172,7 @@ def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> float:
 
 def _finish(job: Job, run: RunDir, seconds: float) -> None:
     """Score every split with the best checkpoint, keep samples, and last eval.json, which says that the run is done."""
-    best = load_run(run.path)
+    best = dataclasses.replace(load_run(run.path), model=job.model)  # what is compiled for a model is for this object
     evaluator = _evaluator(job, job.tokens())
     per_row = job.targets_per_row
     entries: dict[str, Any] = {}
@@ -217,7 +219,8 @@ def _compile_samples(job: Job, run: RunDir) -> None:
     """Draw the samples of a small model once from zeros: their program is compiled when training ends."""
     params = abstract_params(job.model)
     if job.config.sample.n and job.mesh.size == 1 and not job.arrays and sharding.is_small(params):
-        zeros = jax.device_put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params))
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
+        zeros = jax.device_put(zeros, sharding.replicated(job.mesh))
         _draw(job, Run(run.path, job.config, job.corpus.tokenizer, job.model, zeros, 0))
 
 

@@ -2,11 +2,8 @@
 
 import dataclasses
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -17,19 +14,12 @@ from jaxlm.checkpoint import CheckpointWriter
 from jaxlm.config import RunConfig
 from jaxlm.errors import NonFiniteLoss
 from jaxlm.metrics import MetricsLog, Progress
+from jaxlm.training.signals import Stopped, catch_signals
 from jaxlm.training.state import Chunk, TrainState
 
 CHUNK_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 CHUNK_SECONDS, FLOPS_PER_SECOND = 0.5, 2e10
 BATCH_TOKENS_OF_A_CHUNK = 2**23
-
-
-class Stopped(Exception):
-    """A signal ended training; the state is saved at `step`."""
-
-    def __init__(self, signum: int, step: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name} at step {step}")
-        self.signum, self.step = signum, step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +142,7 @@ class Loop:
         """All steps that are left. Raises NonFiniteLoss at the first loss that is not a number, and Stopped after
         SIGINT or SIGTERM, the state saved.
         """
-        with _signals() as caught:
+        with catch_signals() as caught:
             if self.step == 0:
                 self._reach(None, evals=True)
             while self.step < self.plan.steps:
@@ -287,25 +277,3 @@ def _on_grid(every: int, chunk: int) -> int:
 def _snapshot(state: TrainState) -> tuple[TrainState, jax.Array]:
     finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.params)]
     return jax.tree.map(jnp.copy, state), jnp.all(jnp.stack(finite))
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that the first SIGINT or SIGTERM lands in; a second one does what it did before. Only the main thread
-    can catch signals; in another the list stays empty.
-    """
-    caught: list[int] = []
-    before: dict[int, Any] = {}
-
-    def note(signum: int, frame: Any) -> None:
-        caught.append(signum)
-        signal.signal(signum, before[signum])
-
-    if threading.current_thread() is threading.main_thread():
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            before[signum] = signal.signal(signum, note)
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

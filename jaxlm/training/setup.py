@@ -18,8 +18,9 @@ from jaxlm.data.batches import Batcher, Tokens, prepare, sequence_length
 from jaxlm.data.corpus import Corpus
 from jaxlm.data.source import cache_dir
 from jaxlm.errors import UserError
-from jaxlm.inference import Run, abstract_params, load_run, untrained_params
+from jaxlm.inference import Run, load_run
 from jaxlm.models.base import CONSTANTS, HasConstants, LanguageModel, Params, Words, without_constants
+from jaxlm.parameters import abstract_params, untrained_params
 from jaxlm.runs import dump
 from jaxlm.training.state import TrainState
 from jaxlm.training.vectors import read_vectors
