@@ -159,13 +159,22 @@ def our_sampling(job: Job, batch: int) -> Callable[[], float]:
 
 
 def torch_sampling(name: str, job: Job, batch: int) -> Callable[[int], float]:
-    """A function of the threads that samples names as token tensors and gives the seconds of one batch."""
-    model = build(name, job.corpus.tokenizer.vocab_size, job.batcher.width)
+    """A function of the threads that samples names, text and all, and gives the seconds of one batch."""
+    tokenizer = job.corpus.tokenizer
+    model = build(name, tokenizer.vocab_size, job.batcher.width)
     window = job.batcher.width if name == "wavenet" else None
+    letters = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+
+    def once() -> None:
+        texts = []
+        for row in generate(model, batch, job.batcher.width, NEW_TOKENS, window)[:, -NEW_TOKENS:].tolist():
+            name = row[: row.index(0)] if 0 in row else row
+            texts.append("".join(letters[token] for token in name))
+        assert len(texts) == batch
 
     def run(threads: int) -> float:
         torch.set_num_threads(threads)
-        return repeat(lambda: generate(model, batch, job.batcher.width, NEW_TOKENS, window))
+        return repeat(once)
 
     return run
 

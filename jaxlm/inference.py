@@ -1,6 +1,7 @@
 """A finished (or running) run, opened to generate and to score."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,11 @@ class Run:
     params: Params
     step: int
     """Updates behind the parameters."""
+
+    @functools.cached_property
+    def marks_unknown(self) -> bool:
+        """Whether the model writes "[NIV]" where no vector is near the one that it predicts."""
+        return isinstance(self.model, PredictsVectors) and self.model.marks_unknown
 
     def untrained(self) -> Params:
         """The parameters before the first step, derived from the seed again."""
@@ -154,7 +160,7 @@ def generate(
 
 def text_of(run: Run, tokens: Sequence[int]) -> str:
     """The text of a run's tokens; the boundaries of a dialogue are line ends, those that mark the unknown "[NIV]"."""
-    if _marks_unknown(run):
+    if run.marks_unknown:
         known = [token for token in tokens if token != BOUNDARY]
         return run.tokenizer.decode(known) + "[NIV]" * (len(known) < len(tokens))
     if run.config.data.kind != "dialogues":
@@ -202,12 +208,12 @@ def _generate(
             key,
             strategy=strategy,
             max_tokens=room,
-            end=BOUNDARY if lines or _marks_unknown(run) else None,
+            end=BOUNDARY if lines or run.marks_unknown else None,
             allowed_V=drawn_tokens(run),
             stop=stop_S,
         )
-        for row, new_N, count in zip(made, np.asarray(new_BN), np.asarray(count_B), strict=True):
-            row += new_N[:count].tolist()
+        for row, new, count in zip(made, np.asarray(new_BN).tolist(), np.asarray(count_B).tolist(), strict=True):
+            row += new[:count]
         max_tokens -= room
         if lines or not max_tokens or most is None:
             return made
@@ -248,10 +254,6 @@ def by_vector(run: Run) -> Run:
     return dataclasses.replace(run, model=run.model.nearest())
 
 
-def _marks_unknown(run: Run) -> bool:
-    return isinstance(run.model, PredictsVectors) and run.model.marks_unknown
-
-
 def classify(run_seen: dict[str, np.ndarray], texts: Sequence[str]) -> list[Seen]:
     """Whether each text is a line of train, of dev or test only, or new, by the hashes in seen.npz."""
     hashes = np.array([line_hash(text) for text in texts], np.uint64)
@@ -278,7 +280,7 @@ def _tokens_of(run: Run, text: str) -> list[int]:
 def drawn_tokens(run: Run) -> np.ndarray:
     """allowed_V: what the tokenizer can decode; running text has no boundaries."""
     token_V = np.arange(run.model.vocab_size)
-    ends = run.config.data.kind != "stream" or _marks_unknown(run)
+    ends = run.config.data.kind != "stream" or run.marks_unknown
     return (token_V < run.tokenizer.vocab_size) & ((token_V != BOUNDARY) | ends)
 
 
