@@ -168,8 +168,8 @@ def torch_sampling(name: str, job: Job, batch: int) -> Callable[[int], float]:
     def once() -> None:
         texts = []
         for row in generate(model, batch, job.batcher.width, NEW_TOKENS, window)[:, -NEW_TOKENS:].tolist():
-            name = row[: row.index(0)] if 0 in row else row
-            texts.append("".join(letters[token] for token in name))
+            kept = row[: row.index(0)] if 0 in row else row
+            texts.append("".join(letters[token] for token in kept))
         assert len(texts) == batch
 
     def run(threads: int) -> float:
