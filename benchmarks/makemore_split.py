@@ -1,4 +1,4 @@
-"""The names in an order of lines that, shuffled as `--data.split-seed 42` does, ends in makemore's own 1,000 test names.
+"""The names in an order that `--data.split-seed 42` shuffles so that makemore's own 1,000 test names come last.
 
     pip install -e ".[bench]" && python benchmarks/makemore_split.py names.txt makemore_split.txt
     python train.py configs/names_gru.py --data.path makemore_split.txt --data.split 0.968783 0.031217 0
