@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxlm.config.bow import BowConfig
 from jaxlm.models.base import SequenceModel, needed
-from jaxlm.ops import causal_mean, lookup
+from jaxlm.ops import affine, causal_mean, lookup
 
 
 class Bow(nn.Module):
@@ -47,8 +47,8 @@ class Bow(nn.Module):
     def _logits(self, x: jax.Array, mean: jax.Array) -> jax.Array:
         """The logits at each place of a batch and its positions, in either order."""
         y = x + mean
-        h = jnp.tanh(y @ self.hidden_EF + self.hidden_bias_F)
-        return (y + h @ self.project_FE + self.project_bias_E) @ self.out_EV + self.out_bias_V
+        h = jnp.tanh(affine(y, self.hidden_EF, self.hidden_bias_F))
+        return affine(y + affine(h, self.project_FE, self.project_bias_E), self.out_EV, self.out_bias_V)
 
 
 def build(config: BowConfig) -> SequenceModel:

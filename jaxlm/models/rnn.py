@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxlm.config.rnn import RnnConfig
 from jaxlm.models.base import SequenceModel, needed
-from jaxlm.ops import project_lookup
+from jaxlm.ops import affine, project_lookup
 from jaxlm.recurrence import gru, lstm, rnn
 
 INPUTS = {"rnn": 1, "gru": 3, "lstm": 4}
@@ -68,7 +68,7 @@ class Rnn(nn.Module):
             else:
                 h_TBF = rnn(cache["h"], in_TBG, self.recurrent_FG)
             state = {"h": h_TBF[-1]}
-        return jnp.swapaxes(h_TBF @ self.out_FV, 0, 1) + self.out_bias_V, state
+        return jnp.swapaxes(affine(h_TBF, self.out_FV, self.out_bias_V), 0, 1), state
 
 
 def build(config: RnnConfig) -> SequenceModel:
