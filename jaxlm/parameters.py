@@ -31,5 +31,5 @@ def _init(model: LanguageModel[Any], seed: jax.Array | np.ndarray) -> Params:
 
 
 @functools.cache
-def _jit_init(**options: int) -> Callable[[LanguageModel[Any], jax.Array | np.ndarray], Params]:
+def _jit_init(**options: int | bool) -> Callable[[LanguageModel[Any], jax.Array | np.ndarray], Params]:
     return jax.jit(_init, static_argnums=0, compiler_options=options)
