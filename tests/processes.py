@@ -26,6 +26,7 @@ config = RunConfig(
     eval=EvalConfig(every=2000, log_every=3000),
     checkpoint=CheckpointConfig(every=1000, keep=3),
     sample=SampleConfig(n=5),
+    plots=False,
     steps=200,
     batch_size=4,
 )
