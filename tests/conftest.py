@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlm
+from jaxlm import sharding
 from jaxlm.data.corpus import Corpus
 from jaxlm.training import train
 
@@ -84,6 +85,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["MPLCONFIGDIR"] = str(cache / "matplotlib")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache / "compiled")
     jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
+    sharding.keep_compiled(cache)
     return cache
 
 
