@@ -16,8 +16,8 @@ from jaxlm.data.corpus import Corpus
 from jaxlm.training import train
 
 QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-"""Most of the tests' time is compilation, and each of the two halves it; read when JAX first computes. test_figures.py,
-and the processes of processes.py, compile as a user's do.
+"""Most of the tests' time is compilation, and each of the two halves it; read when JAX first computes. The processes
+of test_figures.py and test_resume.py compile as a user's do.
 """
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILATION}"
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -19,7 +19,7 @@ ONLY_LOSSES = ["--no-plots", "--sample.n", "0"]
 
 @pytest.fixture(scope="session")
 def cli(tmp_path_factory) -> Cli:
-    return processes.cli(tmp_path_factory)
+    return processes.cli(tmp_path_factory, as_users_do=True)
 
 
 @pytest.fixture(scope="session")
