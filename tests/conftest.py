@@ -114,7 +114,8 @@ def write_run(
     """
     path = directory / "text.txt"
     path.write_text(text, "utf-8", newline="")
-    defaults: dict[str, Any] = {"steps": 20, "batch_size": 8, "plots": False, "sample": jaxlm.SampleConfig(n=3, max_tokens=20)}
+    sample = jaxlm.SampleConfig(n=3, max_tokens=20)
+    defaults: dict[str, Any] = {"steps": 20, "batch_size": 8, "plots": False, "sample": sample}
     config = jaxlm.RunConfig(
         model=model or TINY,
         data=jaxlm.DataConfig(**{"path": str(path)} | (data or {})),
