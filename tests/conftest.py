@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlm
+from jaxlm import sharding
 from jaxlm.data.corpus import Corpus
 from jaxlm.training import train
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
-"""Most of the tests' time is compilation, and this halves it; read when JAX first computes. test_figures.py, and the
-processes of processes.py, compile as a user's do.
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+"""Most of the tests' time is compilation, and each of the two halves it; read when JAX first computes. The processes
+of test_figures.py and test_resume.py compile as a user's do.
 """
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILATION}"
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAMES = [
     "emma",
@@ -83,6 +85,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["MPLCONFIGDIR"] = str(cache / "matplotlib")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache / "compiled")
     jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
+    sharding.keep_compiled(cache)
     return cache
 
 
@@ -106,11 +109,13 @@ def write_run(
 ) -> Path:
     """Train a tiny run in directory/name on a text of its own; `data` and `settings` override DataConfig, RunConfig.
 
+    No pictures are drawn, which takes a process longer than the training: test_plots.py and test_cli_train.py do that.
     Returns the run directory. The same name again resumes, or finds the run done.
     """
     path = directory / "text.txt"
     path.write_text(text, "utf-8", newline="")
-    defaults: dict[str, Any] = {"steps": 20, "batch_size": 8, "sample": jaxlm.SampleConfig(n=3, max_tokens=20)}
+    sample = jaxlm.SampleConfig(n=3, max_tokens=20)
+    defaults: dict[str, Any] = {"steps": 20, "batch_size": 8, "plots": False, "sample": sample}
     config = jaxlm.RunConfig(
         model=model or TINY,
         data=jaxlm.DataConfig(**{"path": str(path)} | (data or {})),

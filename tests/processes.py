@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.conftest import QUICK_COMPILATION
+
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 240.0
 """After which a process hangs."""
@@ -26,6 +28,7 @@ config = RunConfig(
     eval=EvalConfig(every=2000, log_every=3000),
     checkpoint=CheckpointConfig(every=1000, keep=3),
     sample=SampleConfig(n=5),
+    plots=False,
     steps=200,
     batch_size=4,
 )
@@ -45,12 +48,13 @@ class Done(NamedTuple):
 class Cli:
     """Runs the command line from the repository's root; compiled programs are kept between the processes."""
 
-    def __init__(self, base: Path, cache: Path):
+    def __init__(self, base: Path, cache: Path, flags: str):
         self.base = base
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "PYTEST_"))},
             "JAX_PLATFORMS": "cpu",
             "XDG_CACHE_HOME": str(cache),
+            "XLA_FLAGS": flags,
         }
         self.cache = cache
         self.text = base / "tiny.txt"
@@ -92,13 +96,16 @@ class Cli:
         return args if args and str(args[0]).endswith(".py") else (self.config, *args)
 
 
-def cli(factory: pytest.TempPathFactory) -> Cli:
-    """A Cli with a directory of its own; its cache is shared by the whole session, xdist's workers included."""
+def cli(factory: pytest.TempPathFactory, *, as_users_do: bool = False) -> Cli:
+    """A Cli with a directory of its own; its cache is shared by the whole session, xdist's workers included.
+
+    Its programs are compiled quickly, or optimised as users' are, where it is their numbers that are compared.
+    """
     base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     cache = shared / "cache-of-processes"
     cache.mkdir(exist_ok=True)
-    return Cli(factory.mktemp("cli"), cache)
+    return Cli(factory.mktemp("cli"), cache, "" if as_users_do else QUICK_COMPILATION)
 
 
 def tiny_text() -> str:

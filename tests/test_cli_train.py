@@ -74,9 +74,11 @@ def test_restart_trains_again(cli, trained, tmp_path):
     refused(cli.train("--run-dir", run), "steps: 100, now 200")
 
 
-def test_progress_is_plain_lines_where_there_is_no_terminal(cli, tmp_path):
-    done = cli.train("--run-dir", tmp_path / "run")
+def test_progress_is_plain_lines_and_pictures_are_drawn_where_there_is_no_terminal(cli, tmp_path):
+    done = cli.train("--run-dir", tmp_path / "run", "--plots")
     assert done.code == 0
+    pictures = {path.name for path in (tmp_path / "run" / "plots").glob("*.png")}
+    assert pictures == {"bigrams.png", "pairs.png", "loss.png"}
     assert "\r" not in done.stderr and "\x1b" not in done.stderr
     *_, last = done.stderr.splitlines()
     assert last.startswith("step 200/200  loss ") and "dev " in last and "steps/s" in last and "left" in last

@@ -14,11 +14,12 @@ from tests.conftest import REPOSITORY
 from tests.processes import Cli
 
 WHOLE = ["--data.split", "1", "0", "0"]
+ONLY_LOSSES = ["--no-plots", "--sample.n", "0"]
 
 
 @pytest.fixture(scope="session")
 def cli(tmp_path_factory) -> Cli:
-    return processes.cli(tmp_path_factory)
+    return processes.cli(tmp_path_factory, as_users_do=True)
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,7 @@ def names(shared_data: Path) -> Path:
 def counted(names: Path, run_dir: Path, config: str, *args: str) -> dict:
     """The result of counting in this process."""
     path = str(REPOSITORY / "configs" / config)
-    command = parse_train([path, "--data.path", str(names), "--run-dir", str(run_dir), *args])
+    command = parse_train([path, "--data.path", str(names), "--run-dir", str(run_dir), *ONLY_LOSSES, *args])
     assert command is not None
     train(command.config, say=lambda line: None)
     return json.loads((run_dir / "eval.json").read_text())
@@ -40,7 +41,7 @@ def counted(names: Path, run_dir: Path, config: str, *args: str) -> dict:
 
 def trained(cli: Cli, config: str, names: Path, run_dir: Path, *args: str) -> dict:
     """The result of train.py, compiled as a user's is."""
-    done = cli.train(REPOSITORY / "configs" / config, "--data.path", names, "--run-dir", run_dir, *args)
+    done = cli.train(REPOSITORY / "configs" / config, "--data.path", names, "--run-dir", run_dir, *ONLY_LOSSES, *args)
     assert done.code == 0, done.stderr
     return json.loads((run_dir / "eval.json").read_text())
 

@@ -20,7 +20,7 @@ STEPS = 12_003
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory) -> Cli:
-    return processes.cli(tmp_path_factory)
+    return processes.cli(tmp_path_factory, as_users_do=True)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import jaxlm
 from jaxlm import optim, sharding
 from jaxlm.training import TrainState, make_chunk, make_step
 from jaxlm.training.setup import settle
-from tests.conftest import NAMES, REPOSITORY
+from tests.conftest import NAMES, QUICK_COMPILATION, REPOSITORY
 
 TRAIN = """
 import json, sys
@@ -30,7 +30,7 @@ import jaxlm
 def config(name, example="window", **settings):
     data = jaxlm.DataConfig(path="text.txt", example=example)
     model = jaxlm.MlpConfig(d_embed=4, d_hidden=16, init="normal")
-    rest = {"steps": 20, "batch_size": 12, "sample": jaxlm.SampleConfig(n=0)} | settings
+    rest = {"steps": 20, "batch_size": 12, "sample": jaxlm.SampleConfig(n=0), "plots": False} | settings
     return jaxlm.RunConfig(model=model, data=data, run_dir=name, optim=jaxlm.OptimConfig(lr=0.5), **rest)
 
 quiet = lambda line: None
@@ -62,7 +62,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
     (directory / "text.txt").write_text("\n".join(NAMES))
     started = []
     for devices in (1, 4):
-        flags = f"--xla_force_host_platform_device_count={devices}"
+        flags = f"{QUICK_COMPILATION} --xla_force_host_platform_device_count={devices}"
         env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
         env["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # two processes would write the same entries
         command = [sys.executable, "-W", "error", "-c", TRAIN]
