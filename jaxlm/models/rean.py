@@ -16,7 +16,7 @@ from jaxlm.config.rean import ReanConfig
 from jaxlm.errors import UserError
 from jaxlm.models.base import CONSTANTS, Params, SequenceModel, Words, needed
 from jaxlm.models.table import VectorModel
-from jaxlm.models.transformer import INIT, Cache, Transformer
+from jaxlm.models.transformer import INIT, Cache, Transformer, sizes
 from jaxlm.ops import alias_draw
 from jaxlm.tokenizer.rean import FIRST_WORD
 
@@ -177,15 +177,11 @@ class ReanModel(SequenceModel):
 
 def build(config: ReanConfig) -> ReanModel:
     """The model of these settings."""
-    V, C = needed(config.vocab_size, "ReanConfig.vocab_size"), needed(config.context, "ReanConfig.context")
+    V = needed(config.vocab_size, "ReanConfig.vocab_size")
     trained = config.table != "learned" and config.objective in ("softmax", "contrastive")
     module = Rean(
+        **sizes(config),
         vocab_size=V,
-        context=C,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        d_model=config.d_model,
-        dropout=config.dropout,
         d_embed=config.d_embed,
         table=config.table,
         objective=config.objective,
@@ -197,7 +193,7 @@ def build(config: ReanConfig) -> ReanModel:
         held=None,
     )
     negatives = config.negatives if config.objective == "contrastive" else 0
-    return ReanModel(module, context=C, vocab_size=V, treatment=config.rows, negatives=negatives)
+    return ReanModel(module, context=module.context, vocab_size=V, treatment=config.rows, negatives=negatives)
 
 
 def treated(row_VE: np.ndarray, treatment: str) -> np.ndarray:
