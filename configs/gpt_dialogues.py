@@ -17,7 +17,7 @@ config = RunConfig(
     ),
     optim=OptimConfig(
         name="adamw",
-        lr=2e-3,
+        lr=4e-3,
         schedule="cosine",
         warmup=0.05,
         end_factor=0.05,
@@ -25,8 +25,8 @@ config = RunConfig(
         weight_decay=0.01,
         clip=1,
     ),
-    eval=EvalConfig(every=150, max_tokens=50_000),
+    eval=EvalConfig(every=500, max_tokens=50_000),
     sample=SampleConfig(n=5, temperature=0.7),
-    steps=300,
+    steps=2500,
     batch_size=8,
 )

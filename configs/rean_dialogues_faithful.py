@@ -2,24 +2,16 @@
 
 python train.py configs/rean_dialogues_faithful.py --data.path dialogues.txt
 
-Its rate is the published one; at so few steps of it little is learned.
+Its rate is the published one, at which so few steps teach it little.
 """
 
-from jaxlm import DataConfig, EvalConfig, FaithfulReanConfig, OptimConfig, RunConfig, SampleConfig, VectorsConfig
+import dataclasses
 
-config = RunConfig(
+from configs.gpt_dialogues import config as gpt
+from jaxlm import FaithfulReanConfig, OptimConfig, VectorsConfig
+
+config = dataclasses.replace(
+    gpt,
     model=FaithfulReanConfig(vectors_from=VectorsConfig(), d_embed=128, n_layers=4, n_heads=8),
-    data=DataConfig(
-        kind="dialogues",
-        tokens="rean",
-        vocab_limit=3000,
-        example="sequence",
-        max_length=128,
-        split=(0.98, 0.01, 0.01),
-    ),
     optim=OptimConfig(name="adamw", lr=3e-5, schedule="cosine", end_factor=1 / 30),
-    eval=EvalConfig(every=150, max_tokens=50_000),
-    sample=SampleConfig(n=5, temperature=0.7),
-    steps=300,
-    batch_size=8,
 )

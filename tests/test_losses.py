@@ -1,5 +1,6 @@
 """Losses against float64 NumPy."""
 
+import math
 from typing import Any
 
 import chex
@@ -7,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import ive
 
-from jaxlm.losses import cross_entropy, mean_square, nats_per_target
+from jaxlm.losses import contrastive, cross_entropy, mean_square, nats_per_target, von_mises_fisher
 
 
 def rows(scale=1.0, n=40, vocab_size=27, seed=0):
@@ -137,3 +139,24 @@ def test_mean_square_adds_each_arrays_own_mean():
     expected = sum((leaf**2).mean() for leaf in (tree["a"], *tree["b"].values()))
     np.testing.assert_allclose(mean_square(jax.tree.map(jnp.float32, tree)), expected, rtol=1e-6)
     assert mean_square({}) == 0
+
+
+@pytest.mark.parametrize("width", [4, 10, 50])
+def test_von_mises_fisher_has_nearly_the_gradient_of_its_bessel_functions(width):
+    direction = np.ones(width) / width**0.5
+    for kappa in (0.5, 5.0, 50.0):
+        emb = jnp.asarray(kappa * direction, jnp.float32)
+        other = jnp.zeros(width).at[0].set(1.0)
+        grad = jax.grad(lambda e: von_mises_fisher(e[None], other[None], jnp.ones(1))[0])(emb)  # noqa: B023
+        ratio = ive(width / 2, kappa) / ive(width / 2 - 1, kappa)
+        np.testing.assert_allclose(grad, ratio * direction - np.asarray(other), atol=0.02)
+
+
+def test_contrastive_is_the_cross_entropy_of_the_own_candidate_among_those_that_are_there():
+    score_NK = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
+    weight_N = np.array([1.0, 0.0, 1.0], np.float32)
+    there = [0, 2, 3, 4]
+    want = sum(math.log(np.exp(score_NK[n, there]).sum()) - float(score_NK[n, n]) for n in (0, 2))
+    total, count = contrastive(jnp.asarray(score_NK), jnp.arange(3), jnp.asarray(weight_N))
+    assert float(total) == pytest.approx(want, rel=1e-5)
+    assert float(count) == 2

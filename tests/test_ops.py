@@ -1,6 +1,7 @@
 """Pure array mathematics against plain Python and float64."""
 
 import itertools
+import math
 
 import chex
 import jax
@@ -18,7 +19,10 @@ from jaxlm.ops import (
     dropout,
     log_normalize,
     lookup,
+    nearest_rows,
     project_lookup,
+    sinusoids,
+    unit,
     windows,
 )
 
@@ -141,3 +145,23 @@ def test_dropout_keeps_its_share_and_the_mean(rate, shape):
     assert abs(y.astype(bool).mean() - kept) <= 5 * (kept * (1 - kept) / y.size) ** 0.5
     np.testing.assert_array_equal(y, dropout(jnp.ones(shape), rate, jax.random.key(1)))
     assert rate in (0, 1) or y.size < 100 or (y != np.asarray(dropout(jnp.ones(shape), rate, jax.random.key(2)))).any()
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1000])
+def test_the_nearest_rows_are_those_of_the_greatest_cosine(block):
+    rng = np.random.default_rng(0)
+    row_VE = rng.standard_normal((100, 5)).astype(np.float32)
+    row_VE[7] = 0
+    query_BE = rng.standard_normal((9, 5)).astype(np.float32)
+    cosine_BV = query_BE / np.linalg.norm(query_BE, axis=1)[:, None] @ np.asarray(unit(jnp.asarray(row_VE))).T
+    cosine_B, index_B = nearest_rows(jnp.asarray(query_BE), jnp.asarray(row_VE), block)
+    np.testing.assert_array_equal(index_B, cosine_BV.argmax(1))
+    np.testing.assert_allclose(cosine_B, cosine_BV.max(1), rtol=1e-5)
+
+
+def test_sinusoids_are_their_formula():
+    p_TD = sinusoids(5, 6)
+    assert float(p_TD[3, 2]) == pytest.approx(math.sin(3 / 10000 ** (2 / 6)), abs=1e-6)
+    assert float(p_TD[3, 3]) == pytest.approx(math.cos(3 / 10000 ** (2 / 6)), abs=1e-6)
+    with pytest.raises(ValueError, match="even width, got 5"):
+        sinusoids(3, 5)

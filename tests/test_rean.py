@@ -8,14 +8,16 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from scipy.special import ive
 
 from jaxlm import FaithfulReanConfig, ReanConfig, UserError
-from jaxlm.losses import contrastive, nats_per_target, von_mises_fisher
-from jaxlm.models.base import CONSTANTS, Words, with_constants
+from jaxlm.data.batches import Batch
+from jaxlm.losses import nats_per_target
+from jaxlm.models.base import CONSTANTS, TOUCHED, Words, with_constants, without_constants
 from jaxlm.models.rean import alias_table, treated
-from jaxlm.ops import alias_draw, nearest_rows, sinusoids, unit
+from jaxlm.ops import alias_draw, unit
+from jaxlm.training import TrainState, make_step
 
 V, E, WORDS = 300, 8, 43
 SIZES: dict[str, Any] = {"vocab_size": V, "context": 6, "d_embed": E, "n_layers": 1, "n_heads": 2}
@@ -27,11 +29,14 @@ OBJECTIVES: Any = ("softmax", "contrastive", "vmf", "cosine", "mse")
 MODELS: dict[str, Any] = {
     **{f"{one}-random": ReanConfig(objective=one, table="random", d_model=16, **SIZES) for one in OBJECTIVES},
     "softmax-frozen": ReanConfig(table="frozen", vectors="f", d_model=16, **SIZES),
-    "contrastive-tuned": ReanConfig(objective="contrastive", table="tuned", vectors="f", d_model=16, **SIZES),
+    "contrastive-tuned": ReanConfig(
+        objective="contrastive", negatives=3, table="tuned", vectors="f", d_model=16, **SIZES
+    ),
     "contrastive-learned": ReanConfig(objective="contrastive", negatives=0, d_model=16, **SIZES),
     "faithful-1": FaithfulReanConfig(vectors="f", **SIZES),
     "faithful-3": FaithfulReanConfig(vectors="f", attentions=3, **SIZES),
 }
+ROWWISE = ("contrastive-tuned", "contrastive-learned")
 all_models = pytest.mark.parametrize("name", MODELS)
 decoders = pytest.mark.parametrize("name", ["contrastive-tuned", "faithful-3"])
 fitted_models = pytest.mark.parametrize("name", ["contrastive-tuned", "mse-random"])
@@ -130,26 +135,50 @@ def test_theta_is_where_train_is_likeliest(name):
     chex.assert_trees_all_equal({**fitted, "theta": 0}, {**params, "theta": 0})
 
 
-@pytest.mark.parametrize("name", ["contrastive-random", "vmf-random", "cosine-random", "mse-random", "faithful-1"])
-def test_with_an_untrained_table_no_operation_of_a_step_has_the_size_of_the_vocabulary(name):
+def stepped(name: str) -> tuple[Any, Any, TrainState, Batch, jax.Array, Any]:
+    """A model, its optimiser, a first state, a batch, a key and constants."""
     model, params = model_and_params(name)
+    optimizer, trained = optax.adamw(0.01), without_constants(params)
+    state = TrainState(jnp.int32(0), trained, jax.eval_shape(optimizer.init, trained))
+    batch = Batch(tokens(), tokens(seed=1), jnp.ones((2, 6)))
+    return model, optimizer, state, batch, jax.random.key(0), params[CONSTANTS]
+
+
+@pytest.mark.parametrize("name", ["mse-random", "faithful-1", "contrastive-random", *ROWWISE])
+def test_no_operation_of_a_step_has_the_size_of_the_vocabulary_but_putting_rows_back(name):
+    model, optimizer, state, batch, key, constants = stepped(name)
     assert V not in (257, E, 16)
-    trained = {key: value for key, value in params.items() if key != CONSTANTS}
 
-    def loss(trained: Any, constants: Any) -> jax.Array:
-        return model.train_loss({**trained, CONSTANTS: constants}, tokens(), tokens(seed=1), None, jax.random.key(0))[0]
-
-    def sizes(jaxpr: Any) -> Any:
+    def made(jaxpr: Any) -> Any:
         for equation in jaxpr.eqns:
-            yield from (size for var in equation.outvars for size in getattr(var.aval, "shape", ()))
-            for value in equation.params.values():
-                inner = getattr(value, "jaxpr", value)
-                if hasattr(inner, "eqns"):
-                    yield from sizes(inner)
+            inner = [getattr(value, "jaxpr", value) for value in equation.params.values()]
+            inner = [value for value in inner if hasattr(value, "eqns")]
+            for value in inner:
+                yield from made(value)
+            if not inner:
+                sizes = {size for var in equation.outvars for size in getattr(var.aval, "shape", ())}
+                yield equation.primitive.name, bool(sizes & {V, WORDS})
 
-    found = set(sizes(jax.make_jaxpr(jax.grad(loss))(trained, params[CONSTANTS]).jaxpr))
-    assert found
-    assert not found & {V, V - 257}
+    found = set(made(jax.make_jaxpr(make_step(model, optimizer))(state, batch, key, constants).jaxpr))
+    assert ("dot_general", False) in found
+    assert {operation for operation, large in found if large} == ({"scatter"} if name in ROWWISE else set())
+
+
+@pytest.mark.parametrize("name", ROWWISE)
+def test_the_rows_of_a_step_are_all_that_its_loss_reads(name):
+    model, _, state, batch, key, constants = stepped(name)
+    table, rows = model.row_table, V - model.module.specials
+    row_U = model.touched(constants, batch.tok, batch.target, key)
+    own = np.concatenate([batch.tok, batch.target]).reshape(-1) - model.module.specials
+    assert {*own[own >= 0].tolist(), rows} <= set(np.asarray(row_U).tolist())
+    assert len(np.unique(row_U)) - len(np.unique(own[own >= 0])) in (1, 2, 3, 4)
+    part = {**state.params, table: state.params[table].at[row_U].get(mode="fill", fill_value=0)}
+    on_rows = with_constants(part, {**constants, TOUCHED: row_U})
+    chex.assert_trees_all_close(
+        call(model.on_rows(row_U.size), "train_loss", on_rows, *batch, key),
+        call(model, "train_loss", with_constants(state.params, constants), *batch, key),
+        rtol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("name", ["softmax-random", "contrastive-random", "mse-random"])
@@ -225,39 +254,6 @@ def test_nearest_decoding_takes_the_nearest_vector_or_none():
     assert model.nearest().readout(lost, emb_BE[:1])[0].argmax() == 0
 
 
-@pytest.mark.parametrize("block", [1, 7, 64, 1000])
-def test_the_nearest_rows_are_those_of_the_greatest_cosine(block):
-    rng = np.random.default_rng(0)
-    row_VE = rng.standard_normal((100, 5)).astype(np.float32)
-    row_VE[7] = 0
-    query_BE = rng.standard_normal((9, 5)).astype(np.float32)
-    cosine_BV = query_BE / np.linalg.norm(query_BE, axis=1)[:, None] @ np.asarray(unit(jnp.asarray(row_VE))).T
-    cosine_B, index_B = nearest_rows(jnp.asarray(query_BE), jnp.asarray(row_VE), block)
-    np.testing.assert_array_equal(index_B, cosine_BV.argmax(1))
-    np.testing.assert_allclose(cosine_B, cosine_BV.max(1), rtol=1e-5)
-
-
-@pytest.mark.parametrize("width", [4, 10, 50])
-def test_von_mises_fisher_has_nearly_the_gradient_of_its_bessel_functions(width):
-    direction = np.ones(width) / width**0.5
-    for kappa in (0.5, 5.0, 50.0):
-        emb = jnp.asarray(kappa * direction, jnp.float32)
-        other = jnp.zeros(width).at[0].set(1.0)
-        grad = jax.grad(lambda e: von_mises_fisher(e[None], other[None], jnp.ones(1))[0])(emb)  # noqa: B023
-        ratio = ive(width / 2, kappa) / ive(width / 2 - 1, kappa)
-        np.testing.assert_allclose(grad, ratio * direction - np.asarray(other), atol=0.02)
-
-
-def test_contrastive_is_the_cross_entropy_of_the_own_candidate_among_those_that_are_there():
-    score_NK = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
-    weight_N = np.array([1.0, 0.0, 1.0], np.float32)
-    there = [0, 2, 3, 4]
-    want = sum(math.log(np.exp(score_NK[n, there]).sum()) - float(score_NK[n, n]) for n in (0, 2))
-    total, count = contrastive(jnp.asarray(score_NK), jnp.arange(3), jnp.asarray(weight_N))
-    assert float(total) == pytest.approx(want, rel=1e-5)
-    assert float(count) == 2
-
-
 def test_the_alias_table_has_the_probabilities_and_is_drawn_from():
     p_V = np.random.default_rng(0).dirichlet(np.ones(50) * 0.2)
     keep_V, alias_V = alias_table(p_V)
@@ -278,14 +274,6 @@ def test_vectors_are_treated_as_asked():
     np.testing.assert_allclose(raw / raw[0, 0], row_VE / row_VE[0, 0], rtol=1e-5)
     assert np.square(raw).sum(1).mean() == pytest.approx(1, rel=1e-5)
     np.testing.assert_array_equal(treated(row_VE, "original"), row_VE)
-
-
-def test_sinusoids_are_their_formula():
-    p_TD = sinusoids(5, 6)
-    assert float(p_TD[3, 2]) == pytest.approx(math.sin(3 / 10000 ** (2 / 6)), abs=1e-6)
-    assert float(p_TD[3, 3]) == pytest.approx(math.cos(3 / 10000 ** (2 / 6)), abs=1e-6)
-    with pytest.raises(ValueError, match="even width, got 5"):
-        sinusoids(3, 5)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxlm.config import check
+from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
     from jaxlm.models.base import LanguageModel
@@ -53,3 +54,26 @@ class PositionsConfig(ModelConfig):
         """These settings with the data's vocabulary and its longest sequence."""
         filled = dataclasses.replace(self, vocab_size=self.vocab_size or vocab_size, context=self.context or longest)
         return filled
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig(PositionsConfig):
+    """Sizes of GPT-2's blocks."""
+
+    n_layers: int = 4
+    """Number of blocks."""
+    n_heads: int = 4
+    """Attention heads of a block; they divide d_model."""
+    d_model: int = 64
+    """Width of the residual stream."""
+    dropout: float = 0.0
+    """Share of embeddings, attention weights and blocks' outputs dropped in training."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.at_least("model.n_layers", self.n_layers, 1)
+        check.at_least("model.n_heads", self.n_heads, 1)
+        check.at_least("model.d_model", self.d_model, 1)
+        check.between("model.dropout", self.dropout, 0, 1)
+        if self.d_model % self.n_heads:
+            raise UserError(f"model.d_model wants a multiple of the {self.n_heads} heads, got {self.d_model}")

@@ -4,7 +4,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 from jaxlm.config import check
-from jaxlm.config.model import PositionsConfig
+from jaxlm.config.model import PositionsConfig, TransformerConfig
 from jaxlm.config.run import OptimConfig
 from jaxlm.config.word2vec import Word2vecConfig
 from jaxlm.errors import UserError
@@ -57,7 +57,7 @@ class TableConfig(PositionsConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReanConfig(TableConfig):
+class ReanConfig(TableConfig, TransformerConfig):
     """A transformer between two projections that predicts the vector of the next token."""
 
     objective: Literal["softmax", "contrastive", "vmf", "cosine", "mse"] = "softmax"
@@ -69,14 +69,6 @@ class ReanConfig(TableConfig):
     rows: Literal["centered", "unit", "raw"] = "centered"
     """frozen, tuned: what is done to the vectors. raw: a common scale. unit: length 1 each. centered: their mean taken
     away before that."""
-    n_layers: int = 4
-    """Number of blocks."""
-    n_heads: int = 4
-    """Attention heads of a block; they divide d_model."""
-    d_model: int = 64
-    """Width of the residual stream."""
-    dropout: float = 0.0
-    """Share of embeddings, attention weights and blocks' outputs dropped in training."""
     scale: float = 10.0
     """softmax, contrastive: the first value of s, which is learned: an inverse temperature."""
     negatives: int = 1024
@@ -84,13 +76,8 @@ class ReanConfig(TableConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_sizes(self.n_layers, self.n_heads)
-        check.at_least("model.d_model", self.d_model, 1)
-        check.between("model.dropout", self.dropout, 0, 1)
         check.more_than("model.scale", self.scale, 0)
         check.at_least("model.negatives", self.negatives, 0)
-        if self.d_model % self.n_heads:
-            raise UserError(f"model.d_model wants a multiple of the {self.n_heads} heads, got {self.d_model}")
         if (self.table in ("frozen", "tuned")) != self.has_vectors:
             raise UserError(
                 "model.vectors (or model.vectors_from) wants to be set for model.table frozen or tuned and for none "
@@ -120,7 +107,8 @@ class FaithfulReanConfig(TableConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_sizes(self.n_layers, self.n_heads)
+        check.at_least("model.n_layers", self.n_layers, 1)
+        check.at_least("model.n_heads", self.n_heads, 1)
         check.at_least("model.attentions", self.attentions, 1)
         if self.d_embed % self.n_heads or self.d_embed % 2:
             raise UserError(f"model.d_embed wants an even multiple of the {self.n_heads} heads, got {self.d_embed}")
@@ -130,8 +118,3 @@ class FaithfulReanConfig(TableConfig):
         from jaxlm.models.rean_faithful import build
 
         return build(self)
-
-
-def _check_sizes(n_layers: int, n_heads: int) -> None:
-    check.at_least("model.n_layers", n_layers, 1)
-    check.at_least("model.n_heads", n_heads, 1)

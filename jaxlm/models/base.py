@@ -19,6 +19,8 @@ Params = dict[str, Any]
 
 CONSTANTS = "constants"
 """The name under which parameters hold arrays that are not trained."""
+TOUCHED = "touched"
+"""The name of the constant that says which rows of a table a step updates."""
 
 Cache = TypeVar("Cache")
 """What a model remembers of the tokens so far, a tree of arrays."""
@@ -109,6 +111,24 @@ class HasTrainLoss(Protocol):
         self, params: Params, tok: jax.Array, target: jax.Array, weight: jax.Array | None, key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """(sum, count) of a batch: see data.batches.Batch."""
+        ...
+
+
+@runtime_checkable
+class HasRows(Protocol):
+    """A model whose training loss reads a few rows of a table, so that a step updates those alone."""
+
+    @property
+    def row_table(self) -> str | None:
+        """The name of that parameter, an array of rows; None: a step touches every row."""
+        ...
+
+    def touched(self, constants: Params, tok: jax.Array, target: jax.Array, key: jax.Array) -> jax.Array:
+        """row_U, the distinct rows that a step reads, ascending, filled up with the number of rows."""
+        ...
+
+    def on_rows(self, count: int) -> LanguageModel[Any]:
+        """The same model for parameters with `count` rows of the table, those of row_U, its constant TOUCHED."""
         ...
 
 

@@ -5,7 +5,7 @@ import jax
 
 from jaxlm.config.gpt import GptConfig
 from jaxlm.models.base import SequenceModel, needed
-from jaxlm.models.transformer import INIT, Cache, Transformer
+from jaxlm.models.transformer import INIT, Cache, Transformer, sizes
 from jaxlm.ops import lookup
 
 
@@ -31,14 +31,5 @@ class Gpt(Transformer):
 
 def build(config: GptConfig) -> SequenceModel:
     """The model of these settings."""
-    V, C = needed(config.vocab_size, "GptConfig.vocab_size"), needed(config.context, "GptConfig.context")
-    module = Gpt(
-        vocab_size=V,
-        context=C,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        d_model=config.d_model,
-        dropout=config.dropout,
-        tied=config.tied,
-    )
-    return SequenceModel(module, context=C, vocab_size=V)
+    module = Gpt(**sizes(config), vocab_size=needed(config.vocab_size, "GptConfig.vocab_size"), tied=config.tied)
+    return SequenceModel(module, context=module.context, vocab_size=module.vocab_size)

@@ -14,9 +14,10 @@ import numpy as np
 
 from jaxlm.config.rean import ReanConfig
 from jaxlm.errors import UserError
-from jaxlm.models.base import Params, SequenceModel, Words, needed
+from jaxlm.models.base import CONSTANTS, Params, SequenceModel, Words, needed
 from jaxlm.models.table import VectorModel
-from jaxlm.models.transformer import INIT, Cache, Transformer
+from jaxlm.models.transformer import INIT, Cache, Transformer, sizes
+from jaxlm.ops import alias_draw
 from jaxlm.tokenizer.rean import FIRST_WORD
 
 UNITS = {"softmax": "nats/token", "contrastive": "nats/choice", "vmf": "nats", "cosine": "1 - cos", "mse": "squared"}
@@ -53,6 +54,8 @@ class ReanModel(SequenceModel):
     module: VectorModel
     treatment: str
     """What is done to vectors that are read: see ReanConfig.rows."""
+    negatives: int = 0
+    """contrastive: tokens drawn for each step."""
     pads_left: bool = False
     """Whether training fills short rows from the left, and counts what it fills in."""
 
@@ -94,8 +97,33 @@ class ReanModel(SequenceModel):
             else:
                 tok, target_BT = (_left(x_BT, weight_BT, self.context or 0) for x_BT in (tok, target_BT))
             weight_BT = jnp.ones(target_BT.shape)
-        rngs = {"dropout": key, "negatives": jax.random.fold_in(key, 1)}
-        return self._apply(params, tok, target_BT, weight_BT, method="loss", rngs=rngs)
+        negative_M = self._drawn(params.get(CONSTANTS, {}), key)
+        return self._apply(params, tok, target_BT, weight_BT, negative_M, method="loss", rngs={"dropout": key})
+
+    @property
+    def row_table(self) -> str | None:
+        """The trained table, where the objective reads some tokens of it alone."""
+        if self.module.objective != "contrastive" or self.module.held is not None:
+            return None
+        return {"learned": "vectors", "tuned": "delta"}.get(self.module.table)
+
+    def touched(self, constants: Params, tok: jax.Array, target: jax.Array, key: jax.Array) -> jax.Array:
+        """The rows of the table that `train_loss` of the batch reads: its tokens, its targets, the tokens drawn."""
+        S, rows = self.module.specials, self.vocab_size - self.module.specials
+        tok_K = jnp.concatenate([tok.reshape(-1), target.reshape(-1), self._drawn(constants, key)])
+        place_K = jnp.where(tok_K < S, rows, tok_K - S)
+        return jnp.unique(place_K, size=min(place_K.size, rows), fill_value=rows)
+
+    def on_rows(self, count: int) -> "ReanModel":
+        """The model whose parameters hold so many rows of the table, those of the constant `touched`."""
+        return dataclasses.replace(self, module=self.module.clone(held=count))
+
+    def _drawn(self, constants: Params, key: jax.Array) -> jax.Array:
+        """negative_M of a step."""
+        if not self.negatives:
+            return jnp.zeros(0, jnp.int32)
+        key = jax.random.fold_in(key, 1)
+        return alias_draw(key, constants["alias_keep"], constants["alias"], self.negatives)
 
     def fitted(self, params: Params, tok: jax.Array, target: jax.Array, weight: jax.Array | None) -> Params:
         """The parameters with theta fitted to a batch of train."""
@@ -121,7 +149,7 @@ class ReanModel(SequenceModel):
         if m.objective != "softmax":
             prior_V = (count_V + 1.0) / (count_V.sum() + len(count_V))
             made["log_prior"] = np.log(prior_V).astype(np.float32)
-            if m.objective == "contrastive" and m.negatives:
+            if self.negatives:
                 made["alias_keep"], made["alias"] = alias_table(prior_V)
         return made
 
@@ -149,26 +177,23 @@ class ReanModel(SequenceModel):
 
 def build(config: ReanConfig) -> ReanModel:
     """The model of these settings."""
-    V, C = needed(config.vocab_size, "ReanConfig.vocab_size"), needed(config.context, "ReanConfig.context")
+    V = needed(config.vocab_size, "ReanConfig.vocab_size")
     trained = config.table != "learned" and config.objective in ("softmax", "contrastive")
     module = Rean(
+        **sizes(config),
         vocab_size=V,
-        context=C,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        d_model=config.d_model,
-        dropout=config.dropout,
         d_embed=config.d_embed,
         table=config.table,
         objective=config.objective,
         scale=config.scale,
-        negatives=config.negatives,
         specials=min(FIRST_WORD, V) if trained else 0,
         unit_rows=config.table == "random" or (config.table == "frozen" and config.rows != "raw"),
         cosine_likelihood=False,
         nearest=False,
+        held=None,
     )
-    return ReanModel(module, context=C, vocab_size=V, treatment=config.rows)
+    negatives = config.negatives if config.objective == "contrastive" else 0
+    return ReanModel(module, context=module.context, vocab_size=V, treatment=config.rows, negatives=negatives)
 
 
 def treated(row_VE: np.ndarray, treatment: str) -> np.ndarray:

@@ -77,7 +77,9 @@ class FaithfulRean(VectorModel):
             x_BTD = layer_norm(x_BTD + z_BTD, p["norm_scale"], p["norm_bias"])
         return x_BTD, {"k": k, "v": v, "at": at + tok_BT.shape[1]}
 
-    def objective_of(self, emb_NE: jax.Array, target_N: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def objective_of(
+        self, emb_NE: jax.Array, target_N: jax.Array, weight_N: jax.Array, negative_M: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """Mean squared error to each next vector, pads and tokens without a vector (zeros) counted."""
         square_NE = jnp.square(emb_NE - self.rows(target_N))
         return jnp.sum(jnp.mean(square_NE, axis=-1) * weight_N), jnp.sum(weight_N)
@@ -102,10 +104,10 @@ def build(config: FaithfulReanConfig) -> ReanModel:
         table="frozen" if config.has_vectors else "random",
         objective="mse",
         scale=1.0,
-        negatives=0,
         specials=0,
         unit_rows=False,
         cosine_likelihood=True,
         nearest=False,
+        held=None,
     )
     return ReanModel(module, context=C, vocab_size=V, treatment="original", pads_left=True)

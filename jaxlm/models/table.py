@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.losses import contrastive, cosine_distance, cross_entropy, squared_error, von_mises_fisher
-from jaxlm.ops import alias_draw, inverse_norms, lookup, unit
+from jaxlm.models.base import TOUCHED
+from jaxlm.ops import inverse_norms, lookup, unit
 from jaxlm.tokenizer import BOUNDARY
 
 NO_WORD = 0.01
@@ -28,6 +29,9 @@ class VectorModel(nn.Module):
 
     Vectors that are not trained are constants, in a collection of that name, not parameters; the first `specials` rows
     (boundary, bytes) are trained even so.
+
+    `held` is for a step that updates the rows it touches alone: the trained table's parameter then has so many rows,
+    those that the constant TOUCHED numbers in ascending order, and no other token can be asked for.
     """
 
     vocab_size: int
@@ -35,7 +39,6 @@ class VectorModel(nn.Module):
     table: str
     objective: str
     scale: float
-    negatives: int
     specials: int
     unit_rows: bool
     """Whether the rows that are not trained have length 1 (or 0)."""
@@ -43,6 +46,8 @@ class VectorModel(nn.Module):
     """Whether mse is scored by cosines."""
     nearest: bool
     """Whether the logits leave the nearest token alone, or the boundary where none has a cosine above NO_WORD."""
+    held: int | None
+    """Rows of the trained table in the parameters. None: all."""
 
     @abc.abstractmethod
     def emb(self, tok_BT: jax.Array) -> jax.Array:
@@ -56,12 +61,15 @@ class VectorModel(nn.Module):
         """Declare the table, and what the objective needs beside it."""
         V, S, E = self.vocab_size, self.specials, self.d_embed
         drawn = nn.initializers.normal(E**-0.5)
+        rows = V - S if self.held is None else self.held
         if self.table == "learned":
-            self.row_VE = self.param("vectors", drawn, (V, E))
+            self.trained_UE = self.row_VE = self.param("vectors", drawn, (rows, E))
         else:
-            self.row_VE = self._constant("vectors", (V - S, E))
+            self.fixed_VE = self.row_VE = self._constant("vectors", (V - S, E))
             if self.table == "tuned":
-                self.row_VE += self.param("delta", nn.initializers.zeros, (V - S, E))
+                self.trained_UE = self.param("delta", nn.initializers.zeros, (rows, E))
+                if self.held is None:
+                    self.row_VE = self.fixed_VE + self.trained_UE
             else:
                 self.inverse_norm_V = self._constant("inverse_norm", (V - S,))
             if S:
@@ -74,9 +82,8 @@ class VectorModel(nn.Module):
             first = self.scale if self.objective == "contrastive" else 1.0
             self.theta = self.param("theta", nn.initializers.constant(first), ())
             self.log_prior_V = self._constant("log_prior", (V,))
-        if self.objective == "contrastive" and self.negatives:
-            self.keep_V = self._constant("alias_keep", (V,))
-            self.alias_V = self._constant("alias", (V,))
+        if self.held is not None:
+            self.touched_U = self._constant(TOUCHED, (rows,))
 
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
         return self.logits(self.emb(tok_BT))
@@ -89,9 +96,9 @@ class VectorModel(nn.Module):
         """The vectors of tokens of any shape."""
         S = self.specials
         if not S:
-            return lookup(self.row_VE, tok)
+            return self._table_rows(tok)
         special = lookup(self.special_SE, jnp.minimum(tok, S - 1))
-        return jnp.where((tok < S)[..., None], special, lookup(self.row_VE, jnp.maximum(tok - S, 0)))
+        return jnp.where((tok < S)[..., None], special, self._table_rows(jnp.maximum(tok - S, 0)))
 
     def logits(self, emb: jax.Array) -> jax.Array:
         """Logits of every token for predicted vectors of any leading shape."""
@@ -104,18 +111,26 @@ class VectorModel(nn.Module):
             return self._cosines(emb, jnp.exp(self.log_scale)) + jnp.ones((*emb.shape[:-1], 1)) @ self.bias_V[None]
         return self.theta * self._features(emb) + self.log_prior_V
 
-    def loss(self, tok_BT: jax.Array, target_BT: jax.Array, weight_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def loss(
+        self, tok_BT: jax.Array, target_BT: jax.Array, weight_BT: jax.Array, negative_M: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """The objective's (sum, count) over the targets that weigh, which are those of the last positions."""
         emb_NE = self._last(tok_BT, target_BT.shape[1])
-        return self.objective_of(emb_NE, target_BT.reshape(-1), weight_BT.reshape(-1))
+        return self.objective_of(emb_NE, target_BT.reshape(-1), weight_BT.reshape(-1), negative_M)
 
-    def objective_of(self, emb_NE: jax.Array, target_N: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The objective's (sum, count) for predicted vectors. Distances leave out targets without a vector."""
+    def objective_of(
+        self, emb_NE: jax.Array, target_N: jax.Array, weight_N: jax.Array, negative_M: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """The objective's (sum, count) for predicted vectors. Distances leave out targets without a vector; the
+        contrastive objective alone reads tokens that are not there, negative_M.
+        """
         if self.objective == "softmax":
             return cross_entropy(self.logits(emb_NE), target_N, weight_N)
         row_NE = self.rows(target_N)
         if self.objective == "contrastive":
-            return self._contrastive(emb_NE, row_NE, weight_N)
+            candidate_KE = unit(jnp.concatenate([row_NE, self.rows(negative_M)]))
+            score_NK = jnp.exp(self.log_scale) * (unit(emb_NE) @ candidate_KE.T)
+            return contrastive(score_NK, jnp.arange(len(emb_NE)), weight_N)
         row_NE = jax.lax.stop_gradient(row_NE)
         weight_N = weight_N * jnp.any(row_NE != 0, axis=-1)
         if self.objective == "vmf":
@@ -149,13 +164,12 @@ class VectorModel(nn.Module):
         """The predicted vectors of the last `count` positions, emb_NE."""
         return self.emb(tok_BT)[:, tok_BT.shape[1] - count :].reshape(-1, self.d_embed)
 
-    def _contrastive(self, emb_NE: jax.Array, row_NE: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
-        candidate_KE = unit(row_NE)
-        if self.negatives:
-            drawn_M = alias_draw(self.make_rng("negatives"), self.keep_V, self.alias_V, self.negatives)
-            candidate_KE = jnp.concatenate([candidate_KE, unit(self.rows(drawn_M))])
-        score_NK = jnp.exp(self.log_scale) * (unit(emb_NE) @ candidate_KE.T)
-        return contrastive(score_NK, jnp.arange(len(emb_NE)), weight_N)
+    def _table_rows(self, place: jax.Array) -> jax.Array:
+        """Rows of the table without the specials, by their numbers."""
+        if self.held is None:
+            return lookup(self.row_VE, place)
+        row = lookup(self.trained_UE, jnp.searchsorted(self.touched_U, place))
+        return row + lookup(self.fixed_VE, place) if self.table == "tuned" else row
 
     def _features(self, emb: jax.Array) -> jax.Array:
         """f(e, v) of every token."""

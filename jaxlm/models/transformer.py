@@ -1,9 +1,13 @@
 """The blocks of GPT-2 (Radford et al. 2019): pre-LayerNorm, learned positions, GELU by tanh."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxlm.config.model import TransformerConfig
+from jaxlm.models.base import needed
 from jaxlm.ops import affine, causal_attention, dropout, layer_norm
 
 Layer = dict[str, jax.Array]
@@ -12,6 +16,17 @@ Decoding = tuple[jax.Array, jax.Array, jax.Array]
 Cache = dict[str, jax.Array]
 INIT = 0.02
 UNROLLED_BLOCKS = 4
+
+
+def sizes(config: TransformerConfig) -> dict[str, Any]:
+    """The fields of a Transformer."""
+    return {
+        "context": needed(config.context, f"{type(config).__name__}.context"),
+        "n_layers": config.n_layers,
+        "n_heads": config.n_heads,
+        "d_model": config.d_model,
+        "dropout": config.dropout,
+    }
 
 
 class Transformer(nn.Module):

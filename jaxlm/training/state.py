@@ -12,7 +12,7 @@ import optax
 from jaxlm import keys, sharding
 from jaxlm.data.batches import Batch, Batcher, Tokens
 from jaxlm.losses import cross_entropy, mean_square
-from jaxlm.models.base import HasTrainLoss, LanguageModel, Params, with_constants
+from jaxlm.models.base import TOUCHED, HasRows, HasTrainLoss, LanguageModel, Params, with_constants
 
 
 @flax.struct.dataclass
@@ -56,8 +56,11 @@ def make_step(model: LanguageModel[Any], optimizer: optax.GradientTransformation
     """One update by the gradient of the batch's mean loss + l2 * mean_square(params).
 
     The function takes (state, batch, dropout key, constants of the model or None) and gives (state, mean loss without
-    the l2 term, predictions counted).
+    the l2 term, predictions counted). Rows of a table that the loss does not read stay as they are, their moments too
+    (see `row_step`), unless an l2 term pulls at every row.
     """
+    if isinstance(model, HasRows) and model.row_table and not l2:
+        return row_step(model, model.row_table, optimizer)
 
     def step(
         state: TrainState, batch: Batch, key: jax.Array, constants: Params | None = None
@@ -71,6 +74,36 @@ def make_step(model: LanguageModel[Any], optimizer: optax.GradientTransformation
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), loss, count
+
+    return step
+
+
+def row_step(model: HasRows, table: str, optimizer: optax.GradientTransformation) -> StepFunction:
+    """A step on the rows of a table that the batch touches, at a cost that the number of rows is not in.
+
+    Those rows, and what the optimiser keeps for each, are taken out of the state, moved on by an ordinary step, and put
+    back. A row that is not touched stands still: no decay of its weights or moments makes up for the steps in between,
+    while the moments' bias is corrected by the number of all steps. Without moments and decay that is what a step on
+    the whole table does.
+    """
+
+    def of_table(path: Any) -> bool:
+        return bool(path) and getattr(path[-1], "key", None) == table
+
+    def step(
+        state: TrainState, batch: Batch, key: jax.Array, constants: Params | None = None
+    ) -> tuple[TrainState, jax.Array, jax.Array]:
+        constants = constants or {}
+        row_U = model.touched(constants, batch.tok, batch.target, key)
+        part = jax.tree_util.tree_map_with_path(
+            lambda path, x: x.at[row_U].get(mode="fill", fill_value=0) if of_table(path) else x, state
+        )
+        step_on_rows = make_step(model.on_rows(row_U.size), optimizer)
+        part, loss, count = step_on_rows(part, batch, key, {**constants, TOUCHED: row_U})
+        state = jax.tree_util.tree_map_with_path(
+            lambda path, x, new: x.at[row_U].set(new, mode="drop") if of_table(path) else new, state, part
+        )
+        return state, loss, count
 
     return step
 

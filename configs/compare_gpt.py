@@ -1,0 +1,11 @@
+"""A GPT with a softmax over 30,000 words: what configs/compare_rean.py is measured against.
+
+python train.py configs/compare_gpt.py --data.path text.txt
+"""
+
+import dataclasses
+
+from configs.gpt_dialogues import config as dialogues
+
+data = dataclasses.replace(dialogues.data, kind="lines", vocab_limit=30_000, split=(0.996, 0.002, 0.002))
+config = dataclasses.replace(dialogues, data=data, eval=dataclasses.replace(dialogues.eval, every=150), steps=300)
