@@ -7,6 +7,12 @@ sample 1e-3, 2 epochs, learning rate 0.025 that decays linearly. Analogies are o
 are means and standard errors over the seeds. Speed counts the raw words of the text over the time of the steps; each
 side compiles, or builds its vocabulary, before. Beside it stands the same over the seconds of CPU that all threads
 took: on a machine that others use too it is the fairer one.
+
+At the end stand two limits, from this machine's large float32 products and its reading of memory on all cores: of the
+operations of an update (the banded products, or CBOW's sums of neighbours, and three products with the negatives), and
+of the bytes of its rows, each read once, and read and written once where its change is added. A shard's rows are a few
+MB and may stay in a cache, whose rate is higher than the memory's. What bounds an update is neither, but the overhead
+of its small operations: products of a few hundred rows reach about half the rate of large ones.
 """
 
 import argparse
@@ -17,6 +23,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from embeddings import product_flops, read_bytes
 from gensim.models import KeyedVectors, Word2Vec
 
 from jaxlm import DataConfig, OptimConfig, RunConfig, Word2vecConfig, WordsConfig
@@ -49,7 +56,7 @@ def gensim_run(sentences: list[list[str]], predict: str, seed: int, raw_words: i
     return model.wv, EPOCHS * raw_words / (clocks() - began)
 
 
-def our_run(path: Path, predict: str, seed: int, raw_words: int, settings: dict[str, int]) -> Outcome:
+def our_work(path: Path, predict: str, seed: int, settings: dict[str, int]) -> Word2vecWork:
     config = RunConfig(
         model=Word2vecConfig(predict=predict, words=WordsConfig(pattern="[a-z]+"), **settings),
         data=DataConfig(path=str(path), split=(1.0, 0.0, 0.0)),
@@ -58,7 +65,10 @@ def our_run(path: Path, predict: str, seed: int, raw_words: int, settings: dict[
         batch_size=65_536,
         seed=seed,
     )
-    work = Word2vecWork(config)
+    return Word2vecWork(config)
+
+
+def our_run(work: Word2vecWork, raw_words: int) -> Outcome:
     task = work.task()
     steps = task.plan.steps
     state = task.state
@@ -73,6 +83,31 @@ def our_run(path: Path, predict: str, seed: int, raw_words: int, settings: dict[
     vectors = KeyedVectors(100)
     vectors.add_vectors(list(work.corpus.tokenizer.words), np.asarray(state.params["input"]))
     return vectors, speed
+
+
+def costs(config: Word2vecConfig) -> tuple[int, int]:
+    """Of an update: floating-point operations, and bytes of rows that are read and written."""
+    N, W, E, M = config.update_words, config.window, config.d_embed, config.shared_negatives
+    wide = config.blocks * (config.span + 2 * W)
+    if config.predict == "skip-gram":
+        flops, rows = 3 * 2 * N * (config.span + 2 * W) * E, N + wide + M
+    else:
+        flops, rows = 2 * 2 * N * 2 * W * E, N + (N + 2 * W) + M
+    return flops + 3 * 2 * N * M * E, 3 * 4 * E * rows
+
+
+def tell_limits(work: Word2vecWork, speed: float, raw_words: int) -> None:
+    """How far `speed` (raw words per second) is from what the products and the rows alone would allow."""
+    reader, config = work.readers["train"], work.model.config
+    parts = [reader.part(step, shard)[0] for step in range(reader.steps) for shard in range(config.shards)]
+    updates = sum(int(part.updates) for part in parts) / raw_words
+    flops, moved = (updates * cost for cost in costs(config))
+    peak, rate = product_flops(), read_bytes()
+    print(
+        f"{config.predict}: a raw word takes {flops / 1e3:.1f} kflop and {moved / 1e3:.2f} kB of rows; at "
+        f"{peak / 1e9:.0f} Gflop/s and {rate / 1e9:.1f} GB/s the limits are {peak / flops / 1e3:,.0f} k and "
+        f"{rate / moved / 1e3:,.0f} k words/s: ours is at {speed * flops / peak:.0%} and {speed * moved / rate:.0%}"
+    )
 
 
 def judge(vectors: KeyedVectors, analogies: Path, pairs: list[Path]) -> list[float]:
@@ -125,8 +160,8 @@ def main() -> None:
         rows: dict[str, list[list[float]]] = {"gensim": [], "ours": []}
         runs: dict[str, Callable[[int], Outcome]] = {
             "gensim": lambda seed, predict=predict: gensim_run(sentences, predict, seed, raw_words),
-            "ours": lambda seed, predict=predict: our_run(
-                args.corpus, predict, seed, raw_words, SETTINGS[predict] | settings
+            "ours": lambda seed, chosen=(predict, SETTINGS[predict] | settings): our_run(
+                our_work(args.corpus, chosen[0], seed, chosen[1]), raw_words
             ),
         }
         for seed in range(1, args.seeds + 1):
@@ -139,6 +174,8 @@ def main() -> None:
             ratio_S = table["ours"][:, column] / table["gensim"][:, column]
             low, high = ratio_S.min(), ratio_S.max()
             print(f"{predict}: ours is {np.median(ratio_S):.2f} times as fast by {what} ({low:.2f} to {high:.2f})")
+        work = our_work(args.corpus, predict, 1, SETTINGS[predict] | settings)
+        tell_limits(work, float(np.median(table["ours"][:, 0])), raw_words)
 
 
 if __name__ == "__main__":

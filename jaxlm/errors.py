@@ -1,7 +1,9 @@
-"""Errors that the command line answers with an exit code of their own, and the hint that goes with a wrong path."""
+"""Errors that the command line answers with an exit code of their own, and what is said of a file that is not read."""
 
+import contextlib
 import difflib
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -25,6 +27,41 @@ def near_path(path: Path) -> str:
         return ""
     near = difflib.get_close_matches(path.name, siblings, n=1)
     return f" (did you mean {str(path.parent / near[0])!r}?)" if near and near[0] != path.name else ""
+
+
+@contextlib.contextmanager
+def reading(path: Path, what: str, wanted: str = "a text file") -> Iterator[None]:
+    """Reads a file within: where the system refuses it, the UserError says `what` it was for, its path and why."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{what} {str(path)!r} does not exist{near_path(path)}") from None
+    except IsADirectoryError:
+        raise UserError(f"{what} wants {wanted}, got the directory {str(path)!r}") from None
+    except OSError as error:
+        raise UserError(f"{what} {str(path)!r} cannot be read: {error.strerror or error}") from error
+
+
+def decode(raw: bytes, path: Path, what: str, offset: int = 0, lines: int = 0) -> str:
+    """Bytes of a file, of which `offset` bytes and `lines` line ends come before, as text; a byte-order mark goes.
+
+    Raises UserError with the place of what is not UTF-8.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = lines + raw.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{what} wants UTF-8, got byte 0x{raw[error.start]:02x} at offset {offset + error.start} (line {line}) of "
+            f"{str(path)!r}; convert it with: iconv -f latin1 -t utf-8"
+        ) from None
+    return text if offset else text.removeprefix("\ufeff")
+
+
+def refuse_binary(raw: bytes, path: Path, what: str) -> None:
+    """Raise UserError where the first bytes of a file are not of a text."""
+    if b"\0" in raw[:65536]:
+        raise UserError(f"{what} wants a UTF-8 text file, got the binary file {str(path)!r}")
 
 
 def disk_reason(error: BaseException) -> str | None:

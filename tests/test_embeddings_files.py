@@ -167,7 +167,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
     some().save(tmp_path / "vectors.txt")
     with pytest.raises(UserError, match=r"'.*vector.txt' does not exist \(did you mean '.*vectors.txt'\?\)"):
         Embeddings.load(tmp_path / "vector.txt")
-    with pytest.raises(UserError, match="wants a file, got a directory"):
+    with pytest.raises(UserError, match="wants a file, got the directory"):
         Embeddings.load(tmp_path)
 
 

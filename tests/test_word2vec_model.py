@@ -12,7 +12,7 @@ import pytest
 import jaxlm
 from jaxlm.data.huffman import paths
 from jaxlm.data.windows import Reader, keep_probabilities, windows
-from jaxlm.models import word2vec
+from jaxlm.models import word2vec_gradients
 from jaxlm.models.word2vec import Arrays, add_changes
 
 G, T, W, E, M, K = 2, 5, 2, 4, 6, 3
@@ -59,7 +59,7 @@ def plain_cbow(x_GHE, y_GTE, z_ME, mask_GTH, mean):
 def test_skip_gram_is_the_gradient_of_the_plain_objective(scale):
     mask_GTH = mask_of_windows()
     x, y, z = (scale * normal(seed, *shape) for seed, shape in enumerate([(G, T, E), (G, H, E), (M, E)]))
-    got = jax.jit(word2vec.skip_gram, static_argnums=4)(x, y, z, mask_GTH, K)
+    got = jax.jit(word2vec_gradients.skip_gram, static_argnums=4)(x, y, z, mask_GTH, K)
     loss, grads = jax.jit(jax.value_and_grad(plain_skip_gram, (0, 1, 2)))(x, y, z, mask_GTH)
     np.testing.assert_allclose(got.loss, loss, rtol=1e-5)
     assert got.negatives_ME is not None
@@ -69,10 +69,12 @@ def test_skip_gram_is_the_gradient_of_the_plain_objective(scale):
 
 @pytest.mark.parametrize("mean", [True, False])
 def test_cbow_is_the_gradient_of_the_plain_objective_shared_out_as_in_word2vec(mean):
-    mask_GTH = mask_of_windows()
-    x, y, z = (normal(seed, *shape) for seed, shape in enumerate([(G, H, E), (G, T, E), (M, E)]))
-    got = jax.jit(partial(word2vec.cbow, negatives=K, mean=mean))(x, y, z, mask_GTH)
-    loss, grads = jax.jit(jax.value_and_grad(partial(plain_cbow, mean=mean), (0, 1, 2)))(x, y, z, mask_GTH)
+    mask_TH = mask_of_windows()[0]
+    x, y, z = (normal(seed, *shape) for seed, shape in enumerate([(H, E), (T, E), (M, E)]))
+    mask_TC = np.stack([np.delete(mask_TH[t, t : t + 2 * W + 1], W) for t in range(T)])
+    got = jax.jit(partial(word2vec_gradients.cbow, negatives=K, mean=mean))(x, y, z, mask_TC)
+    plain = jax.value_and_grad(partial(plain_cbow, mean=mean), (0, 1, 2))
+    loss, grads = jax.jit(plain)(x[None], y[None], z, mask_TH[None])
     np.testing.assert_allclose(got.loss, loss, rtol=1e-5)
     assert got.negatives_ME is not None
     for rows, grad in zip((got.input_rows, got.output_rows, got.negatives_ME), grads, strict=True):
@@ -106,7 +108,7 @@ def test_hierarchical_softmax_is_the_plain_one(average):
     mask_NC[2] = False
     loss, dx, dy = numpy_tree(x, y, sign_NL, mask_NC, average)
     x_NCE, y_NLE, sign = (jnp.asarray(a, jnp.float32) for a in (x, y, sign_NL))
-    got = jax.jit(partial(word2vec.tree, average=average))(x_NCE, y_NLE, sign, mask_NC)
+    got = jax.jit(partial(word2vec_gradients.tree, average=average))(x_NCE, y_NLE, sign, mask_NC)
     np.testing.assert_allclose(got.loss, loss, rtol=1e-5)
     np.testing.assert_allclose(got.input_rows, dx, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(got.output_rows, dy, rtol=1e-4, atol=1e-6)

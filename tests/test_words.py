@@ -49,9 +49,57 @@ def test_phrases_are_those_of_the_score(threshold):
     sentences = [[f"w{n}" for n in rng.zipf(1.5, rng.integers(1, 9)) if n < 30] for _ in range(200)]
     sentences += [["w1", "w2"]] * 20
     tokens = [token for sentence in sentences for token in [*sentence, END]]
-    found = words.find_phrases([tokens], words.count_tokens([tokens]), 3, threshold, 2.0)
+    settings = jaxlm.WordsConfig(min_count=3, phrases=threshold, phrase_discount=2.0)
+    counts, total = words.count_tokens([tokens], 1000)
+    found = words.find_phrases([tokens], counts, total, settings)
     assert list(found) == plain_phrases(sentences, 3, threshold, 2.0)
     assert 0 < len(found) < 300
+
+
+def plain_reduced(blocks, limit):
+    """word2phrase's table, block by block: its ReduceVocab drops what was seen least, each time a little more."""
+    held: dict[str, int] = {}
+    least = 1
+    for block in blocks:
+        for item in block:
+            held[item] = held.get(item, 0) + 1
+        while len(held) > limit:
+            for item in [item for item in held if held[item] <= least]:
+                del held[item]
+            least += 1
+    return held
+
+
+def test_counts_beyond_the_limit_drop_the_rarest_and_never_hold_more():
+    rng = np.random.default_rng(1)
+    blocks = [[f"w{n}" for n in rng.zipf(1.2, 100)] for _ in range(60)]
+    whole = Counter(itertools.chain(*blocks))
+    for limit in (5, 40, len(whole) - 1):
+        for some in (1, 2, 8, 30, 60):
+            got = words.count(blocks[:some], limit)
+            assert got == plain_reduced(blocks[:some], limit)
+            assert len(got) <= limit
+        assert got != whole and all(number <= whole[word] for word, number in got.items())
+    assert got.most_common(3) == whole.most_common(3)
+    assert words.count(blocks, len(whole)) == whole
+
+
+def test_phrases_of_a_long_text_are_found_in_a_table_that_cannot_hold_its_pairs(monkeypatch):
+    rng = np.random.default_rng(2)
+    blocks = [[*(f"w{n}" for n in rng.integers(0, 50, 300)), *("new", "york", END) * 20] for _ in range(30)]
+    settings = jaxlm.WordsConfig(phrases=10.0, max_counted=100)
+    tables: list[Counter] = []
+    exact = words.count
+
+    def kept(items, limit):
+        tables.append(exact(items, limit))
+        return tables[-1]
+
+    monkeypatch.setattr(words, "count", kept)
+    counts, total = words.count_tokens(blocks, settings.max_counted)
+    assert total == 30 * 340
+    assert words.find_phrases(blocks, counts, total, settings) == (("new", "york"),)
+    assert len(tables) == 2 and max(map(len, tables)) <= 100
 
 
 def test_phrases_are_joined_from_left_to_right_and_not_twice():
@@ -84,7 +132,9 @@ def test_a_file_that_is_not_utf8_is_told_with_the_place(tmp_path, monkeypatch):
     path = tmp_path / "text.txt"
     path.write_bytes(b"good line\n" * 3 + b"bad \xff\n")
     monkeypatch.setattr(words, "BLOCK_BYTES", 12)
-    with pytest.raises(jaxlm.UserError, match=r"data.path wants UTF-8, got byte 0xff at offset 34 of .*text.txt"):
+    with pytest.raises(
+        jaxlm.UserError, match=r"data.path wants UTF-8, got byte 0xff at offset 34 \(line 4\) of .*text.txt"
+    ):
         list(words.read_blocks(path, "data.path"))
 
 
@@ -157,6 +207,7 @@ def test_phrases_reach_the_vocabulary(corpus_file):
         ({"pattern": "a*"}, "model.words.pattern wants at least one character"),
         ({"min_count": 0}, "model.words.min_count wants a number >= 1, got 0"),
         ({"phrases": -1.0}, "model.words.phrases wants a number > 0"),
+        ({"max_counted": 1}, "model.words.max_counted wants a number >= 2, got 1"),
     ],
 )
 def test_settings_that_cannot_be_used(settings, told):

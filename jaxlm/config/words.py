@@ -29,6 +29,9 @@ class WordsConfig:
     above this. None: no phrases; 100 is a start."""
     phrase_discount: float = 5.0
     """Keeps pairs of rare words apart."""
+    max_counted: int = 5_000_000
+    """Different words, or pairs of words for phrases, kept count of at once; a million take about 0.12 GB. Where a text
+    has more, those seen least so far are dropped while counting, as word2vec's programs do."""
 
     def __post_init__(self) -> None:
         check.at_least("model.words.min_count", self.min_count, 1)
@@ -36,6 +39,7 @@ class WordsConfig:
         check.between("model.words.max_sentence", self.max_sentence, 2, 2**20)
         check.more_than("model.words.phrases", self.phrases, 0)
         check.at_least("model.words.phrase_discount", self.phrase_discount, 0)
+        check.at_least("model.words.max_counted", self.max_counted, 2)
         try:
             groups = re.compile(self.pattern).groups
         except re.error as error:

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from jaxlm.config import DataConfig
-from jaxlm.errors import UserError, near_path
+from jaxlm.errors import UserError, decode, reading, refuse_binary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,25 +56,10 @@ def locate(config: DataConfig) -> tuple[Path, str]:
 
 def read_text(path: Path, setting: str) -> str:
     """A UTF-8 file, byte-order mark or not, CRLF or LF, as text with LF. Raises UserError naming the setting."""
-    try:
+    with reading(path, setting):
         raw = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{setting} {str(path)!r} does not exist{near_path(path)}") from None
-    except IsADirectoryError:
-        raise UserError(f"{setting} wants a text file, got the directory {str(path)!r}") from None
-    except OSError as error:
-        raise UserError(f"{setting} {str(path)!r} cannot be read: {error.strerror}") from error
-    if b"\0" in raw[:65536]:
-        raise UserError(f"{setting} wants a UTF-8 text file, got the binary file {str(path)!r}")
-    try:
-        text = raw.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{setting} wants UTF-8, got byte 0x{raw[error.start]:02x} at offset {error.start} (line {line}) of "
-            f"{str(path)!r}; convert it with: iconv -f latin1 -t utf-8"
-        ) from None
-    text = text.replace("\r\n", "\n")
+    refuse_binary(raw, path, setting)
+    text = decode(raw, path, setting).replace("\r\n", "\n")
     if not text.strip():
         raise UserError(f"{setting} wants text, got nothing but white space in {str(path)!r}")
     return text

@@ -49,7 +49,8 @@ def load(config: DataConfig, words: WordsConfig) -> WordCorpus:
     """Count, encode and split the text, or find that done in the cache.
 
     A sentence belongs to a split by a draw of its own, by data.split and data.split_seed. Text and numbers pass through
-    in blocks: in memory is the vocabulary alone (and, for phrases, the pairs). Raises UserError naming the setting.
+    in blocks: in memory are counts alone, of words.max_counted different words (or pairs of words) at most. Raises
+    UserError naming the setting.
     """
     path, setting = locate(config)
     settings = json.dumps([dataclasses.asdict(words), config.kind, list(config.split), config.split_seed])

@@ -9,11 +9,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from jaxlm.config import WordsConfig
-from jaxlm.errors import UserError, near_path
+from jaxlm.errors import UserError, decode, reading, refuse_binary
 from jaxlm.tokenizer import WordTokenizer
 
 BLOCK_BYTES = 2**22
@@ -21,6 +22,7 @@ BLOCK_BYTES = 2**22
 END = ""
 """Stands in a list of tokens where a sentence ends: no token is empty."""
 PUNCTUATION = r"[^\w\s]"
+Item = TypeVar("Item", str, tuple[str, str])
 
 
 def read_blocks(path: Path, setting: str, digest: "hashlib._Hash | None" = None) -> Iterator[str]:
@@ -28,39 +30,22 @@ def read_blocks(path: Path, setting: str, digest: "hashlib._Hash | None" = None)
 
     `digest` is fed the file's bytes. Raises UserError naming the setting.
     """
-    try:
-        with path.open("rb") as file:
-            rest, offset = b"", 0
-            while raw := file.read(BLOCK_BYTES):
-                if digest is not None:
-                    digest.update(raw)
-                if offset == 0 and b"\0" in raw[:65536]:
-                    raise UserError(f"{setting} wants a UTF-8 text file, got the binary file {str(path)!r}")
-                raw = rest + raw
-                cut = max(raw.rfind(b"\n"), -1) + 1 or raw.rfind(b" ") + 1
-                if cut:
-                    yield _decode(raw[:cut], offset, path, setting)
-                    offset += cut
-                rest = raw[cut:]
-            if rest:
-                yield _decode(rest, offset, path, setting)
-    except FileNotFoundError:
-        raise UserError(f"{setting} {str(path)!r} does not exist{near_path(path)}") from None
-    except IsADirectoryError:
-        raise UserError(f"{setting} wants a text file, got the directory {str(path)!r}") from None
-    except OSError as error:
-        raise UserError(f"{setting} {str(path)!r} cannot be read: {error.strerror}") from error
-
-
-def _decode(raw: bytes, offset: int, path: Path, setting: str) -> str:
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{setting} wants UTF-8, got byte 0x{raw[error.start]:02x} at offset {offset + error.start} of "
-            f"{str(path)!r}; convert it with: iconv -f latin1 -t utf-8"
-        ) from None
-    return text.removeprefix("\ufeff") if offset == 0 else text
+    with reading(path, setting), path.open("rb") as file:
+        rest, offset, line_ends = b"", 0, 0
+        while raw := file.read(BLOCK_BYTES):
+            if digest is not None:
+                digest.update(raw)
+            if offset == 0:
+                refuse_binary(raw, path, setting)
+            raw = rest + raw
+            cut = raw.rfind(b"\n") + 1 or raw.rfind(b" ") + 1
+            if cut:
+                yield decode(raw[:cut], path, setting, offset, line_ends)
+                offset += cut
+                line_ends += raw.count(b"\n", 0, cut)
+            rest = raw[cut:]
+        if rest:
+            yield decode(rest, path, setting, offset, line_ends)
 
 
 def token_pattern(config: WordsConfig) -> str:
@@ -94,12 +79,34 @@ def join_phrases(tokens: list[str], joined: dict[tuple[str, str], str]) -> list[
     return result
 
 
-def count_tokens(blocks: Iterable[list[str]]) -> Counter[str]:
-    """How often each token occurs."""
-    counts: Counter[str] = Counter()
-    for tokens in blocks:
-        counts.update(tokens)
-    counts.pop(END, None)
+def count_tokens(blocks: Iterable[list[str]], limit: int) -> tuple[Counter[str], int]:
+    """How often each token occurs, of `limit` tokens at most (see `count`), and how many tokens there are."""
+    total = 0
+
+    def tokens() -> Iterator[list[str]]:
+        nonlocal total
+        for block in blocks:
+            kept = [token for token in block if token != END]
+            total += len(kept)
+            yield kept
+
+    return count(tokens(), limit), total
+
+
+def count(blocks: Iterable[Iterable[Item]], limit: int) -> Counter[Item]:
+    """How often each item occurs, in a table that never holds more than `limit` items and the new ones of a block.
+
+    Where a block leaves more, those that were counted least are dropped: counts up to 1, the next time up to 2, and so
+    on, as word2vec's and word2phrase's ReduceVocab does. A dropped item that comes again counts from 0, so that counts
+    are too low, never too high; they are exact as long as nothing was dropped.
+    """
+    counts: Counter[Item] = Counter()
+    floor = 0
+    for items in blocks:
+        counts.update(items)
+        while len(counts) > limit:
+            floor += 1
+            counts = Counter({item: number for item, number in counts.items() if number > floor})
     return counts
 
 
@@ -111,26 +118,27 @@ def frequent(counts: Counter[str], min_count: int, max_vocab: int | None) -> lis
 
 
 def find_phrases(
-    blocks: Iterable[list[str]], counts: Counter[str], min_count: int, threshold: float, discount: float
+    blocks: Iterable[list[str]], counts: Counter[str], total: int, config: WordsConfig
 ) -> tuple[tuple[str, str], ...]:
-    """Pairs a b of adjacent words of a sentence whose score is above the threshold, sorted.
+    """Pairs a b of adjacent words of a sentence whose score is above config.phrases, sorted.
 
-    score(a, b) = (count(a b) - discount) / (count(a) count(b)) * N, with N the words of the text (Mikolov et al. 2013b,
-    equation 6, and its program, which multiplies by N). Only words that occur min_count times are joined.
+    score(a, b) = (count(a b) - phrase_discount) / (count(a) count(b)) * N, with N = `total` the words of the text
+    (Mikolov et al. 2013b, equation 6, and its program, which multiplies by N). Only words that occur min_count times
+    are joined; of pairs at most max_counted are kept count of.
     """
-    total = sum(counts.values())
-    pairs: Counter[tuple[str, str]] = Counter()
-    frequent_words = {word for word, count in counts.items() if count >= min_count}
-    for tokens in blocks:
+    frequent_words = {word for word, number in counts.items() if number >= config.min_count}
+
+    def pairs_of(tokens: list[str]) -> list[tuple[str, str]]:
         kept = [token if token in frequent_words else END for token in tokens]
-        pairs.update(itertools.pairwise(kept))
+        return [pair for pair in itertools.pairwise(kept) if END not in pair]
+
+    assert config.phrases is not None
+    pairs = count(map(pairs_of, blocks), config.max_counted)
     return tuple(
         sorted(
             (first, second)
-            for (first, second), count in pairs.items()
-            if first != END
-            and second != END
-            and (count - discount) / (counts[first] * counts[second]) * total > threshold
+            for (first, second), number in pairs.items()
+            if (number - config.phrase_discount) / (counts[first] * counts[second]) * total > config.phrases
         )
     )
 
@@ -152,12 +160,11 @@ def read_vocabulary(path: Path, setting: str, config: WordsConfig, lines: bool) 
     def words(phrases: Iterable[tuple[str, str]] = ()) -> Iterator[list[str]]:
         return split_words(read_blocks(path, setting), pattern, config.lower, lines, phrases)
 
-    counts = count_tokens(words())
-    total = sum(counts.values())
+    counts, total = count_tokens(words(), config.max_counted)
     phrases: tuple[tuple[str, str], ...] = ()
     if config.phrases is not None:
-        phrases = find_phrases(words(), counts, config.min_count, config.phrases, config.phrase_discount)
-        counts = count_tokens(words(phrases))
+        phrases = find_phrases(words(), counts, total, config)
+        counts, _ = count_tokens(words(phrases), config.max_counted)
     kept = frequent(counts, config.min_count, config.max_vocab)
     if len(kept) < 2:
         raise UserError(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.embeddings.table import ANALOGY, Embeddings, Method
-from jaxlm.errors import UserError, near_path
+from jaxlm.errors import UserError, decode, reading
 
 RESTRICT = 300_000
 """Words that take part, unless told otherwise: the first of the table."""
@@ -85,7 +85,7 @@ def evaluate_analogies(
     questions: list[tuple[int, int, int, int]] = []
     asked_in: list[int] = []
     unknown, malformed = [], 0
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(_lines(path, "questions"), 1):
         if line.startswith(": "):
             names.append(line.lstrip(": ").strip())
             unknown.append(0)
@@ -120,7 +120,7 @@ def evaluate_pairs(
     rows: list[tuple[int, int]] = []
     scores: list[float] = []
     unknown = malformed = 0
-    for line in _lines(path):
+    for line in _lines(path, "pairs"):
         if line.startswith("#") or not line.strip():
             continue
         fields = line.split("\t")
@@ -193,13 +193,9 @@ def _number(field: str) -> float:
         return math.nan
 
 
-def _lines(path: str | Path) -> Iterator[str]:
+def _lines(path: str | Path, what: str) -> Iterator[str]:
     """The lines of a UTF-8 text file without their ends."""
-    try:
-        return iter(Path(path).read_text("utf-8").split("\n"))
-    except FileNotFoundError:
-        raise UserError(f"{str(path)!r} does not exist{near_path(Path(path))}") from None
-    except OSError as error:
-        raise UserError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{str(path)!r} wants UTF-8, got byte 0x{error.object[error.start]:02x}") from None
+    place = Path(path)
+    with reading(place, what):
+        raw = place.read_bytes()
+    return iter(decode(raw, place, what).split("\n"))

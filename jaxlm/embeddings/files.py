@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal, cast
 import numpy as np
 
 from jaxlm.embeddings import binary, text
-from jaxlm.errors import UserError, near_path
+from jaxlm.errors import UserError, reading
 
 Format = Literal["word2vec", "binary", "glove"]
 """word2vec: a line `V E`, then lines `word numbers`. binary: that line, then words and raw float32. glove: lines."""
@@ -35,17 +35,12 @@ def read(path: Path, errors: Errors, say: Callable[[str], None]) -> tuple[tuple[
     place in it where it cannot be read, where it is not as its first line says, or where a number is not finite.
     """
     name = f"vectors {str(path)!r}"
-    try:
-        with _opened(path) as stream:
-            words, vec_VE = _read_table(stream, name, errors)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{name} is a damaged gzip file: {error}") from error
-    except FileNotFoundError:
-        raise UserError(f"{name} does not exist{near_path(path)}") from None
-    except IsADirectoryError:
-        raise UserError(f"{name} wants a file, got a directory") from None
-    except OSError as error:
-        raise UserError(f"{name} cannot be read: {error.strerror or error}") from error
+    with reading(path, "vectors", "a file"):
+        try:
+            with _opened(path) as stream:
+                words, vec_VE = _read_table(stream, name, errors)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise UserError(f"{name} is a damaged gzip file: {error}") from error
     if not words:
         raise UserError(f"{name} wants at least one word, got none")
     _refuse_non_finite(words, vec_VE, name)

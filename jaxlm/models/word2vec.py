@@ -16,11 +16,7 @@ from jax import lax
 
 from jaxlm.config import Word2vecConfig
 from jaxlm.models.base import Params, needed
-
-LARGE = 20.0
-"""Beyond it softplus(x) is x to the last bit."""
-FACTORS = 4
-"""Numbers up to 1 + exp(LARGE) whose product a float32 holds."""
+from jaxlm.models.word2vec_gradients import cbow, skip_gram, tree
 
 
 class Change(NamedTuple):
@@ -30,15 +26,6 @@ class Change(NamedTuple):
     input_UE: jax.Array
     output_row_U: jax.Array
     output_UE: jax.Array
-
-
-class Gradients(NamedTuple):
-    """Descent directions (the negative gradients) of an update's summed loss, and that loss."""
-
-    loss: jax.Array
-    input_rows: jax.Array
-    output_rows: jax.Array
-    negatives_ME: jax.Array | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,11 +105,14 @@ def _update_of(config: Word2vecConfig) -> Update:
 def _skip_gram_update(
     config: Word2vecConfig, in_UE: jax.Array, out_UE: jax.Array, part: Arrays, s: jax.Array, rate: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Word t predicts each neighbour."""
-    G, T = config.blocks, config.span
-    word_N, near_GH, mask_GTH = _block(config, part.input_N, part.output_N, part, s)
-    x_GTE = _rows(in_UE, word_N).reshape(G, T, -1)
+    """Word t predicts each neighbour: the windows of a block of T words are one band of T x (T + 2 window)."""
+    G, T, W = config.blocks, config.span, config.window
+    H = T + 2 * W
+    word_N, around_R = _words(config, part.input_N, s), _around(config, part.output_N, s)
+    near_GH = jnp.stack([around_R[g * T : g * T + H] for g in range(G)])
+    mask_GTH = _mask(config, part, s, jnp.arange(H) - W - jnp.arange(T)[:, None], (G, T))
     negative_M = part.negative_SM[s]
+    x_GTE = _rows(in_UE, word_N).reshape(G, T, -1)
     grads = skip_gram(x_GTE, _rows(out_UE, near_GH), _rows(out_UE, negative_M), mask_GTH, config.negatives)
     assert grads.negatives_ME is not None
     out_UE = _add(out_UE, rate, (near_GH, grads.output_rows), (negative_M, grads.negatives_ME))
@@ -133,28 +123,24 @@ def _cbow_update(
     config: Word2vecConfig, in_UE: jax.Array, out_UE: jax.Array, part: Arrays, s: jax.Array, rate: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The neighbours of word t predict it."""
-    G, T = config.blocks, config.span
-    word_N, near_GH, mask_GTH = _block(config, part.output_N, part.input_N, part, s)
-    y_GTE = _rows(out_UE, word_N).reshape(G, T, -1)
+    word_N, around_R = _words(config, part.output_N, s), _around(config, part.input_N, s)
+    mask_NC = _mask(config, part, s, _offsets(config.window), (config.update_words,))
     negative_M = part.negative_SM[s]
+    y_NE, z_ME = _rows(out_UE, word_N), _rows(out_UE, negative_M)
     mean = config.cbow_average == "mean"
-    grads = cbow(_rows(in_UE, near_GH), y_GTE, _rows(out_UE, negative_M), mask_GTH, config.negatives, mean=mean)
+    grads = cbow(_rows(in_UE, around_R), y_NE, z_ME, mask_NC, config.negatives, mean=mean)
     assert grads.negatives_ME is not None
     out_UE = _add(out_UE, rate, (word_N, grads.output_rows), (negative_M, grads.negatives_ME))
-    return _add(in_UE, rate, (near_GH, grads.input_rows)), out_UE, grads.loss
+    return _add(in_UE, rate, (around_R, grads.input_rows)), out_UE, grads.loss
 
 
 def _tree_update(
     config: Word2vecConfig, in_UE: jax.Array, out_UE: jax.Array, part: Arrays, s: jax.Array, rate: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Each neighbour of word t (skip-gram; the pairs are those of the window of t), or all together, find its path."""
-    N, W = config.update_words, config.window
-    place = s * N + jnp.arange(N)
-    offset_C = jnp.concatenate([jnp.arange(-W, 0), jnp.arange(1, W + 1)])
-    near_NC = part.input_N[place[:, None] + W + offset_C]
-    left_N, right_N = part.left_N[place], part.right_N[place]
-    mask_NC = (offset_C >= -left_N[:, None]) & (offset_C <= right_N[:, None])
-    word_N = part.input_N[place + W]
+    N, offset_C = config.update_words, _offsets(config.window)
+    near_NC = _around(config, part.input_N, s)[jnp.arange(N)[:, None] + config.window + offset_C]
+    word_N, mask_NC = _words(config, part.input_N, s), _mask(config, part, s, offset_C, (N,))
     node_NL, sign_NL = part.node_UL[word_N], part.sign_UL[word_N].astype(jnp.float32)
     average = None if config.predict == "skip-gram" else config.cbow_average
     grads = tree(_rows(in_UE, near_NC), _rows(out_UE, node_NL), sign_NL, mask_NC, average=average)
@@ -162,124 +148,28 @@ def _tree_update(
     return in_UE, _add(out_UE, rate, (node_NL, grads.output_rows)), grads.loss
 
 
-def skip_gram(x_GTE: jax.Array, y_GHE: jax.Array, z_ME: jax.Array, mask_GTH: jax.Array, negatives: int) -> Gradients:
-    """Input vectors x of words against output vectors y of their surroundings, where the mask says, and z of negatives.
-
-    The loss is summed over the pairs of the mask, each with `negatives` words, which the M negatives stand for.
-    """
-    G, T, E = x_GTE.shape
-    M = z_ME.shape[0]
-    x_NE = x_GTE.reshape(G * T, E)
-    pairs_N = jnp.sum(mask_GTH, axis=2).reshape(G * T).astype(jnp.float32)
-    logit_GTH = jnp.einsum("gte,ghe->gth", x_GTE, y_GHE)
-    q_GTH = jnp.where(mask_GTH, _one_plus_exp(logit_GTH), 1.0)
-    pull_GTH = jnp.where(mask_GTH, 1 / q_GTH, 0.0)
-    away_MN, loss_N = _negatives(x_NE, z_ME, pairs_N * (negatives / M))
-    linear_GTH = jnp.where(mask_GTH, jnp.maximum(logit_GTH - LARGE, 0.0) - logit_GTH, 0.0)
-    loss = jnp.sum(_log_products(q_GTH)) + jnp.sum(linear_GTH) + jnp.sum(loss_N)
-    return Gradients(
-        loss,
-        jnp.einsum("gth,ghe->gte", pull_GTH, y_GHE).reshape(G * T, E) - away_MN.T @ z_ME,
-        jnp.einsum("gth,gte->ghe", pull_GTH, x_GTE),
-        -away_MN @ x_NE,
-    )
+def _words(config: Word2vecConfig, index_N: jax.Array, s: jax.Array) -> jax.Array:
+    """Of a padded row of indices the words of update s."""
+    N = config.update_words
+    return lax.dynamic_slice(index_N, (s * N + config.window,), (N,))
 
 
-def cbow(
-    x_GHE: jax.Array, y_GTE: jax.Array, z_ME: jax.Array, mask_GTH: jax.Array, negatives: int, *, mean: bool
-) -> Gradients:
-    """The mean or sum of input vectors x of a word's surroundings against its output vector y and those of negatives.
-
-    As in word2vec's program, every neighbour gets the whole error of a mean, which is the gradient times the number of
-    neighbours, and of a sum the gradient divided by it: else one of the two learns too slowly or blows up.
-    """
-    G, T, E = y_GTE.shape
-    M = z_ME.shape[0]
-    count_GT1 = jnp.sum(mask_GTH, axis=2, keepdims=True).astype(jnp.float32)
-    share_GT1 = 1 / jnp.maximum(count_GT1, 1.0)
-    mask_GTH = mask_GTH.astype(jnp.float32)
-    sum_GTE = jnp.einsum("gth,ghe->gte", mask_GTH, x_GHE)
-    h_NE = (sum_GTE * share_GT1 if mean else sum_GTE).reshape(G * T, E)
-    y_NE = y_GTE.reshape(G * T, E)
-    counts_N = (count_GT1 > 0).reshape(G * T).astype(jnp.float32)
-    logit_N = jnp.sum(h_NE * y_NE, axis=1)
-    q_N = _one_plus_exp(logit_N)
-    pull_N1 = (counts_N / q_N)[:, None]
-    away_MN, loss_N = _negatives(h_NE, z_ME, counts_N * (negatives / M))
-    positive_N = jnp.log(q_N) + jnp.maximum(logit_N - LARGE, 0.0) - logit_N
-    error_GTE = (pull_N1 * y_NE - away_MN.T @ z_ME).reshape(G, T, E)
-    error_GTE = error_GTE if mean else error_GTE * share_GT1
-    return Gradients(
-        jnp.sum(counts_N * positive_N) + jnp.sum(loss_N),
-        jnp.einsum("gth,gte->ghe", mask_GTH, error_GTE),
-        pull_N1 * h_NE,
-        -away_MN @ h_NE,
-    )
+def _around(config: Word2vecConfig, index_N: jax.Array, s: jax.Array) -> jax.Array:
+    """The same with `window` words before and behind."""
+    N = config.update_words
+    return lax.dynamic_slice(index_N, (s * N,), (N + 2 * config.window,))
 
 
-def tree(
-    x_NCE: jax.Array, y_NLE: jax.Array, sign_NL: jax.Array, mask_NC: jax.Array, *, average: str | None
-) -> Gradients:
-    """Input vectors x of a word's C neighbours, one by one or averaged, against output vectors y of its path's nodes.
-
-    A sign of 0 is behind the path's end. `average` is None, "mean" or "sum", errors shared out as in `cbow`.
-    """
-    mask_NC1 = mask_NC[:, :, None].astype(jnp.float32)
-    count_N11 = jnp.maximum(jnp.sum(mask_NC1, axis=1, keepdims=True), 1.0)
-    if average is None:
-        h_NCE, counts_NC1 = x_NCE, mask_NC1
-    else:
-        h_NCE = jnp.sum(x_NCE * mask_NC1, axis=1, keepdims=True) / (count_N11 if average == "mean" else 1.0)
-        counts_NC1 = jnp.max(mask_NC1, axis=1, keepdims=True)
-    sign_N1L = sign_NL[:, None, :]
-    logit_NCL = jnp.einsum("nce,nle->ncl", h_NCE, y_NLE) * sign_N1L
-    counts_NCL = counts_NC1 * jnp.abs(sign_N1L)
-    pull_NCL = counts_NCL * sign_N1L * jax.nn.sigmoid(-logit_NCL)
-    error_NCE = jnp.einsum("ncl,nle->nce", pull_NCL, y_NLE)
-    if average is not None:
-        error_NCE = mask_NC1 * (error_NCE if average == "mean" else error_NCE / count_N11)
-    return Gradients(
-        jnp.sum(counts_NCL * jax.nn.softplus(-logit_NCL)),
-        error_NCE,
-        jnp.einsum("ncl,nce->nle", pull_NCL, h_NCE),
-        None,
-    )
+def _offsets(window: int) -> jax.Array:
+    """From a word to each neighbour."""
+    return jnp.concatenate([jnp.arange(-window, 0), jnp.arange(1, window + 1)])
 
 
-def _negatives(x_NE: jax.Array, z_ME: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns weight * s(x . z) of each, (M, N), and weight * sum over M of -log s(-x . z), loss_N."""
-    logit_MN = z_ME @ x_NE.T
-    q_MN = _one_plus_exp(logit_MN)
-    loss_N = jnp.sum(_log_products(q_MN), axis=0) + jnp.sum(jnp.maximum(logit_MN - LARGE, 0.0), axis=0)
-    return (1 - 1 / q_MN) * weight_N, weight_N * loss_N
-
-
-def _one_plus_exp(x: jax.Array) -> jax.Array:
-    """1 + exp(min(x, LARGE)): softplus(x) is its logarithm + max(x - LARGE, 0), and s(-x) its inverse."""
-    return 1 + jnp.exp(jnp.minimum(x, LARGE))
-
-
-def _log_products(q: jax.Array) -> jax.Array:
-    """Logarithms of products of FACTORS numbers along the first axis: their sum is that of all logarithms, for less."""
-    whole = q.shape[0] // FACTORS * FACTORS
-    products = jnp.log(jnp.prod(q[:whole].reshape(FACTORS, whole // FACTORS, *q.shape[1:]), axis=0))
-    return jnp.concatenate([products, jnp.log(q[whole:])]) if whole < q.shape[0] else products
-
-
-def _block(
-    config: Word2vecConfig, word_N: jax.Array, near_N: jax.Array, part: Arrays, s: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of update s its words, the surroundings of each block (span + 2 window words), and the mask of the windows."""
-    G, T, W = config.blocks, config.span, config.window
-    H = T + 2 * W
-    start = s * G * T
-    word_N = lax.dynamic_slice(word_N, (start + W,), (G * T,))
-    near_GH = jnp.stack([lax.dynamic_slice(near_N, (start + g * T,), (H,)) for g in range(G)])
-    left_GT1, right_GT1 = (
-        lax.dynamic_slice(size_N, (start,), (G * T,)).reshape(G, T, 1) for size_N in (part.left_N, part.right_N)
-    )
-    offset_TH = jnp.arange(H) - W - jnp.arange(T)[:, None]
-    return word_N, near_GH, (offset_TH != 0) & (offset_TH >= -left_GT1) & (offset_TH <= right_GT1)
+def _mask(config: Word2vecConfig, part: Arrays, s: jax.Array, offset: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Which offsets lie in the windows of the words of update s: the words in `shape`, then the offsets of one."""
+    N = config.update_words
+    left, right = (lax.dynamic_slice(n, (s * N,), (N,)).reshape(*shape, 1) for n in (part.left_N, part.right_N))
+    return (offset != 0) & (offset >= -left) & (offset <= right)
 
 
 def _rows(table_UE: jax.Array, index: jax.Array) -> jax.Array:

@@ -3,9 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +17,17 @@ from jaxlm.data import corpus as corpora
 from jaxlm.data import wordfile
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.source import cache_dir
-from jaxlm.data.windows import EVALUATION, Reader, Told
+from jaxlm.data.windows import EVALUATION, Reader
 from jaxlm.data.wordfile import WordCorpus
 from jaxlm.data.wordmap import save_map
 from jaxlm.embeddings import maps
 from jaxlm.errors import UserError
 from jaxlm.inference import VectorRun, load_vectors
 from jaxlm.models.base import Params
-from jaxlm.models.word2vec import Arrays, Change, Word2vec, add_changes
 from jaxlm.runs import RunDir, dump, read_json, write_bytes, write_json
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.loop import Plan, Scores
+from jaxlm.training.pairs import PairScore, Trainer, pair_fields
 from jaxlm.training.pictures import Pictures
 from jaxlm.training.state import Chunk, TrainState
 
@@ -40,70 +39,6 @@ ONE_WORD_LINES = ("ssa_2017", "makemore")
 """Named sets in which no word has a neighbour."""
 SHOWN_RANKS = 2000
 """The words in samples.txt are spread evenly over so many of the most frequent."""
-
-
-class PairScore(NamedTuple):
-    """The loss of a split."""
-
-    nats: float
-    pairs: int
-    words: int
-    """Read, before subsampling."""
-
-    @property
-    def loss(self) -> float | None:
-        """Nats per pair."""
-        return self.nats / self.pairs if self.pairs else None
-
-    def to_json(self) -> dict[str, Any]:
-        """The entry of eval.json; word2vec gives no text a likelihood."""
-        none = {"nats_per_token": None, "bits_per_byte": None, "perplexity": None, "bytes": None}
-        return {"loss": self.loss, "unit": "nats/pair", "pairs": self.pairs, "tokens": self.words, **none}
-
-    def metrics_line(self, step: int, split: str, *, seconds: float, time_s: float) -> dict[str, Any]:
-        """The line of metrics.jsonl for this score, which took `seconds` to find, `time_s` into the run."""
-        speed = {"tokens_per_s": self.words / max(seconds, 1e-9), "lr": None, "time_s": time_s}
-        return {"step": step, "split": split, "loss": self.loss, **pair_fields(), **speed}
-
-
-def pair_fields(mean: float = 0.0) -> dict[str, Any]:
-    """What a line of metrics.jsonl says beside a mean loss in nats per pair."""
-    return {"unit": "nats/pair", "nats_per_token": None, "bits_per_byte": None}
-
-
-class Trainer:
-    """The compiled updates of one model. The shards of a step run in threads of their own."""
-
-    def __init__(self, model: Word2vec):
-        options = sharding.compiler_options(0)
-        self._shards = model.config.shards
-        self._train = jax.jit(model.train, compiler_options=options)
-        self._add = jax.jit(add_changes, donate_argnums=0, compiler_options=options)
-        self._threads = ThreadPoolExecutor(self._shards, thread_name_prefix="shards")
-
-    def step(self, params: Params, reader: Reader, step: int, rate: float) -> tuple[Params, float, Told]:
-        """One step: the parameters (whose memory is taken), its summed loss, and what it counted."""
-        done = self._run(params, reader, step, rate)
-        return self._add(params, [change for change, _, _ in done]), *_sums(done)
-
-    def score(self, params: Params, reader: Reader, steps: range) -> PairScore:
-        """The loss of some of a reader's steps with the parameters as they are: its words are drawn at a rate of 0."""
-        parts = [_sums(self._run(params, reader, step, 0.0)) for step in steps]
-        nats, told = math.fsum(part[0] for part in parts), [part[1] for part in parts]
-        return PairScore(nats, sum(one.pairs for one in told), sum(one.words for one in told))
-
-    def _run(self, params: Params, reader: Reader, step: int, rate: float) -> list[tuple[Change, float, Told]]:
-        def one(shard: int) -> tuple[Change, float, Told]:
-            part, told = reader.part(step, shard)
-            change, loss_S = self._train(params, Arrays(*map(jnp.asarray, part)), jnp.float32(rate))
-            return change, float(np.asarray(loss_S).sum(dtype=np.float64)), told
-
-        return list(self._threads.map(one, range(self._shards)))
-
-
-def _sums(done: list[tuple[Change, float, Told]]) -> tuple[float, Told]:
-    told = Told(sum(told.words for *_, told in done), sum(told.pairs for *_, told in done))
-    return math.fsum(loss for _, loss, _ in done), told
 
 
 class Word2vecWork:
@@ -216,7 +151,7 @@ class Word2vecWork:
         params = jax.jit(self._initial_params)() if self._start is None else self._start
         opt_state = optim.transformation(config.optim, steps).init(params)
         state = TrainState(step=jnp.int32(0), params=params, opt_state=opt_state)
-        rate, reader = optim.schedule(config.optim, steps), self.readers["train"]
+        rate, reader = jax.jit(optim.schedule(config.optim, steps)), self.readers["train"]
 
         def run_chunk(state: TrainState, K: int) -> tuple[TrainState, Chunk]:
             first, params = int(state.step), state.params
