@@ -42,7 +42,7 @@ def log_normalize(logits_NV: jax.Array) -> jax.Array:
     return shifted_NV - jnp.log(jnp.where(possible_N1, total_N1, 1.0))
 
 
-def affine(x: jax.Array, w_IO: jax.Array, bias_O: jax.Array) -> jax.Array:
+def affine(x: jax.Array, w_IO: jax.Array, bias_O: jax.Array | float = 0.0) -> jax.Array:
     """The product y = x W + b over the last axis, as one of two matrices: all other axes of x are its rows."""
     rows_NO = x.reshape(-1, w_IO.shape[0]) @ w_IO + bias_O
     return rows_NO.reshape(*x.shape[:-1], w_IO.shape[1])

@@ -6,7 +6,7 @@ import jax
 from jaxlm.config.gpt import GptConfig
 from jaxlm.models.base import SequenceModel, needed
 from jaxlm.models.transformer import INIT, Cache, Transformer, sizes
-from jaxlm.ops import lookup
+from jaxlm.ops import affine, lookup
 
 
 class Gpt(Transformer):
@@ -22,11 +22,11 @@ class Gpt(Transformer):
         self.out_VD = self.embed_VD if self.tied else self.param("out", normal, (V, D))
 
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
-        return self.hidden(lookup(self.embed_VD, tok_BT)) @ self.out_VD.T
+        return affine(self.hidden(lookup(self.embed_VD, tok_BT)), self.out_VD.T)
 
     def extend(self, cache: Cache, tok_BT: jax.Array) -> tuple[jax.Array, Cache]:
         h_BTD, cache = self.extend_hidden(cache, lookup(self.embed_VD, tok_BT))
-        return h_BTD @ self.out_VD.T, cache
+        return affine(h_BTD, self.out_VD.T), cache
 
 
 def build(config: GptConfig) -> SequenceModel:

@@ -17,7 +17,7 @@ from jaxlm.errors import UserError
 from jaxlm.models.base import CONSTANTS, Params, SequenceModel, Words, needed
 from jaxlm.models.table import VectorModel
 from jaxlm.models.transformer import INIT, Cache, Transformer, sizes
-from jaxlm.ops import alias_draw
+from jaxlm.ops import affine, alias_draw
 from jaxlm.tokenizer.rean import FIRST_WORD
 
 UNITS = {"softmax": "nats/token", "contrastive": "nats/choice", "vmf": "nats", "cosine": "1 - cos", "mse": "squared"}
@@ -37,14 +37,14 @@ class Rean(VectorModel, Transformer):
         self.out_DE, self.out_bias_E = self.param("out", normal, (D, E)), self.param("out_bias", zeros, (E,))
 
     def emb(self, tok_BT: jax.Array) -> jax.Array:
-        return self.hidden(self._embedded(tok_BT)) @ self.out_DE + self.out_bias_E
+        return affine(self.hidden(self._embedded(tok_BT)), self.out_DE, self.out_bias_E)
 
     def extend_emb(self, cache: Cache, tok_BT: jax.Array) -> tuple[jax.Array, Cache]:
         h_BTD, cache = self.extend_hidden(cache, self._embedded(tok_BT))
-        return h_BTD @ self.out_DE + self.out_bias_E, cache
+        return affine(h_BTD, self.out_DE, self.out_bias_E), cache
 
     def _embedded(self, tok_BT: jax.Array) -> jax.Array:
-        return self.d_embed**0.5 * (self.rows(tok_BT) @ self.in_ED) + self.in_bias_D
+        return self.d_embed**0.5 * affine(self.rows(tok_BT), self.in_ED) + self.in_bias_D
 
 
 @dataclasses.dataclass(frozen=True)
