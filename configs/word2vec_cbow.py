@@ -2,9 +2,9 @@
 
     python train.py configs/word2vec_cbow.py --data.path corpus.txt
 
-On 3.6 million words (WordNet's glosses and the State of the Union speeches) its 5 epochs end at a held-out loss of 2.095
-nats per pair after 58 s on one core that others used too, 308,000 words a second; WordSim353 .460, SimLex-999 .227,
-5.3 % of the analogy questions. Nearest to
+On 3.6 million words (WordNet's glosses and the State of the Union speeches) its 5 epochs end at a held-out loss of
+2.095 nats per pair after 58 s on one core that others used too, 308,000 words a second; WordSim353 .460, SimLex-999
+.227, 5.3 % of the analogy questions. Nearest to
 france: spain italy belgium germany holland austria; monday: 4th november january 30th september 1st;
 king: son emperor czar throne queen prince; war: battle hostilities revolution insurrection wars 1812;
 water: air stream dry liquid soil vapor.
