@@ -1,12 +1,13 @@
-"""Time of a training step against the vocabulary, for GPT's softmax and for REAN's objectives on a frozen table.
+"""Time of a training step against the vocabulary: GPT's softmax, and REAN's objectives on a table that is drawn once,
+the contrastive one also on a table that is learned.
 
     python benchmarks/rean_head.py [--tokens 128] [--sizes 1000 10000 100000 1000000] [--seconds 1] [--out FILE]
 
 Every model has the same blocks and sees the same batch of random tokens; a step is loss, gradient and AdamW. Compiled
 once for each size, then the models take turns. Prints milliseconds, and ratios to GPT at the same size; a model that
 would not fit in the free memory, or whose steps would take too long by its speed at the size before, is left out, which
-is told. Last the exact nearest rows of a table as large as the
-largest size, in blocks: tokens a second that decoding by vector can have at most.
+is told. Last the exact nearest rows of a table as large as the largest size, in blocks: tokens a second that decoding
+by vector can have at most.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from jaxlm.ops import nearest_rows
 from jaxlm.training.state import TrainState, make_step
 
 CONTEXT, ROUNDS, WIDTH = 64, 3, 64
+LEARNED = "REAN contrastive, learned table"
 LONGEST = 10.0
 """Seconds that a model's steps at one size may take."""
 BATCHES, BLOCKS_OF_ROWS = (1, 16, 128), (2**14, 2**16, 2**18)
@@ -35,20 +37,21 @@ BLOCKS = {"n_layers": 4, "n_heads": 4, "d_model": WIDTH, "context": CONTEXT}
 
 
 def models(V: int) -> dict[str, ModelConfig]:
-    def rean(objective: str) -> ReanConfig:
-        return ReanConfig(**BLOCKS, vocab_size=V, objective=objective, table="random")  # type: ignore[arg-type]
+    def rean(objective: str, table: str = "random") -> ReanConfig:
+        return ReanConfig(**BLOCKS, vocab_size=V, objective=objective, table=table)  # type: ignore[arg-type]
 
     return {
         "GPT softmax": GptConfig(**BLOCKS, vocab_size=V),  # type: ignore[arg-type]
         "REAN softmax": rean("softmax"),
         "REAN contrastive": rean("contrastive"),
+        LEARNED: rean("contrastive", "learned"),
         "REAN mse": rean("mse"),
     }
 
 
 def bytes_of(name: str, V: int, tokens: int) -> int:
     """About what a model's steps take: of each trained row four copies (gradient, moments), of the logits three."""
-    rows = 2 * 4 if name == "GPT softmax" else 1
+    rows = {"GPT softmax": 2 * 4, LEARNED: 4}.get(name, 1)
     logits = 3 * tokens * V if name.endswith("softmax") else 0
     return 4 * (rows * V * WIDTH + logits)
 
