@@ -3,11 +3,11 @@ the contrastive one also on a table that is learned.
 
     python benchmarks/rean_head.py [--tokens 128] [--sizes 1000 10000 100000 1000000] [--seconds 1] [--out FILE]
 
-Every model has the same blocks and sees the same batch of random tokens; a step is loss, gradient and AdamW. Compiled
-once for each size, then the models take turns. Prints milliseconds, and ratios to GPT at the same size; a model that
-would not fit in the free memory, or whose steps would take too long by its speed at the size before, is left out, which
-is told. Last the exact nearest rows of a table as large as the largest size, in blocks: tokens a second that decoding
-by vector can have at most.
+Every model has the same single block and sees the same batch of random tokens; a step is loss, gradient and AdamW.
+Compiled once for each size, then the models take turns. Prints milliseconds, and ratios to GPT at the same size; a
+model that would not fit in the free memory, or whose steps would take too long by its speed at the size before, is left
+out, which is told. Last the exact nearest rows of a table as large as the largest size, in blocks: tokens a second that
+decoding by vector can have at most.
 """
 
 import argparse
@@ -33,7 +33,7 @@ LEARNED = "REAN contrastive, learned table"
 LONGEST = 10.0
 """Seconds that a model's steps at one size may take."""
 BATCHES, BLOCKS_OF_ROWS = (1, 16, 128), (2**14, 2**16, 2**18)
-BLOCKS = {"n_layers": 4, "n_heads": 4, "d_model": WIDTH, "context": CONTEXT}
+BLOCKS = {"n_layers": 1, "n_heads": 4, "d_model": WIDTH, "context": CONTEXT}
 
 
 def models(V: int) -> dict[str, ModelConfig]:

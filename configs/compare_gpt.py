@@ -1,6 +1,9 @@
 """A GPT with a softmax over 30,000 words: what configs/compare_rean.py is measured against.
 
 python train.py configs/compare_gpt.py --data.path text.txt
+
+Dev 2.5573 bits per byte on WordNet's glosses and the State of the Union speeches, 943 ms a step on a core of a busy
+machine.
 """
 
 import dataclasses

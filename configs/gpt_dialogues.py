@@ -1,6 +1,8 @@
 """A small GPT on dialogues, in REAN's tokens: what configs/rean_dialogues.py is measured against.
 
 python train.py configs/gpt_dialogues.py --data.path dialogues.txt
+
+Dev 0.8298 bits per byte on 12,174 service dialogues, 660,672 parameters, after 438 s on a core of a busy machine.
 """
 
 from jaxlm import DataConfig, EvalConfig, GptConfig, OptimConfig, RunConfig, SampleConfig

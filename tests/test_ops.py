@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxlm.models.rean import alias_table
 from jaxlm.ops import (
     MANY_ROWS,
     SHORT_ROWS,
+    alias_draw,
     causal_mean,
     context_index,
     dropout,
@@ -165,3 +167,13 @@ def test_sinusoids_are_their_formula():
     assert float(p_TD[3, 3]) == pytest.approx(math.cos(3 / 10000 ** (2 / 6)), abs=1e-6)
     with pytest.raises(ValueError, match="even width, got 5"):
         sinusoids(3, 5)
+
+
+def test_the_alias_table_has_the_probabilities_and_is_drawn_from():
+    p_V = np.random.default_rng(0).dirichlet(np.ones(50) * 0.2)
+    keep_V, alias_V = alias_table(p_V)
+    got_V = keep_V.astype(np.float64) / 50
+    np.add.at(got_V, alias_V, (1 - keep_V.astype(np.float64)) / 50)
+    np.testing.assert_allclose(got_V, p_V, atol=1e-7)
+    drawn = np.bincount(alias_draw(jax.random.key(0), jnp.asarray(keep_V), jnp.asarray(alias_V), 200_000), minlength=50)
+    assert np.abs(drawn / 200_000 - p_V).max() < 5 * math.sqrt(0.25 / 200_000)

@@ -62,7 +62,8 @@ class ReanConfig(TableConfig, TransformerConfig):
 
     objective: Literal["softmax", "contrastive", "vmf", "cosine", "mse"] = "softmax"
     """softmax: cross-entropy over s cos(e, v) + b. contrastive: the same among the batch's targets and sampled words,
-    at a cost that the vocabulary is not in. vmf: von Mises-Fisher. cosine, mse: distance to the next vector."""
+    at a cost that the vocabulary is not in: of a table that is trained a step moves the rows that it reads, no others
+    (training.state.row_step). vmf: von Mises-Fisher. cosine, mse: distance to the next vector."""
     table: Literal["frozen", "tuned", "random", "learned"] = "learned"
     """Where the tokens' vectors come from. frozen: those given, as they are. tuned: those and a learned difference.
     random: drawn once. learned: from scratch."""
