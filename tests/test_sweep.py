@@ -280,7 +280,7 @@ def test_a_signal_ends_the_sweep_with_the_command_to_go_on(config, monkeypatch, 
 def test_a_signal_stops_a_sweep_as_a_run(tmp_path_factory, capsys):
     cli = processes.cli(tmp_path_factory)
     run = cli.base / "run-optim.lr=0.1"
-    args = ["--run-dir", cli.base / "run", "--no-plots", "--steps", 4_000_000, "--checkpoint.every", 100]
+    args = ["--run-dir", cli.base / "run", "--steps", 4_000_000, "--checkpoint.every", 100]
     args += ["--sweep.optim.lr", 0.1, 0.2]
     process = cli.start_train(*args)
     done = processes.signal_when(lambda: any(run.glob("checkpoints/*")), process, signal.SIGINT)
