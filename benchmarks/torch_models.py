@@ -174,7 +174,7 @@ def build(name: str, vocab: int, context: int) -> nn.Module:
 @torch.no_grad()
 def generate(model: nn.Module, batch: int, context: int, tokens: int, window: int | None) -> torch.Tensor:
     """The whole sequence is read again for each new token."""
-    model.eval()
+    model.train(False)
     made = torch.zeros(batch, window or 1, dtype=torch.long)
     for _ in range(tokens):
         seen = made[:, -(window or context) :]
