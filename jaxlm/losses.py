@@ -3,15 +3,16 @@
 import jax
 import jax.numpy as jnp
 
-from jaxlm.ops import log_normalize, unit
+from jaxlm.ops import shift_logits, unit
 
 
 def nats_per_target(logits_NV: jax.Array, target_N: jax.Array) -> jax.Array:
-    """-log softmax(logits)[target] of each row, in nats, taken from the logits.
+    """-log softmax(z)[target] = log sum_u exp(z[u]) - z[target] of each row of logits, in nats.
 
     A target that cannot happen (its logit is -inf, or all of its row's are) costs +inf. Returns nats_N in float32.
     """
-    return -jnp.take_along_axis(log_normalize(logits_NV), target_N[:, None], axis=-1)[:, 0]
+    shifted_NV, log_total_N1 = shift_logits(logits_NV)
+    return (log_total_N1 - jnp.take_along_axis(shifted_NV, target_N[:, None], axis=-1))[:, 0]
 
 
 def cross_entropy(
