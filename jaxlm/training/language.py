@@ -30,7 +30,7 @@ from jaxlm.models.base import (
 from jaxlm.parameters import abstract_params
 from jaxlm.runs import RunDir, read_json, write_bytes, write_json
 from jaxlm.training.fit import Task, fit
-from jaxlm.training.loop import Plan, step_flops
+from jaxlm.training.loop import Plan, Scores, step_flops
 from jaxlm.training.pictures import Pictures
 from jaxlm.training.setup import Job, abstract_state, describe, initial_state, introduce, settle, with_vectors
 from jaxlm.training.state import Chunk, TrainState, make_chunk, make_step
@@ -141,7 +141,7 @@ def _task(job: Job) -> Task:
         state=state,
         plan=plan,
         run_chunk=run_chunk,
-        evaluate=lambda params: begin(with_constants(params, constants)),
+        evaluate=_beside(lambda params: begin(with_constants(params, constants)), mesh),
         loss_fields=_loss_fields(job),
         refit=_refit(job, tokens, constants),
         block=sharding.must_block(mesh),
@@ -230,6 +230,16 @@ def _begin_scores(evaluator: Evaluator, job: Job, params: Params) -> Callable[[]
     rows = {"dev": dev, "train_sample": _some(train_rows, len(dev) or 10_000)}
     begun = {split: evaluator.begin(params, chosen) for split, chosen in rows.items() if len(chosen)}
     return lambda: {split: wait() for split, wait in begun.items()}
+
+
+def _beside(evaluate: Callable[[Params], Scores], mesh: Any) -> Callable[[Params], Scores]:
+    """The same in a thread of its own: on a CPU, what one thread asks of JAX runs in order, and the next chunk would
+    wait for the scores.
+    """
+    if sharding.must_block(mesh):
+        return evaluate
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scores")
+    return lambda params: thread.submit(lambda: evaluate(params)()).result
 
 
 def _loss_fields(job: Job) -> Callable[[float], dict[str, Any]]:

@@ -1,5 +1,6 @@
 """A run's pictures, drawn beside the training."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from jaxlm.runs import RunDir
 
 PACKAGES = str(Path(__file__).resolve().parents[2])
 """Where the process that draws finds this package, installed or not."""
+NICE = 10
+"""The process that draws takes what the training leaves of the cores."""
 
 
 class Pictures:
@@ -47,6 +50,8 @@ class Pictures:
             env={**os.environ, "PYTHONPATH": os.pathsep.join([PACKAGES, *filter(None, [os.getenv("PYTHONPATH")])])},
             start_new_session=True,  # Ctrl-C is for the training
         )
+        with contextlib.suppress(ProcessLookupError):  # it has failed already, which `end` tells
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
 
     def draw_losses(self) -> None:
         """Draw the loss curve too: metrics.jsonl is written."""
