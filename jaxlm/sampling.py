@@ -42,43 +42,45 @@ class Strategy:
         check.half_open("top_p", self.top_p, 0, 1)
         check.between("min_p", self.min_p, 0, 1)
 
-    def log_probabilities(self, logits_BV: jax.Array) -> jax.Array:
-        """The log-probabilities log p_BV of what is drawn; uniform where no token is possible."""
+    def filtered(self, logits_BV: jax.Array) -> jax.Array:
+        """The logits z_BV of what is drawn, -inf for what is not; all alike where no token is possible."""
         hopeless_B1 = jnp.all(jnp.isneginf(logits_BV), axis=-1, keepdims=True)
-        logp_BV = log_normalize(jnp.where(hopeless_B1, 0.0, logits_BV))
+        z_BV = jnp.where(hopeless_B1, 0.0, logits_BV.astype(jnp.float32))
         if self.temperature < COLDEST:
-            best_B1 = jnp.argmax(logp_BV, axis=-1, keepdims=True)
-            return jnp.where(jnp.arange(logp_BV.shape[-1]) == best_B1, 0.0, -jnp.inf)
+            best_B1 = jnp.argmax(z_BV, axis=-1, keepdims=True)
+            return jnp.where(jnp.arange(z_BV.shape[-1]) == best_B1, 0.0, -jnp.inf)
         if self.temperature != 1:
-            logp_BV = log_normalize((logp_BV - jnp.max(logp_BV, axis=-1, keepdims=True)) / self.temperature)
+            z_BV = (z_BV - jnp.max(z_BV, axis=-1, keepdims=True)) / self.temperature
         if self.top_k is not None:
-            least_B1 = jax.lax.top_k(logp_BV, min(self.top_k, logp_BV.shape[-1]))[0][:, -1:]
-            logp_BV = log_normalize(jnp.where(logp_BV >= least_B1, logp_BV, -jnp.inf))
+            least_B1 = jax.lax.top_k(z_BV, min(self.top_k, z_BV.shape[-1]))[0][:, -1:]
+            z_BV = jnp.where(z_BV >= least_B1, z_BV, -jnp.inf)
         if self.top_p is not None and self.top_p < 1:
-            sorted_BV = jnp.sort(logp_BV, axis=-1, descending=True)
+            sorted_BV = jnp.sort(log_normalize(z_BV), axis=-1, descending=True)
             before_BV = jnp.cumsum(jnp.exp(sorted_BV), axis=-1) - jnp.exp(sorted_BV)
             least_B1 = jnp.min(jnp.where(before_BV < self.top_p, sorted_BV, jnp.inf), axis=-1, keepdims=True)
-            logp_BV = log_normalize(jnp.where(logp_BV >= least_B1, logp_BV, -jnp.inf))
+            z_BV = jnp.where(log_normalize(z_BV) >= least_B1, z_BV, -jnp.inf)
         if self.min_p is not None:
-            least_B1 = jnp.max(logp_BV, axis=-1, keepdims=True) + jnp.log(self.min_p)
-            logp_BV = log_normalize(jnp.where(logp_BV >= least_B1, logp_BV, -jnp.inf))
-        return logp_BV
+            least_B1 = jnp.max(z_BV, axis=-1, keepdims=True) + jnp.log(self.min_p)
+            z_BV = jnp.where(z_BV >= least_B1, z_BV, -jnp.inf)
+        return z_BV
 
 
-def draw(key_B: jax.Array, logp_BV: jax.Array) -> jax.Array:
-    """A token of each row, by its log-probabilities and a key of its own: the first whose cumulated probability is
-    above a uniform number. Returns tok_B, int32.
+def draw(key_B: jax.Array, logits_BV: jax.Array) -> jax.Array:
+    """A token of each row, by its logits and a key of its own: the first whose cumulated probability is above a uniform
+    number. Returns tok_B, int32.
 
     One random number a row, not one a token. It has 23 bits: tokens far less likely than 1e-7 are drawn too rarely;
-    those of probability 0 never.
+    those of probability 0 never. Probabilities are not normalised; the number is scaled instead, which leaves a single
+    exp to each logit.
     """
-    V = logp_BV.shape[1]
+    V = logits_BV.shape[1]
     u_B1 = jax.vmap(lambda key: jax.random.uniform(key, (1,)))(key_B)
-    p_BV = jnp.exp(logp_BV)
+    p_BV = jnp.exp(logits_BV - jnp.max(logits_BV, axis=-1, keepdims=True))
     reached_BV = p_BV @ jnp.triu(jnp.ones((V, V))) if V <= SMALL_VOCABULARY else jnp.cumsum(p_BV, axis=-1)
     reached_BV = jnp.where(p_BV > 0, reached_BV, -1.0)
     top_B1 = jnp.max(reached_BV, axis=-1, keepdims=True)
-    return jnp.argmax(reached_BV > u_B1 * top_B1, axis=-1).astype(jnp.int32)
+    token_V = jnp.arange(V, dtype=jnp.int32)
+    return jnp.min(jnp.where(reached_BV > u_B1 * top_B1, token_V, V - 1), axis=-1)
 
 
 @partial(jax.jit, static_argnames=("init_cache", "extend", "strategy", "max_tokens", "end", "stop"))
@@ -118,8 +120,7 @@ def generate(
         logits_BV = logits_B1V[:, 0]
         if allowed_V is not None:
             logits_BV = _only(logits_BV, allowed_V)
-        logp_BV = strategy.log_probabilities(logits_BV)
-        drawn_B = draw(jax.vmap(jax.random.fold_in)(key_B, count_B), logp_BV)
+        drawn_B = draw(jax.vmap(jax.random.fold_in)(key_B, count_B), strategy.filtered(logits_BV))
         writes_B = (t + 1 >= length_B) & ~done_B
         old_B = jax.lax.dynamic_slice_in_dim(tok_BT, t + 1, 1, axis=1)[:, 0]
         new_B = jnp.where(writes_B, drawn_B, old_B)
@@ -155,8 +156,7 @@ def next_token(
 ) -> tuple[jax.Array, Any]:
     """Read some tokens and draw the one after them, of those that allowed_V holds true for: drawn_B and the memory."""
     logits_BTV, cache = extend(params, cache, tok_BT)
-    logp_BV = strategy.log_probabilities(_only(logits_BTV[:, -1], allowed_V))
-    return jax.random.categorical(key, logp_BV), cache
+    return jax.random.categorical(key, strategy.filtered(_only(logits_BTV[:, -1], allowed_V))), cache
 
 
 def _only(logits_BV: jax.Array, allowed_V: jax.Array) -> jax.Array:

@@ -40,7 +40,7 @@ def reference(logits: np.ndarray, s: Strategy) -> np.ndarray:
 
 
 def probabilities(logits: Any, strategy: Strategy) -> np.ndarray:
-    return np.exp(np.asarray(strategy.log_probabilities(jnp.asarray(logits, jnp.float32)), np.float64))
+    return np.asarray(jax.nn.softmax(strategy.filtered(jnp.asarray(logits, jnp.float32))), np.float64)
 
 
 @pytest.mark.parametrize(

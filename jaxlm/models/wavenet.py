@@ -13,6 +13,10 @@ from jaxlm.ops import layer_norm, lookup, project_lookup
 from jaxlm.tokenizer import BOUNDARY
 
 Layer = dict[str, jax.Array]
+Cache = tuple[jax.Array, list[jax.Array]]
+"""How many tokens were read, and each level's last 2 ** i inputs, (2 ** i, batch, width): that of token t lies at
+t mod 2 ** i.
+"""
 
 
 class Levels(nn.Module):
@@ -76,24 +80,30 @@ class Levels(nn.Module):
             skips.append(skip_NTF[:, -1])
         return self._logits(x_NTF[:, -1], skips)
 
-    def init_cache(self, batch: int, length: int) -> list[jax.Array]:
+    def init_cache(self, batch: int, length: int) -> Cache:
         """Each level's last 2 ** i inputs: of boundary tokens, of which there are as many as one likes."""
-        x_BF, queues = self._enter(jnp.full((batch, 1), BOUNDARY))[:, 0], []
+        x_BF, rings = self._enter(jnp.full((batch, 1), BOUNDARY))[:, 0], []
         for i, level in enumerate(self.levels):
-            queues.append(jnp.repeat(x_BF[:, None], 2**i, axis=1))
+            rings.append(jnp.repeat(x_BF[None], 2**i, axis=0))
             x_BF, _ = self._join(level, x_BF, x_BF)
-        return queues
+        return jnp.int32(0), rings
 
-    def extend(self, cache: list[jax.Array], tok_BT: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-        """logits_BTV after each new token."""
-        T = tok_BT.shape[1]
-        x_BTF, skips, queues = self._enter(tok_BT), [], []
+    def extend(self, cache: Cache, tok_BT: jax.Array) -> tuple[jax.Array, Cache]:
+        """logits_BTV after each new token. A single one writes over the input that its level has just read."""
+        T, (at, rings) = tok_BT.shape[1], cache
+        x_BTF, skips, new = self._enter(tok_BT), [], []
         for i, level in enumerate(self.levels):
-            all_BTF = jnp.concatenate([cache[i], x_BTF], axis=1)
-            queues.append(all_BTF[:, T:])
-            x_BTF, skip_BTF = self._join(level, all_BTF[:, :T], x_BTF)
+            place = at % 2**i
+            if T == 1:
+                before_BTF = jax.lax.dynamic_slice_in_dim(rings[i], place, 1)[0][:, None]
+                new.append(jax.lax.dynamic_update_slice_in_dim(rings[i], x_BTF[None, :, 0], place, axis=0))
+            else:
+                all_TBF = jnp.concatenate([jnp.roll(rings[i], -place, axis=0), jnp.swapaxes(x_BTF, 0, 1)])
+                before_BTF = jnp.swapaxes(all_TBF[:T], 0, 1)
+                new.append(jnp.roll(all_TBF[T:], place + T, axis=0))
+            x_BTF, skip_BTF = self._join(level, before_BTF, x_BTF)
             skips.append(skip_BTF)
-        return self._logits(x_BTF, skips), queues
+        return self._logits(x_BTF, skips), (at + T, new)
 
     def _enter(self, tok: jax.Array) -> jax.Array:
         if self.style == "gated":
