@@ -229,13 +229,13 @@ def test_a_large_vocabulary(order):
 
 
 @pytest.mark.parametrize("kind", ["lines", "stream"])
-@pytest.mark.parametrize(("vocab_size", "order"), [(2, 1), (2, 9), (5, 3), (27, 2)])
+@pytest.mark.parametrize(("vocab_size", "order"), [(2, 1), (2, 9), (2, 17), (5, 3), (27, 2)])
 def test_many_tokens_are_counted_in_one_pass_to_the_same_trie(monkeypatch, vocab_size, order, kind):
     rng = np.random.default_rng(5)
     tokens_N = rng.integers(0 if kind == "lines" else 1, vocab_size, 2 * trie.BLOCK + 77).astype(np.int32)
     age_N = line_ages(tokens_N) if kind == "lines" else np.minimum(np.arange(len(tokens_N)), MAX_AGE).astype(np.uint16)
     levels = trie.count(tokens_N, age_N, order, vocab_size)
-    monkeypatch.setattr(trie, "TABLE_ENTRIES", 0)
+    monkeypatch.setattr(trie, "TABLE_SHARE", 0)
     for table, pass_by_pass in zip(levels, trie.count(tokens_N, age_N, order, vocab_size), strict=True):
         chex.assert_trees_all_equal(dataclasses.asdict(table), dataclasses.asdict(pass_by_pass))
         assert table.count.dtype == pass_by_pass.count.dtype and table.token.dtype == pass_by_pass.token.dtype

@@ -6,9 +6,9 @@ import numpy as np
 
 DENSE_ENTRIES = 2**22
 """A level with at most so many possible n-grams (or four times the tokens) is counted in a table, not by sorting."""
-TABLE_ENTRIES, BLOCK = 2**18, 2**16
-"""All n-grams are counted in one pass where no more are possible (or half as many as tokens), so many tokens at once:
-what a block needs stays in the cache."""
+TABLE_SHARE, BLOCK = 2, 2**16
+"""All n-grams are counted in one pass where no more are possible than so many times the tokens. Tokens whose keys are
+made at once: what such a block needs stays in the cache."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +40,12 @@ def count(tokens_N: np.ndarray, age_N: np.ndarray, order: int, vocab_size: int) 
 
     age_N is how many tokens of its own line precede each position. Each level takes a few passes over the tokens, and
     a sort where its possible n-grams are too many for a table. Keys are (node of the parent) * V + token in 64 bits:
-    they grow with the distinct n-grams, not with V ** order. Few tokens and a low order are counted in one pass.
+    they grow with the distinct n-grams, not with V ** order. Where no more than twice the tokens are
+    possible, all are counted in one pass.
     """
     V, N = vocab_size, len(tokens_N)
-    if V**order <= min(TABLE_ENTRIES, N // 2):
-        return _levels_of_table(_table(tokens_N, age_N, order, V))
+    if V**order <= TABLE_SHARE * N:
+        return _levels_of_table(_table(tokens_N, age_N, order, V), order, V)
     token_M = np.append(tokens_N, 0).astype(np.int64)  # the last one is the end of the all-boundary context
     inside_M = np.append(age_N > 0, False)
     node_M, parents = np.zeros(N + 1, np.int64), 1
@@ -68,7 +69,7 @@ def count(tokens_N: np.ndarray, age_N: np.ndarray, order: int, vocab_size: int) 
 
 
 def _table(tokens_N: np.ndarray, age_N: np.ndarray, order: int, V: int) -> np.ndarray:
-    """The count of every possible n-gram, int64 of shape (V,) * order."""
+    """The count of every possible n-gram, int64, by its tokens read as digits."""
     count = np.zeros(V**order, np.int64)
     N = len(tokens_N)
     for first in range(0, N, BLOCK):
@@ -78,28 +79,33 @@ def _table(tokens_N: np.ndarray, age_N: np.ndarray, order: int, V: int) -> np.nd
             before_B = tokens_N[max(first - back, 0) : last - back]
             part_B = key_B[len(key_B) - len(before_B) :]  # the very first tokens have nothing so far before them
             part_B += before_B * (age_N[last - len(before_B) : last] >= back) * np.int64(V**back)
-        count += np.bincount(key_B, minlength=V**order)
-    return count.reshape((V,) * order)
+        if len(count) <= BLOCK:
+            count += np.bincount(key_B, minlength=len(count))
+        else:
+            np.add.at(count, key_B, 1)
+    return count
 
 
-def _levels_of_table(table: np.ndarray) -> list[Level]:
+def _levels_of_table(count: np.ndarray, order: int, V: int) -> list[Level]:
     """The levels of a table: a shorter n-gram occurs as often as all longer ones that end in it."""
-    order, V = table.ndim, table.shape[0]
-    counts = [table.sum(axis=tuple(range(order - length))) for length in range(1, order + 1)]
+    key_U = np.flatnonzero(count)
+    count_U, preceded_U = count[key_U], np.zeros(0, np.int64)
     levels: list[Level] = []
-    node_of = np.zeros((), np.int64)
-    for length, count in enumerate(counts, start=1):
-        present = count > 0
-        present[(0,) * length] = True  # the context before every line
-        place_U = np.flatnonzero(present)
-        node_of_parent, node_of = node_of, np.cumsum(present.reshape(-1)) - 1
-        parent_U = node_of_parent.reshape(-1)[place_U // V]
-        preceded = (counts[length] > 0).sum(axis=0).reshape(-1)[place_U] if length < order else np.zeros(0, np.int64)
-        start = np.searchsorted(parent_U, np.arange((levels[-1].token.size if levels else 1) + 1))
-        levels.append(
-            Level((place_U % V).astype(np.int32), start.astype(np.int32), count.reshape(-1)[place_U], preceded)
-        )
-    return levels
+    for length in range(order, 0, -1):
+        shorter = V ** (length - 1)
+        ending_U = key_U % shorter
+        preceded = np.bincount(ending_U, minlength=shorter)
+        shorter_U = np.flatnonzero(preceded)
+        shorter_count_U = np.bincount(ending_U, weights=count_U, minlength=shorter).astype(np.int64)[shorter_U]
+        if key_U[0]:  # the context before every line is a node
+            key_U, count_U = np.append(0, key_U), np.append(0, count_U)
+            preceded_U = np.append(0, preceded_U)[: len(key_U) if length < order else 0]
+        parent_U = key_U // V
+        parents_U = np.union1d(shorter_U, [0])
+        start = np.append(np.searchsorted(parent_U, parents_U), len(key_U))
+        levels.append(Level((key_U % V).astype(np.int32), start.astype(np.int32), count_U, preceded_U))
+        key_U, count_U, preceded_U = shorter_U, shorter_count_U, preceded[shorter_U]
+    return levels[::-1]
 
 
 def _number(key_M: np.ndarray, keys: int) -> tuple[np.ndarray, np.ndarray]:
