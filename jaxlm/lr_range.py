@@ -93,7 +93,7 @@ def measure(
     state, tokens, constants = initial_state(job, optimizer), job.tokens(), job.constants()
     sizes = optim.count_parameters(state.params), job.batcher.batch_size * job.targets_per_row
     chunk = make_chunk(make_step(job.model, optimizer, settings.l2), job.batcher, rate, job.mesh, seed=config.seed)
-    options = sharding.compiler_options(step_flops(*sizes))
+    options = sharding.step_options(step_flops(*sizes))
     compiled = jax.jit(chunk, static_argnums=2, donate_argnums=0, compiler_options=options)
     most, loss_K, end = Plan.of(job.config, *sizes).chunk, np.empty(0), None
     progress = Progress(steps, 0)

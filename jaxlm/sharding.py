@@ -48,15 +48,20 @@ def keep_compiled(directory: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def compiler_options(flops: float) -> dict[str, int | bool]:
+def thread_options(flops: float) -> dict[str, int | bool]:
     """For a program whose every step takes so many operations: on a CPU a small product loses more by being handed to
-    other cores than it wins, and LLVM's level 3 makes a recurrent step half as slow again as level 2 does, and takes a
-    fifth longer to get there.
+    other cores than it wins.
     """
-    if jax.default_backend() != "cpu":
-        return {}
-    level: dict[str, int | bool] = {"xla_backend_optimization_level": 2}
-    return level | ({"xla_cpu_multi_thread_eigen": False} if flops < THREADED_FLOPS else {})
+    small = jax.default_backend() == "cpu" and flops < THREADED_FLOPS
+    return {"xla_cpu_multi_thread_eigen": False} if small else {}
+
+
+def step_options(flops: float) -> dict[str, int | bool]:
+    """The same for the steps of a language model: on a CPU, LLVM's level 3 makes a recurrent step half as slow again
+    as level 2 does, and takes a fifth longer to get there. (word2vec's updates are the faster for it.)
+    """
+    level: dict[str, int | bool] = {"xla_backend_optimization_level": 2} if jax.default_backend() == "cpu" else {}
+    return level | thread_options(flops)
 
 
 def drawing_options(params: Any) -> dict[str, int | bool]:

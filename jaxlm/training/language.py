@@ -125,7 +125,7 @@ def _task(job: Job) -> Task:
         mesh,
         seed=config.seed,
     )
-    options = sharding.compiler_options(step_flops(*sizes))
+    options = sharding.step_options(step_flops(*sizes))
     compiled = jax.jit(chunk, static_argnums=2, donate_argnums=0, compiler_options=options)
     with ThreadPoolExecutor(max_workers=1) as beside:  # the two largest programs of the start are compiled at once
         beside.submit(lambda: compiled.lower(abstract, tokens, plan.chunk, constants).compile())

@@ -47,7 +47,7 @@ class Trainer:
     """The compiled updates of one model. The shards of a step run in threads of their own."""
 
     def __init__(self, model: Word2vec):
-        options = sharding.compiler_options(0)
+        options = sharding.thread_options(0)
         self._shards = model.config.shards
         self._train = jax.jit(model.train, compiler_options=options)
         self._add = jax.jit(add_changes, donate_argnums=0, compiler_options=options)
