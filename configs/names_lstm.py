@@ -2,7 +2,7 @@
 
     python train.py configs/names_lstm.py
 
-Dev loss 2.0013 nats per token after 67 s on two busy cores.
+Dev loss 2.0010 nats per token after 24 s on two cores.
 """
 
 from jaxlm import DataConfig, OptimConfig, RnnConfig, RunConfig
