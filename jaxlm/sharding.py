@@ -58,7 +58,7 @@ def thread_options(flops: float) -> dict[str, int | bool]:
 
 def step_options(flops: float) -> dict[str, int | bool]:
     """The same for the steps of a language model: on a CPU, LLVM's level 3 makes a recurrent step half as slow again
-    as level 2 does, and takes a fifth longer to get there. (word2vec's updates are the faster for it.)
+    as level 2 does, and takes a fifth longer to get there; word2vec's updates are the faster for it.
     """
     level: dict[str, int | bool] = {"xla_backend_optimization_level": 2} if jax.default_backend() == "cpu" else {}
     return level | thread_options(flops)

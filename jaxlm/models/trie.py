@@ -89,7 +89,8 @@ def _table(tokens_N: np.ndarray, age_N: np.ndarray, order: int, V: int) -> np.nd
 def _levels_of_table(count: np.ndarray, order: int, V: int) -> list[Level]:
     """The levels of a table: a shorter n-gram occurs as often as all longer ones that end in it."""
     key_U = np.flatnonzero(count)
-    count_U, preceded_U = count[key_U], np.zeros(0, np.int64)
+    count_U = count[key_U]
+    preceded_U = np.zeros_like(count_U)
     levels: list[Level] = []
     for length in range(order, 0, -1):
         shorter = V ** (length - 1)
@@ -98,12 +99,10 @@ def _levels_of_table(count: np.ndarray, order: int, V: int) -> list[Level]:
         shorter_U = np.flatnonzero(preceded)
         shorter_count_U = np.bincount(ending_U, weights=count_U, minlength=shorter).astype(np.int64)[shorter_U]
         if key_U[0]:  # the context before every line is a node
-            key_U, count_U = np.append(0, key_U), np.append(0, count_U)
-            preceded_U = np.append(0, preceded_U)[: len(key_U) if length < order else 0]
-        parent_U = key_U // V
-        parents_U = np.union1d(shorter_U, [0])
-        start = np.append(np.searchsorted(parent_U, parents_U), len(key_U))
-        levels.append(Level((key_U % V).astype(np.int32), start.astype(np.int32), count_U, preceded_U))
+            key_U, count_U, preceded_U = (np.append(0, column_U) for column_U in (key_U, count_U, preceded_U))
+        start = np.append(np.searchsorted(key_U // V, np.union1d(shorter_U, [0])), len(key_U))
+        known = preceded_U if length < order else np.zeros(0, np.int64)
+        levels.append(Level((key_U % V).astype(np.int32), start.astype(np.int32), count_U, known))
         key_U, count_U, preceded_U = shorter_U, shorter_count_U, preceded[shorter_U]
     return levels[::-1]
 
