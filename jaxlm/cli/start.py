@@ -13,7 +13,7 @@ EXIT_USER, EXIT_NON_FINITE = 2, 3
 ALLOCATIONS_BETWEEN_COLLECTIONS = 100_000
 """Python's 700 costs a tenth of the time that imports and tracing take."""
 SECONDS_BETWEEN_THREADS = 0.0005
-"""Python's 5 ms would hold the thread that trains up, ten times in a chunk, while another imports."""
+"""Python's 5 ms would keep the thread that trains waiting while another imports."""
 
 
 def run_main(main: Callable[[list[str]], int]) -> NoReturn:

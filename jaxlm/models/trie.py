@@ -6,9 +6,10 @@ import numpy as np
 
 DENSE_ENTRIES = 2**22
 """A level with at most so many possible n-grams (or four times the tokens) is counted in a table, not by sorting."""
-TABLE_SHARE, BLOCK = 2, 2**16
-"""All n-grams are counted in one pass where no more are possible than so many times the tokens. Tokens whose keys are
-made at once: what such a block needs stays in the cache."""
+TABLE_SHARE = 2
+"""All n-grams are counted in one pass where no more are possible than so many times the tokens: 16 bytes a token."""
+BLOCK = 2**16
+"""Tokens whose keys are made at once, and entries of a table that each block may go through: both stay in the cache."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +41,8 @@ def count(tokens_N: np.ndarray, age_N: np.ndarray, order: int, vocab_size: int) 
 
     age_N is how many tokens of its own line precede each position. Each level takes a few passes over the tokens, and
     a sort where its possible n-grams are too many for a table. Keys are (node of the parent) * V + token in 64 bits:
-    they grow with the distinct n-grams, not with V ** order. Where no more than twice the tokens are
-    possible, all are counted in one pass.
+    they grow with the distinct n-grams, not with V ** order. Where V ** order is at most TABLE_SHARE times
+    the tokens, all are counted in one pass.
     """
     V, N = vocab_size, len(tokens_N)
     if V**order <= TABLE_SHARE * N:
