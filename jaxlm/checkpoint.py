@@ -90,6 +90,11 @@ class CheckpointWriter:
         """Begin what the first save does otherwise: Orbax takes as long to import as thousands of small steps."""
         self._pending = self._thread.submit(self._open)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether a save need not wait for what was begun before."""
+        return self._pending is None or self._pending.done()
+
     def wait(self) -> None:
         """Return when what was begun is on disk. Raises UserError where the disk did not take it."""
         pending, self._pending = self._pending, None

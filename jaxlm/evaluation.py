@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -103,22 +103,14 @@ class Evaluator:
         devices = mesh.shape["data"]
         self._block = -(-max(1, min(EVAL_TOKENS, EVAL_LOGITS // model.vocab_size) // per_row) // devices) * devices
         self._tokens, self._mesh = tokens, mesh
-        self._bytes_V = jnp.asarray(bytes_V, jnp.float32)
+        self._bytes_V = bytes_V.astype(np.float32)
         self._statics = (model, batcher, mesh)
 
     def __call__(self, params: Params, row_R: np.ndarray) -> Score:
         """The score of these rows."""
-        return self.begin(params, row_R)()
-
-    def begin(self, params: Params, row_R: np.ndarray) -> Callable[[], Score]:
-        """Start to score these rows; what it gives waits for the score."""
         parts = [self._run(_sums, params, row_B, self._bytes_V) for row_B in self._blocks(row_R)]
-
-        def wait() -> Score:
-            nats, tokens, size, impossible = np.sum(np.array(jax.device_get(parts), np.float64).reshape(-1, 4), axis=0)
-            return Score(float(nats), int(tokens), int(size), int(impossible))
-
-        return wait
+        nats, tokens, size, impossible = np.sum(np.array(jax.device_get(parts), np.float64).reshape(-1, 4), axis=0)
+        return Score(float(nats), int(tokens), int(size), int(impossible))
 
     def per_token(self, params: Params, row_R: np.ndarray) -> np.ndarray:
         """-log p in nats of every prediction of these rows in order, (tokens,); infinite where p = 0."""
@@ -132,7 +124,7 @@ class Evaluator:
             row_B[: len(part)] = part
             yield row_B
 
-    def _run(self, function: Any, params: Params, row_B: np.ndarray, *rest: jax.Array) -> Any:
+    def _run(self, function: Any, params: Params, row_B: np.ndarray, *rest: np.ndarray) -> Any:
         result = function(*self._statics, params, self._tokens, row_B, *rest)
         return jax.block_until_ready(result) if sharding.must_block(self._mesh) else result
 

@@ -189,6 +189,7 @@ def _generate(
     the last half of what it sees.
     """
     lines, most = run.config.data.kind == "lines", run.model.max_length
+    generate_rows = sampling.compiled(**sharding.sampling_options(params, len(rows)))
     made: list[list[int]] = [[] for _ in rows]
     seen = rows if most is None else [row[-most:] for row in rows]
     while True:
@@ -199,7 +200,7 @@ def _generate(
         prompt_BP = np.zeros((len(rows), width), np.int32)
         for prompt_P, tokens in zip(prompt_BP, seen, strict=True):
             prompt_P[: len(tokens)] = tokens
-        new_BN, count_B = sampling.generate(
+        new_BN, count_B = generate_rows(
             run.model.init_cache,
             run.model.extend,
             params,

@@ -1,6 +1,7 @@
 """How a next token is chosen from logits, and the one compiled loop that generates. Takes functions, not models."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -83,7 +84,13 @@ def draw(key_B: jax.Array, logits_BV: jax.Array) -> jax.Array:
     return jnp.min(jnp.where(reached_BV > u_B1 * top_B1, token_V, V - 1), axis=-1)
 
 
-@partial(jax.jit, static_argnames=("init_cache", "extend", "strategy", "max_tokens", "end", "stop"))
+@functools.cache
+def compiled(**options: int | bool) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """`generate` as one program, which the compiler makes with the given options."""
+    static = ("init_cache", "extend", "strategy", "max_tokens", "end", "stop")
+    return jax.jit(generate, static_argnames=static, compiler_options=options)
+
+
 def generate(
     init_cache: InitCache,
     extend: Extend,

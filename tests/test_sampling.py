@@ -11,7 +11,7 @@ import pytest
 
 from jaxlm.config import MlpConfig
 from jaxlm.errors import UserError
-from jaxlm.sampling import Strategy, generate
+from jaxlm.sampling import Strategy, compiled
 
 V = 11
 KEY = jax.random.key(7)
@@ -139,7 +139,7 @@ def run(params: Any, prompts: list[list[int]], model: Any = None, **options: Any
     options = {name: value for name, value in (settings | options).items() if name != "key"}
     functions = (no_tokens, chain) if model is None else (model.init_cache, model.extend)
     length_B = np.array(list(map(len, prompts)), np.int32)
-    new_BN, count_B = generate(*functions, params, prompt_BP, length_B, key, **options)
+    new_BN, count_B = compiled()(*functions, params, prompt_BP, length_B, key, **options)
     assert new_BN.shape == (len(prompts), options["max_tokens"])
     assert all(not row[count:].any() for row, count in zip(np.asarray(new_BN), np.asarray(count_B), strict=True))
     return [row[:count].tolist() for row, count in zip(np.asarray(new_BN), np.asarray(count_B), strict=True)]

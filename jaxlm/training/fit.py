@@ -1,13 +1,13 @@
 """Steps to a run's last checkpoint, whatever the model: a state, what moves it on, and what scores it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxlm import checkpoint, metrics
 from jaxlm.config import RunConfig
 from jaxlm.runs import RunDir
-from jaxlm.training.loop import Loop, Plan, Scores, Tally
+from jaxlm.training.loop import Loop, Plan, Scored, Tally
 from jaxlm.training.state import Chunk, TrainState
 
 
@@ -20,9 +20,10 @@ class Task:
     """Before the first step."""
     plan: Plan
     run_chunk: Callable[[TrainState, int], tuple[TrainState, Chunk]]
-    evaluate: Callable[[Any], Scores]
+    evaluate: Callable[[Any], Mapping[str, Scored]]
     loss_fields: Callable[[float], dict[str, Any]]
     refit: Callable[[Any], Any] | None = None
+    beside: bool = False
     block: bool = False
 
 
@@ -55,6 +56,7 @@ def fit(task: Task, run: RunDir, say: Callable[[str], None], meanwhile: Callable
             loss_fields=task.loss_fields,
             refit=task.refit,
             meanwhile=begin_the_rest,
+            beside=task.beside,
             block=task.block,
         )
         try:

@@ -30,7 +30,7 @@ from jaxlm.models.base import (
 from jaxlm.parameters import abstract_params
 from jaxlm.runs import RunDir, read_json, write_bytes, write_json
 from jaxlm.training.fit import Task, fit
-from jaxlm.training.loop import Plan, Scores, step_flops
+from jaxlm.training.loop import Plan, step_flops
 from jaxlm.training.pictures import Pictures
 from jaxlm.training.setup import Job, abstract_state, describe, initial_state, introduce, settle, with_vectors
 from jaxlm.training.state import Chunk, TrainState, make_chunk, make_step
@@ -127,23 +127,25 @@ def _task(job: Job) -> Task:
     )
     options = sharding.step_options(step_flops(*sizes))
     compiled = jax.jit(chunk, static_argnums=2, donate_argnums=0, compiler_options=options)
+    lowered = compiled.lower(abstract, tokens, plan.chunk, constants)
     with ThreadPoolExecutor(max_workers=1) as beside:  # the two largest programs of the start are compiled at once
-        beside.submit(lambda: compiled.lower(abstract, tokens, plan.chunk, constants).compile())
+        beside.submit(lowered.compile)
         state = initial_state(job, optimizer)
 
     def run_chunk(state: TrainState, K: int) -> tuple[TrainState, Chunk]:
         return compiled(state, tokens, K, constants)
 
-    begin = partial(_begin_scores, _evaluator(job, tokens), job)
+    scores = partial(_scores, _evaluator(job, tokens), job)
 
     return Task(
         config=config,
         state=state,
         plan=plan,
         run_chunk=run_chunk,
-        evaluate=_beside(lambda params: begin(with_constants(params, constants)), mesh),
+        evaluate=lambda params: scores(with_constants(params, constants)),
         loss_fields=_loss_fields(job),
         refit=_refit(job, tokens, constants),
+        beside=mesh.size == 1,
         block=sharding.must_block(mesh),
     )
 
@@ -158,7 +160,7 @@ def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> float:
         say(note)
     params = jax.block_until_ready(jax.device_put(params, sharding.replicated(job.mesh)))
     fitted = time.monotonic()
-    dev = _begin_scores(_evaluator(job, job.tokens()), job, params)().get("dev")
+    dev = _scores(_evaluator(job, job.tokens()), job, params).get("dev")
     metrics.cut(run.metrics, -1)
     log = metrics.MetricsLog(run.metrics, run.tensorboard if job.config.tensorboard else None)
     if dev:
@@ -224,22 +226,11 @@ def _compile_samples(job: Job, run: RunDir) -> None:
         _draw(job, Run(run.path, job.config, job.corpus.tokenizer, job.model, zeros, 0))
 
 
-def _begin_scores(evaluator: Evaluator, job: Job, params: Params) -> Callable[[], dict[str, Score]]:
-    """Start to score dev, and of train a fixed sample of equal size; what it gives waits for both."""
+def _scores(evaluator: Evaluator, job: Job, params: Params) -> dict[str, Score]:
+    """The scores of dev, and of a fixed sample of train of equal size."""
     dev, train_rows = job.rows["dev"], job.rows["train"]
     rows = {"dev": dev, "train_sample": _some(train_rows, len(dev) or 10_000)}
-    begun = {split: evaluator.begin(params, chosen) for split, chosen in rows.items() if len(chosen)}
-    return lambda: {split: wait() for split, wait in begun.items()}
-
-
-def _beside(evaluate: Callable[[Params], Scores], mesh: Any) -> Callable[[Params], Scores]:
-    """The same in a thread of its own: on a CPU, what one thread asks of JAX runs in order, and the next chunk would
-    wait for the scores.
-    """
-    if sharding.must_block(mesh):
-        return evaluate
-    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scores")
-    return lambda params: thread.submit(lambda: evaluate(params)()).result
+    return {split: evaluator(params, chosen) for split, chosen in rows.items() if len(chosen)}
 
 
 def _loss_fields(job: Job) -> Callable[[float], dict[str, Any]]:

@@ -3,8 +3,10 @@
 import dataclasses
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,8 @@ from jaxlm.training.state import Chunk, TrainState
 CHUNK_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 CHUNK_SECONDS, FLOPS_PER_SECOND = 0.5, 2e10
 BATCH_TOKENS_OF_A_CHUNK = 2**23
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +91,11 @@ class Scored(Protocol):
         ...
 
 
-Scores = Callable[[], Mapping[str, Scored]]
-"""Waits for each split's score, "dev" among them where there is one."""
+class Scores(NamedTuple):
+    """Each split's score, "dev" among them where there is one, and how long they took."""
+
+    splits: Mapping[str, Scored]
+    seconds: float
 
 
 class Point(NamedTuple):
@@ -98,22 +105,27 @@ class Point(NamedTuple):
     chunk: Chunk | None
     """The steps that led here; none did to step 0."""
     logs: bool
-    scores: Scores | None
-    """Waits for the losses of the splits, where they are taken."""
-    saved: tuple[TrainState, jax.Array] | None
-    """A copy to save, and whether all of its parameters are finite: the next chunk takes the state's own memory."""
-    began: float
+    scores: Future[Scores] | None
+    """The losses of the splits, where they are taken."""
+    saved: TrainState | None
+    """A copy to save: the next chunk takes the state's own memory."""
+    finite: Future[bool] | None
+    """Whether all of its parameters are."""
+    ended: float | None = None
+    """When the steps that led here had ended; None as long as that is not known."""
 
 
 @dataclasses.dataclass
 class Loop:
-    """Runs from state.step to plan.steps. Each point is dealt with while the next chunk runs."""
+    """Runs from state.step to plan.steps. A point is told while the chunks after it run, as soon as its scores are
+    there and the save before its own has ended, but before the next scores or save.
+    """
 
     state: TrainState
     run_chunk: Callable[[TrainState, int], tuple[TrainState, Chunk]]
     """(state, K) to K steps."""
-    evaluate: Callable[[Any], Scores]
-    """Begins to score some parameters. Called before the first step, every plan.eval_every steps, and at the end."""
+    evaluate: Callable[[Any], Mapping[str, Scored]]
+    """Scores some parameters: those before the first step, after every plan.eval_every steps, and at the end."""
     plan: Plan
     log: MetricsLog
     writer: CheckpointWriter
@@ -128,32 +140,35 @@ class Loop:
     meanwhile: Callable[[], None] | None = None
     """Called once, when the devices have their first chunk to work on: the place for what the start need not wait for.
     """
+    beside: bool = False
+    """Score in a thread: what one thread asks of a CPU is done in order, and the next chunk would wait for the scores.
+    Not where there are several devices, which must all meet their programs in one order."""
     block: bool = False
     """Wait for each computation before the next."""
 
     def __post_init__(self) -> None:
         self.step = int(self.state.step)
         self.last_saved = self.step or None
-        self.point: Point | None = None
+        self.points: deque[Point] = deque()
+        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scores")
         self.began = time.monotonic() - self.tally.seconds
-        self.snapshot = jax.jit(_snapshot)
 
     def run(self) -> TrainState:
         """All steps that are left. Raises NonFiniteLoss at the first loss that is not a number, and Stopped after
         SIGINT or SIGTERM, the state saved.
         """
-        with catch_signals() as caught:
+        with self.thread, catch_signals() as caught:
             if self.step == 0:
                 self._reach(None, evals=True)
             while self.step < self.plan.steps:
                 self._advance(caught)
             self._begin_the_rest()
-        self._settle()
-        self.writer.wait()
+            self._settle()
+            self.writer.wait()
         return self.state
 
     def _advance(self, caught: list[int]) -> None:
-        """One chunk; meanwhile the point before it is settled."""
+        """One chunk; meanwhile the points before it are told."""
         plan = self.plan
         on_grid = self.step % plan.chunk == 0 and self.step + plan.chunk <= plan.steps
         K = plan.chunk if on_grid else 1
@@ -161,7 +176,7 @@ class Loop:
         self._begin_the_rest()
         if self.block:
             jax.block_until_ready(self.state)
-        self._settle()
+        self._settle(wait=False)
         self.step += K
         self._reach(
             chunk,
@@ -181,26 +196,54 @@ class Loop:
 
     def _reach(self, chunk: Chunk | None, *, logs: bool = False, evals: bool = False, saves: bool = False) -> None:
         """Begin what happens at this step."""
-        saved = self.snapshot(self.state) if saves or evals else None
-        if saved and self.refit:
-            saved = saved[0].replace(params=self.refit(saved[0].params)), saved[1]
-        scores = self.evaluate(saved[0].params) if saved and evals else None
-        self.point = Point(self.step, chunk, logs, scores, saved if saves else None, time.monotonic())
+        if saves or evals:
+            self._settle()
+        copy = _copy(self.state) if saves or evals else None
+        if copy and self.refit:
+            copy = dataclasses.replace(copy, params=self.refit(copy.params))
+        scores = self._begin(self._score, copy.params) if copy and evals else None
+        finite = self._begin(_all_finite, copy.params) if copy and saves else None
+        self.points.append(Point(self.step, chunk, logs, scores, copy if saves else None, finite))
         if self.block:
             self._settle()
 
-    def _settle(self) -> None:
-        """Wait for the point, write its lines, and begin its checkpoint."""
-        point, self.point = self.point, None
-        if point is None:
-            return
+    def _begin(self, work: Callable[[Any], T], params: Any) -> Future[T]:
+        """Begin some work on a copy of the parameters, or do it."""
+        if self.beside:
+            return self.thread.submit(work, params)
+        done: Future[T] = Future()
+        done.set_result(work(params))
+        return done
+
+    def _score(self, params: Any) -> Scores:
+        began = time.monotonic()
+        return Scores(self.evaluate(params), time.monotonic() - began)
+
+    def _settle(self, *, wait: bool = True) -> None:
+        """Wait for the steps that have led to the newest point; then tell the points in their order, all, or as many as
+        need no waiting.
+        """
+        if self.points and self.points[-1].ended is None:
+            jax.block_until_ready(self.points[-1].chunk)
+            self.points.append(self.points.pop()._replace(ended=time.monotonic()))
+        while self.points and (wait or self._is_ready(self.points[0])):
+            self._tell(self.points.popleft())
+
+    def _is_ready(self, point: Point) -> bool:
+        begun = [work for work in (point.scores, point.finite) if work]
+        return all(work.done() for work in begun) and (not point.saved or self.writer.is_idle)
+
+    def _tell(self, point: Point) -> None:
+        """Write a point's lines, with the time when its steps had ended, and begin its checkpoint."""
+        assert point.ended is not None
+        time_s = point.ended - self.began
         if point.chunk:
             self._add_losses(point.chunk, point.step)
         if point.chunk and point.logs:
-            self._write_train_line(point.step, float(point.chunk.lr))
-        dev_loss = self._write_scores(point, point.scores()) if point.scores else None
-        if point.saved and self.last_saved != point.step:
-            self._save(point.step, *point.saved, dev_loss)
+            self._write_train_line(point.step, float(point.chunk.lr), time_s)
+        dev_loss = self._write_scores(point.step, point.scores.result(), time_s) if point.scores else None
+        if point.saved and point.finite and self.last_saved != point.step:
+            self._save(point.step, point.saved, point.finite.result(), dev_loss)
 
     def _add_losses(self, chunk: Chunk, step: int) -> None:
         loss_K = np.asarray(chunk.loss_K, np.float64)
@@ -217,34 +260,33 @@ class Loop:
         self.tally.tokens += int(np.asarray(chunk.count_K, np.float64).sum())
         self.progress.steps(step, float(loss_K[-1]))
 
-    def _write_train_line(self, step: int, lr: float) -> None:
-        tally, now = self.tally, time.monotonic() - self.began
+    def _write_train_line(self, step: int, lr: float, time_s: float) -> None:
+        tally = self.tally
         mean = tally.loss_sum / max(tally.steps, 1)
         self.log.write(
             step=step,
             split="train",
             loss=mean,
             **self.loss_fields(mean),
-            tokens_per_s=tally.tokens / max(now - tally.seconds_at_line, 1e-9),
+            tokens_per_s=tally.tokens / max(time_s - tally.seconds_at_line, 1e-9),
             lr=lr,
-            time_s=now,
+            time_s=time_s,
         )
-        self.tally = Tally(seconds_at_line=now)
+        self.tally = Tally(seconds_at_line=time_s)
 
-    def _write_scores(self, point: Point, scores: Mapping[str, Scored]) -> float | None:
+    def _write_scores(self, step: int, scores: Scores, time_s: float) -> float | None:
         """Write the splits' lines, and give dev's loss. An event of probability 0 is no failure. The speed in a line
-        counts from where the score began, and its chunk may have run meanwhile.
+        is that of all scores together, and chunks may have run meanwhile.
         """
-        now = time.monotonic()
-        for split, score in scores.items():
+        for split, score in scores.splits.items():
             if not math.isfinite(score.nats):
-                self._fail(f"the {split} loss is {score.nats}", point.step)
-            self.log.write(**score.metrics_line(point.step, split, seconds=now - point.began, time_s=now - self.began))
-        dev_loss = scores["dev"].loss if "dev" in scores else None
+                self._fail(f"the {split} loss is {score.nats}", step)
+            self.log.write(**score.metrics_line(step, split, seconds=scores.seconds, time_s=time_s))
+        dev_loss = scores.splits["dev"].loss if "dev" in scores.splits else None
         self.progress.dev(dev_loss)
         return dev_loss
 
-    def _save(self, step: int, copy: TrainState, finite: jax.Array, dev_loss: float | None) -> None:
+    def _save(self, step: int, copy: TrainState, finite: bool, dev_loss: float | None) -> None:
         if not finite:
             self._fail("a parameter is not a number", step)
         self.tally.seconds = time.monotonic() - self.began
@@ -274,6 +316,15 @@ def _on_grid(every: int, chunk: int) -> int:
     return max(1, math.ceil(every / chunk)) * chunk
 
 
-def _snapshot(state: TrainState) -> tuple[TrainState, jax.Array]:
-    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.params)]
-    return jax.tree.map(jnp.copy, state), jnp.all(jnp.stack(finite))
+def _copy(state: TrainState) -> TrainState:
+    """Copies of the arrays, without a program to compile."""
+    return jax.device_put(state, jax.tree.map(lambda x: x.sharding, state), may_alias=False)
+
+
+def _all_finite(params: Any) -> bool:
+    return bool(_finite(params))
+
+
+@jax.jit
+def _finite(params: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))

@@ -104,7 +104,8 @@ def with_vectors(job: Job, vectors: Words) -> Job:
 def initial_state(job: Job, optimizer: optax.GradientTransformation) -> TrainState:
     """Step 0, from the seed or from another run's parameters, on the mesh."""
     params = untrained_params(job.config, job.model) if job.start is None else job.start
-    state = TrainState(step=np.int32(0), params=params, opt_state=jax.jit(optimizer.init)(params))  # type: ignore[arg-type]
+    zeros = jax.jit(optimizer.init, compiler_options=sharding.drawing_options(params))
+    state = TrainState(step=np.int32(0), params=params, opt_state=zeros(params))  # type: ignore[arg-type]
     return jax.device_put(state, sharding.state_sharding(job.mesh, state))
 
 

@@ -26,7 +26,7 @@ from jaxlm.inference import VectorRun, load_vectors
 from jaxlm.models.base import Params
 from jaxlm.runs import RunDir, dump, read_json, write_bytes, write_json
 from jaxlm.training.fit import Task, fit
-from jaxlm.training.loop import Plan, Scores
+from jaxlm.training.loop import Plan
 from jaxlm.training.pairs import PairScore, Trainer, pair_fields
 from jaxlm.training.pictures import Pictures
 from jaxlm.training.state import Chunk, TrainState
@@ -174,16 +174,13 @@ class Word2vecWork:
             state=jax.device_put(state, jax.devices()[0]),
             plan=Plan.of(config, optim.count_parameters(params), reader.step_words),
             run_chunk=run_chunk,
-            evaluate=self._begin_scores,
+            evaluate=self._scores,
             loss_fields=pair_fields,
         )
 
-    def _begin_scores(self, params: Params) -> Scores:
-        def wait() -> dict[str, PairScore]:
-            score = self._score(params, "dev")
-            return {"dev": score} if score else {}
-
-        return wait
+    def _scores(self, params: Params) -> dict[str, PairScore]:
+        score = self._score(params, "dev")
+        return {"dev": score} if score else {}
 
     def _score(self, params: Params, split: str) -> PairScore | None:
         """A split's score; of train's by steps that are spread evenly, about eval.max_tokens pairs' worth."""
