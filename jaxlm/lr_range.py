@@ -16,7 +16,7 @@ from jaxlm.config import RunConfig, check
 from jaxlm.errors import UserError
 from jaxlm.metrics import Progress
 from jaxlm.training import Plan, make_chunk, make_step
-from jaxlm.training.loop import step_flops
+from jaxlm.training.plan import step_flops
 from jaxlm.training.setup import initial_state, introduce, settle
 
 DIVERGED = 4.0

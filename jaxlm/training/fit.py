@@ -7,7 +7,8 @@ from typing import Any
 from jaxlm import checkpoint, metrics
 from jaxlm.config import RunConfig
 from jaxlm.runs import RunDir
-from jaxlm.training.loop import Loop, Plan, Scored, Tally
+from jaxlm.training.loop import Loop, Scored, Tally
+from jaxlm.training.plan import Plan
 from jaxlm.training.state import Chunk, TrainState
 
 

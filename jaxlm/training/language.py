@@ -30,8 +30,8 @@ from jaxlm.models.base import (
 from jaxlm.parameters import abstract_params
 from jaxlm.runs import RunDir, read_json, write_bytes, write_json
 from jaxlm.training.fit import Task, fit
-from jaxlm.training.loop import Plan, step_flops
 from jaxlm.training.pictures import Pictures
+from jaxlm.training.plan import Plan, step_flops
 from jaxlm.training.setup import Job, abstract_state, describe, initial_state, introduce, settle, with_vectors
 from jaxlm.training.state import Chunk, TrainState, make_chunk, make_step
 from jaxlm.training.vectors import read_vectors, recipe

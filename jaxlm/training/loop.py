@@ -13,52 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.checkpoint import CheckpointWriter
-from jaxlm.config import RunConfig
 from jaxlm.errors import NonFiniteLoss
 from jaxlm.metrics import MetricsLog, Progress
+from jaxlm.training.plan import Plan
 from jaxlm.training.signals import Stopped, catch_signals
 from jaxlm.training.state import Chunk, TrainState
 
-CHUNK_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-CHUNK_SECONDS, FLOPS_PER_SECOND = 0.5, 2e10
-BATCH_TOKENS_OF_A_CHUNK = 2**23
+AHEAD = 2
+"""Chunks that wait for the one that runs: while others hold the interpreter, none can be begun."""
 
 T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """The grid of a run in steps. Cadences are multiples of `chunk`, so a resume meets the same points."""
-
-    steps: int
-    chunk: int
-    log_every: int
-    eval_every: int
-    save_every: int
-
-    @classmethod
-    def of(cls, config: RunConfig, parameters: int, batch_tokens: int) -> "Plan":
-        """The chunk is the largest that takes about half a second at a cautious speed, from sizes alone: the same
-        settings give the same grid on every machine. Cadences are rounded up to it.
-        """
-        assert config.steps is not None
-        flops = step_flops(parameters, batch_tokens)
-        most = min(CHUNK_SECONDS * FLOPS_PER_SECOND / flops, BATCH_TOKENS_OF_A_CHUNK / batch_tokens, config.steps)
-        fitting = [size for size in CHUNK_SIZES if size <= most] or [1]
-        even = [size for size in fitting if config.steps % size == 0 and 4 * size >= fitting[-1]]
-        chunk = (even or fitting)[-1]
-        log_every = _on_grid(config.eval.log_every or config.steps // 100, chunk)
-        eval_every = _on_grid(config.eval.every or config.steps // 10, chunk)
-        return cls(config.steps, chunk, log_every, eval_every, _on_grid(config.checkpoint.every or eval_every, chunk))
-
-    def at(self, step: int, every: int) -> bool:
-        """Whether something that happens every so often happens after this step."""
-        return step % every == 0 or step == self.steps
-
-
-def step_flops(parameters: int, batch_tokens: int) -> float:
-    """Operations of a step, roughly: two for each parameter and token forward, four backward."""
-    return 6.0 * parameters * batch_tokens
 
 
 @dataclasses.dataclass
@@ -118,7 +82,7 @@ class Point(NamedTuple):
 @dataclasses.dataclass
 class Loop:
     """Runs from state.step to plan.steps. A point is told while the chunks after it run, as soon as its scores are
-    there and the save before its own has ended, but before the next scores or save.
+    there and the save before its own has ended, but before the next scores or save are begun.
     """
 
     state: TrainState
@@ -149,7 +113,8 @@ class Loop:
     def __post_init__(self) -> None:
         self.step = int(self.state.step)
         self.last_saved = self.step or None
-        self.points: deque[Point] = deque()
+        self.running: deque[Point] = deque()
+        self.ended: deque[Point] = deque()
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scores")
         self.began = time.monotonic() - self.tally.seconds
 
@@ -168,15 +133,12 @@ class Loop:
         return self.state
 
     def _advance(self, caught: list[int]) -> None:
-        """One chunk; meanwhile the points before it are told."""
+        """One chunk; meanwhile points before it are told."""
         plan = self.plan
         on_grid = self.step % plan.chunk == 0 and self.step + plan.chunk <= plan.steps
         K = plan.chunk if on_grid else 1
         self.state, chunk = self.run_chunk(self.state, K)
         self._begin_the_rest()
-        if self.block:
-            jax.block_until_ready(self.state)
-        self._settle(wait=False)
         self.step += K
         self._reach(
             chunk,
@@ -195,17 +157,21 @@ class Loop:
             meanwhile()
 
     def _reach(self, chunk: Chunk | None, *, logs: bool = False, evals: bool = False, saves: bool = False) -> None:
-        """Begin what happens at this step."""
-        if saves or evals:
-            self._settle()
+        """Begin what happens at this step, and tell what can be told."""
+        if self.block:
+            jax.block_until_ready(self.state)
+        while (saves or evals) and any(point.scores or point.saved for point in (*self.ended, *self.running)):
+            self._tell_next()
         copy = _copy(self.state) if saves or evals else None
         if copy and self.refit:
             copy = dataclasses.replace(copy, params=self.refit(copy.params))
         scores = self._begin(self._score, copy.params) if copy and evals else None
         finite = self._begin(_all_finite, copy.params) if copy and saves else None
-        self.points.append(Point(self.step, chunk, logs, scores, copy if saves else None, finite))
-        if self.block:
-            self._settle()
+        self.running.append(Point(self.step, chunk, logs, scores, copy if saves else None, finite))
+        while self.running and (len(self.running) > AHEAD or _has_arrived(self.running[0].chunk)):
+            self._end_next()
+        while self.ended and self._is_ready(self.ended[0]):
+            self._tell_next()
 
     def _begin(self, work: Callable[[Any], T], params: Any) -> Future[T]:
         """Begin some work on a copy of the parameters, or do it."""
@@ -219,22 +185,26 @@ class Loop:
         began = time.monotonic()
         return Scores(self.evaluate(params), time.monotonic() - began)
 
-    def _settle(self, *, wait: bool = True) -> None:
-        """Wait for the steps that have led to the newest point; then tell the points in their order, all, or as many as
-        need no waiting.
-        """
-        if self.points and self.points[-1].ended is None:
-            jax.block_until_ready(self.points[-1].chunk)
-            self.points.append(self.points.pop()._replace(ended=time.monotonic()))
-        while self.points and (wait or self._is_ready(self.points[0])):
-            self._tell(self.points.popleft())
+    def _settle(self) -> None:
+        """Tell all points, and wait for what they wait for."""
+        while self.ended or self.running:
+            self._tell_next()
+
+    def _end_next(self) -> None:
+        """Wait for the steps that lead to the first point whose steps are not known to have ended."""
+        point = self.running.popleft()
+        jax.block_until_ready(point.chunk)
+        self.ended.append(point._replace(ended=time.monotonic()))
 
     def _is_ready(self, point: Point) -> bool:
         begun = [work for work in (point.scores, point.finite) if work]
         return all(work.done() for work in begun) and (not point.saved or self.writer.is_idle)
 
-    def _tell(self, point: Point) -> None:
+    def _tell_next(self) -> None:
         """Write a point's lines, with the time when its steps had ended, and begin its checkpoint."""
+        if not self.ended:
+            self._end_next()
+        point = self.ended.popleft()
         assert point.ended is not None
         time_s = point.ended - self.began
         if point.chunk:
@@ -312,13 +282,13 @@ class Loop:
         )
 
 
-def _on_grid(every: int, chunk: int) -> int:
-    return max(1, math.ceil(every / chunk)) * chunk
-
-
 def _copy(state: TrainState) -> TrainState:
     """Copies of the arrays, without a program to compile."""
     return jax.device_put(state, jax.tree.map(lambda x: x.sharding, state), may_alias=False)
+
+
+def _has_arrived(tree: Any) -> bool:
+    return all(leaf.is_ready() for leaf in jax.tree.leaves(tree) if hasattr(leaf, "is_ready"))
 
 
 def _all_finite(params: Any) -> bool:

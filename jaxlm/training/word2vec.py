@@ -26,9 +26,9 @@ from jaxlm.inference import VectorRun, load_vectors
 from jaxlm.models.base import Params
 from jaxlm.runs import RunDir, dump, read_json, write_bytes, write_json
 from jaxlm.training.fit import Task, fit
-from jaxlm.training.loop import Plan
 from jaxlm.training.pairs import PairScore, Trainer, pair_fields
 from jaxlm.training.pictures import Pictures
+from jaxlm.training.plan import Plan
 from jaxlm.training.state import Chunk, TrainState
 
 NEIGHBOURS = 5
