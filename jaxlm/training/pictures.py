@@ -11,7 +11,7 @@ from jaxlm.runs import RunDir
 
 PACKAGES = str(Path(__file__).resolve().parents[2])
 """Where the process that draws finds this package, installed or not."""
-NICE = 10
+NICE = 19
 """The process that draws takes what the training leaves of the cores."""
 
 
@@ -48,7 +48,7 @@ class Pictures:
             text=True,
             errors="replace",
             env={**os.environ, "PYTHONPATH": os.pathsep.join([PACKAGES, *filter(None, [os.getenv("PYTHONPATH")])])},
-            start_new_session=True,  # Ctrl-C is for the training
+            process_group=0,  # Ctrl-C is for the training; a session of its own would have a share of the cores of its own
         )
         with contextlib.suppress(ProcessLookupError):  # it has failed already, which `end` tells
             os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
