@@ -9,13 +9,14 @@ import sys
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from jaxlm.background import background_thread
 from jaxlm.errors import UserError, disk_reason
 
 # Orbax leaves such coroutines behind where a checkpoint cannot be loaded; they warn whenever they are collected.
@@ -55,7 +56,7 @@ class CheckpointWriter:
         self._quiet = contextlib.ExitStack()
         self._quiet.enter_context(_quiet_asyncio())
         self._checkpointer: Any = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
+        self._thread = background_thread("checkpoints")
         self._pending: Future[None] | None = None
 
     def __enter__(self) -> "CheckpointWriter":

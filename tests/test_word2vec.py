@@ -15,7 +15,7 @@ from jaxlm import metrics, plots
 from jaxlm.cli import parse_sample
 from jaxlm.console import answer
 from jaxlm.inference import load_vectors
-from jaxlm.training import loop
+from jaxlm.training import loop, plan
 from jaxlm.training.job import train
 from jaxlm.training.word2vec import Word2vecWork
 
@@ -127,7 +127,7 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypatch, predict, ou
         real(self, caught)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Plan, "of", classmethod(lambda cls, config, *sizes: cls(12, 1, 2, 4, 4)))
+        patch.setattr(plan.Plan, "of", classmethod(lambda cls, config, *sizes: cls(12, 1, 2, 4, 4)))
         train(config(tmp_path, model, run_dir=str(tmp_path / "whole")), say=lambda line: None)
         patch.setattr(loop.Loop, "_advance", die)
         with pytest.raises(KeyboardInterrupt):

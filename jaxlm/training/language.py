@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm import checkpoint, keys, metrics, optim, sharding, show
+from jaxlm.background import background_thread
 from jaxlm.config import RunConfig
 from jaxlm.data.batches import Tokens
 from jaxlm.data.corpus import SPLITS, Corpus
@@ -88,7 +89,7 @@ class LanguageWork:
                 pictures.begin(lambda: save_pairs(count_pairs(self.job.corpus), run.pairs), beside_training=True)
 
             if self.config.model.trained_by_steps:
-                with ThreadPoolExecutor(max_workers=1) as beside:
+                with background_thread("samples") as beside:
 
                     def meanwhile() -> None:
                         draw()

@@ -5,13 +5,14 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlm.background import background_thread
 from jaxlm.checkpoint import CheckpointWriter
 from jaxlm.errors import NonFiniteLoss
 from jaxlm.metrics import MetricsLog, Progress
@@ -115,7 +116,7 @@ class Loop:
         self.last_saved = self.step or None
         self.running: deque[Point] = deque()
         self.ended: deque[Point] = deque()
-        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scores")
+        self.thread = background_thread("scores")
         self.began = time.monotonic() - self.tally.seconds
 
     def run(self) -> TrainState:

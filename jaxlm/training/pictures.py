@@ -48,7 +48,7 @@ class Pictures:
             text=True,
             errors="replace",
             env={**os.environ, "PYTHONPATH": os.pathsep.join([PACKAGES, *filter(None, [os.getenv("PYTHONPATH")])])},
-            process_group=0,  # Ctrl-C is for the training; a session of its own would have a share of the cores of its own
+            process_group=0,  # Ctrl-C is for the training; in a session of its own it would not be nice to it
         )
         with contextlib.suppress(ProcessLookupError):  # it has failed already, which `end` tells
             os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
