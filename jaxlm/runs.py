@@ -140,8 +140,8 @@ def hold(
     path = Path(config.run_dir or "runs/run")
     print_of_run = fingerprint(config, corpus, constants)
     try:
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            _create(path, config, corpus, print_of_run, constants)
+        is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+        created = is_free and _create(path, config, corpus, print_of_run, constants)
         run = RunDir(path)
         if not run.fingerprint.is_file():
             raise UserError(f"run_dir {str(path)!r} exists and is not a run directory: choose another with --run-dir")
@@ -151,7 +151,7 @@ def hold(
             else:
                 _refuse_changes(open_existing(path), print_of_run)
             state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
-            if state == "new":
+            if state == "new" and not created:
                 _fill(run, config, corpus, print_of_run, constants)
             elif state == "resume":
                 write_json(run.config, to_json(config))
@@ -199,15 +199,20 @@ def dump(value: Any) -> str:
 
 def _create(
     path: Path, config: RunConfig, corpus: Data, print_of_run: dict[str, Any], constants: Constants | None
-) -> None:
-    """Make the directory beside its place, fill it, and move it there: it is whole or it is not."""
+) -> bool:
+    """Make the directory beside its place, fill it, and move it there: it is whole or it is not. Whether it is ours:
+    another process may have been faster.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         part.chmod(0o755)
         _fill(RunDir(part), config, corpus, print_of_run, constants)
-        with contextlib.suppress(OSError):
+        try:
             part.rename(path)
+        except OSError:
+            return False
+        return True
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -193,12 +193,16 @@ def encode_text(text: str, tokenizer: Tokenizer, kind: str) -> Corpus:
 
 def line_hash(line: str) -> int:
     """A 64-bit hash of a line: the first 8 bytes of its BLAKE2b, little-endian."""
-    return int.from_bytes(hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(_digest(line), "little")
 
 
 def line_hashes(lines: Sequence[str]) -> np.ndarray:
     """The hash of each distinct line, sorted, uint64."""
-    return np.array(sorted({line_hash(line) for line in lines}), np.uint64)
+    return np.unique(np.frombuffer(b"".join(map(_digest, lines)), "<u8")).astype(np.uint64)
+
+
+def _digest(line: str) -> bytes:
+    return hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def _ages_of(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -20,7 +20,7 @@ from jaxlm.data.source import cache_dir
 from jaxlm.errors import UserError
 from jaxlm.inference import Run, load_run
 from jaxlm.models.base import CONSTANTS, HasConstants, LanguageModel, Params, Words, without_constants
-from jaxlm.parameters import abstract_params, untrained_params
+from jaxlm.parameters import abstract_params, untrained_state
 from jaxlm.runs import dump
 from jaxlm.training.state import TrainState
 from jaxlm.training.vectors import read_vectors
@@ -103,9 +103,11 @@ def with_vectors(job: Job, vectors: Words) -> Job:
 
 def initial_state(job: Job, optimizer: optax.GradientTransformation) -> TrainState:
     """Step 0, from the seed or from another run's parameters, on the mesh."""
-    params = untrained_params(job.config, job.model) if job.start is None else job.start
-    zeros = jax.jit(optimizer.init, compiler_options=sharding.drawing_options(params))
-    state = TrainState(step=np.int32(0), params=params, opt_state=zeros(params))  # type: ignore[arg-type]
+    if job.start is None:
+        params, opt_state = untrained_state(job.config, job.model, optimizer.init)
+    else:
+        params, opt_state = job.start, jax.jit(optimizer.init)(job.start)
+    state = TrainState(step=np.int32(0), params=params, opt_state=opt_state)  # type: ignore[arg-type]
     return jax.device_put(state, sharding.state_sharding(job.mesh, state))
 
 
