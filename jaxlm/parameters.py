@@ -12,34 +12,46 @@ from jaxlm import keys, sharding
 from jaxlm.config import RunConfig
 from jaxlm.models.base import LanguageModel, Params
 
+InitOptimizer = Callable[[Params], Any]
+
 
 def untrained_params(config: RunConfig, model: LanguageModel[Any]) -> Params:
     """Parameters from the run's seed, in one compiled call."""
-    if not config.model.trained_by_steps:
-        return _init(model, None, np.asarray(config.seed, np.uint32))[0]
     return untrained_state(config, model)[0]
 
 
 def untrained_state(
-    config: RunConfig, model: LanguageModel[Any], init_optimizer: Callable[[Params], Any] | None = None
+    config: RunConfig, model: LanguageModel[Any], init_optimizer: InitOptimizer | None = None
 ) -> tuple[Params, Any]:
     """The parameters, and what an optimiser begins with for them; None without one."""
-    draw = _jit_init(**sharding.drawing_options(abstract_params(model)))
-    return draw(model, init_optimizer, np.asarray(config.seed, np.uint32))
+    seed = np.asarray(config.seed, np.uint32)
+    if not config.model.trained_by_steps:
+        return _init(model, None, seed)
+    options = sharding.drawing_options(abstract_state(model, init_optimizer)[0])
+    return _compiled_init(**options)(model, init_optimizer, seed)
 
 
 def abstract_params(model: LanguageModel[Any]) -> Params:
     """Shapes and types of the parameters of a model that is trained by steps."""
-    return jax.eval_shape(_jit_init(), model, None, np.asarray(0, np.uint32))[0]
+    return abstract_state(model)[0]
+
+
+def abstract_state(model: LanguageModel[Any], init_optimizer: InitOptimizer | None = None) -> tuple[Params, Any]:
+    """Shapes and types of `untrained_state`."""
+    return jax.eval_shape(_traced_init, model, init_optimizer, np.asarray(0, np.uint32))
 
 
 def _init(
-    model: LanguageModel[Any], init_optimizer: Callable[[Params], Any] | None, seed: jax.Array | np.ndarray
+    model: LanguageModel[Any], init_optimizer: InitOptimizer | None, seed: jax.Array | np.ndarray
 ) -> tuple[Params, Any]:
     params = model.init(keys.derive(seed, keys.PARAMETERS), jnp.zeros((1, model.context or 1), jnp.int32))
     return params, init_optimizer(params) if init_optimizer else None
 
 
+_traced_init = jax.jit(_init, static_argnums=(0, 1))
+"""Traced once for its shapes and for every set of options."""
+
+
 @functools.cache
-def _jit_init(**options: int | bool) -> Callable[..., tuple[Params, Any]]:
-    return jax.jit(_init, static_argnums=(0, 1), compiler_options=options)
+def _compiled_init(**options: int | bool) -> Callable[..., tuple[Params, Any]]:
+    return jax.jit(lambda *args: _traced_init(*args), static_argnums=(0, 1), compiler_options=options)

@@ -2,11 +2,8 @@
 
 import dataclasses
 import hashlib
-import http.client
 import os
 import tempfile
-import urllib.error
-import urllib.request
 from importlib import resources
 from pathlib import Path
 
@@ -75,6 +72,10 @@ def fetch(named: NamedSet, cache: Path) -> Path:
 
     Raises UserError where it cannot be had, with --data.path as the way out.
     """
+    import http.client
+    import urllib.error
+    import urllib.request
+
     path = cache / f"{named.name}.txt"
     if path.is_file() and _sha256(path.read_bytes()) == named.sha256:
         return path

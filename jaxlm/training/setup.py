@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxlm import metrics, optim, sharding, show
+from jaxlm import metrics, optim, parameters, sharding, show
 from jaxlm.config import RunConfig
 from jaxlm.config.codec import to_json
 from jaxlm.config.rean import TableConfig
@@ -20,7 +20,6 @@ from jaxlm.data.source import cache_dir
 from jaxlm.errors import UserError
 from jaxlm.inference import Run, load_run
 from jaxlm.models.base import CONSTANTS, HasConstants, LanguageModel, Params, Words, without_constants
-from jaxlm.parameters import abstract_params, untrained_state
 from jaxlm.runs import dump
 from jaxlm.training.state import TrainState
 from jaxlm.training.vectors import read_vectors
@@ -104,7 +103,7 @@ def with_vectors(job: Job, vectors: Words) -> Job:
 def initial_state(job: Job, optimizer: optax.GradientTransformation) -> TrainState:
     """Step 0, from the seed or from another run's parameters, on the mesh."""
     if job.start is None:
-        params, opt_state = untrained_state(job.config, job.model, optimizer.init)
+        params, opt_state = parameters.untrained_state(job.config, job.model, optimizer.init)
     else:
         params, opt_state = job.start, jax.jit(optimizer.init)(job.start)
     state = TrainState(step=np.int32(0), params=params, opt_state=opt_state)  # type: ignore[arg-type]
@@ -113,8 +112,11 @@ def initial_state(job: Job, optimizer: optax.GradientTransformation) -> TrainSta
 
 def abstract_state(job: Job, optimizer: optax.GradientTransformation) -> TrainState:
     """Shapes, types and shardings of `initial_state`."""
-    params = abstract_params(job.model) if job.start is None else job.start
-    state = TrainState(step=np.int32(0), params=params, opt_state=jax.eval_shape(optimizer.init, params))  # type: ignore[arg-type]
+    if job.start is None:
+        params, opt_state = parameters.abstract_state(job.model, optimizer.init)
+    else:
+        params, opt_state = job.start, jax.eval_shape(optimizer.init, job.start)
+    state = TrainState(step=np.int32(0), params=params, opt_state=opt_state)  # type: ignore[arg-type]
     like = sharding.state_sharding(job.mesh, state)
     return jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), state, like)
 
@@ -134,10 +136,10 @@ def describe(job: Job, say: Callable[[str], None]) -> None:
         return
     optimizer = optim.transformation(job.config.optim, job.config.steps or 1)
     state = abstract_state(job, optimizer)
-    parameters = optim.count_parameters(state.params)
+    size = optim.count_parameters(state.params)
     targets = job.batcher.batch_size * job.targets_per_row
     bytes_of = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    say(f"parameters: {parameters:,}")
+    say(f"parameters: {size:,}")
     if job.arrays:
         say(f"constants: {optim.count_parameters(job.arrays):,} numbers beside them, not trained")
     say(f"memory: {show.size(bytes_of)} of state, as much again for gradients and a checkpoint's copy each")
@@ -169,7 +171,7 @@ def _own_constants(
 
 
 def _check_same_shapes(config: RunConfig, model: LanguageModel[Any], params: Params) -> None:
-    own = abstract_params(model)
+    own = parameters.abstract_params(model)
     want, got = (
         {jax.tree_util.keystr(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (own, params)
