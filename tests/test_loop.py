@@ -1,0 +1,155 @@
+"""The loop runs ahead of scores and saves, and tells its points in their order."""
+
+import os
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock, Mock
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm import metrics
+from jaxlm.background import NICE, background_thread
+from jaxlm.evaluation import Score
+from jaxlm.training.loop import AHEAD, Loop, Tally
+from jaxlm.training.plan import Plan
+from jaxlm.training.state import Chunk, TrainState
+
+PLAN = Plan(steps=24, chunk=2, log_every=2, eval_every=8, save_every=8)
+PATIENCE = 20.0
+"""Seconds to wait for what another thread is to do."""
+
+
+class Writer(SimpleNamespace):
+    """Notes what is saved; `is_idle` is the test's."""
+
+    def save(self, step: int, params: Any, training: Any, **notes: Any) -> None:
+        self.saved.append((step, float(params["w"]), notes["notes"]["tally"]["steps"]))
+
+    def wait(self) -> None:
+        """Nothing is under way."""
+
+
+@pytest.fixture
+def log(tmp_path: Any) -> Iterator[metrics.MetricsLog]:
+    """metrics.jsonl."""
+    log = metrics.MetricsLog(tmp_path / "metrics.jsonl", None)
+    yield log
+    log.close()
+
+
+def loop_of(log: metrics.MetricsLog, evaluate: Any, *, beside: bool = True, ran: list[int] | None = None) -> Loop:
+    """A loop whose parameter is its step; the loss of each step is its number."""
+    ran = [] if ran is None else ran
+
+    def run_chunk(state: TrainState, K: int) -> tuple[TrainState, Chunk]:
+        step = int(state.step)
+        ran.append(step)
+        chunk = Chunk(loss_K=np.arange(step, step + K) + 1.0, count_K=np.ones(K), lr=0.1)
+        return TrainState(step=state.step + K, params={"w": state.params["w"] + K}, opt_state=()), chunk
+
+    return Loop(
+        state=TrainState(step=jnp.int32(0), params={"w": jnp.float32(0)}, opt_state=()),
+        run_chunk=run_chunk,
+        evaluate=evaluate,
+        plan=PLAN,
+        log=log,
+        writer=Writer(saved=[], is_idle=True),  # type: ignore[arg-type]
+        progress=Mock(),
+        tally=Tally(),
+        loss_fields=lambda loss: {},
+        beside=beside,
+    )
+
+
+def score(params: Any) -> dict[str, Score]:
+    """A dev loss that names the step."""
+    return {"dev": Score(float(params["w"]), 1, 1, 0)}
+
+
+def lines(tmp_path: Any) -> list[tuple[int, str, float]]:
+    """Step, split and loss of each line told."""
+    return [(line["step"], line["split"], line["loss"]) for line in metrics.read(tmp_path / "metrics.jsonl")]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_lines_and_saves_are_those_of_their_steps(tmp_path, log, beside):
+    loop = loop_of(log, score, beside=beside)
+    loop.run()
+    train = [(step, "train", step - 0.5) for step in range(2, 25, 2)]
+    dev = [(step, "dev", float(step)) for step in (0, 8, 16, 24)]
+    assert lines(tmp_path) == sorted(train + dev, key=lambda line: (line[0], line[1] == "dev"))
+    assert loop.writer.saved == [(8, 8.0, 0), (16, 16.0, 0), (24, 24.0, 0)]  # type: ignore[attr-defined]
+
+
+def test_chunks_run_while_scores_are_awaited_but_not_past_the_next_ones(tmp_path, log):
+    ran: list[int] = []
+    more, told_before = threading.Event(), []
+
+    def evaluate(params: Any) -> dict[str, Score]:
+        told_before.append(lines(tmp_path))
+        if len(told_before) == 1:
+            assert more.wait(PATIENCE), "no further chunk was begun"
+        return score(params)
+
+    loop = loop_of(log, evaluate, ran=ran)
+    advance = loop._advance
+
+    def noting(caught: list[int]) -> None:
+        advance(caught)
+        if len(ran) == 3:
+            assert lines(tmp_path) == []  # those of step 0 come first
+            more.set()
+
+    loop._advance = noting  # type: ignore[method-assign]
+    loop.run()
+    assert [line for line in told_before[1] if line[1] == "dev"] == [(0, "dev", 0.0)]
+    assert [line for line in told_before[2] if line[1] == "dev"] == [(0, "dev", 0.0), (8, "dev", 8.0)]
+
+
+def test_chunks_run_while_a_save_goes_on(log):
+    ran: list[int] = []
+    loop = loop_of(log, score, ran=ran)
+    loop.writer.is_idle = False  # type: ignore[misc]
+    advance, saved_before = loop._advance, {}
+
+    def noting(caught: list[int]) -> None:
+        advance(caught)
+        saved_before[loop.step] = len(loop.writer.saved)  # type: ignore[attr-defined]
+
+    loop._advance = noting  # type: ignore[method-assign]
+    loop.run()
+    assert saved_before[14] == 0  # the writer is never idle: a save waits until the next is due
+    assert saved_before[16] == 1
+    assert saved_before[24] == 2
+    assert len(loop.writer.saved) == 3  # type: ignore[attr-defined]
+
+
+def test_a_few_chunks_wait_for_the_one_that_runs(log):
+    """Work that has not arrived is left alone until more than AHEAD chunks are behind it."""
+    loop = loop_of(log, score)
+    late = MagicMock(is_ready=lambda: False)
+    real = loop.run_chunk
+
+    def run_chunk(state: TrainState, K: int) -> tuple[TrainState, Chunk]:
+        state, chunk = real(state, K)
+        return state, chunk.replace(lr=late)  # type: ignore[attr-defined]
+
+    loop.run_chunk = run_chunk
+    loop.thread.submit(int)  # there is a thread to shut down
+    for behind in range(1, AHEAD + 3):
+        loop._advance([])
+        assert len(loop.running) == min(behind, AHEAD)
+    loop.thread.shutdown()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="threads cannot be nice")
+def test_a_background_thread_is_nice_and_the_others_are_not():
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    with background_thread("test") as thread:
+        nice = thread.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result()
+    assert nice == max(before, NICE)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
