@@ -40,6 +40,13 @@ def test_a_new_run_directory_holds_all_that_sampling_needs(tmp_path):
     assert [path.name for path in run.path.parent.iterdir()] == ["run"]
 
 
+def test_lines_are_hashed_once_for_a_new_run(tmp_path, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(runs, "line_hashes", lambda lines: hashed.append(lines) or corpora.line_hashes(lines))
+    with runs.hold(at(tmp_path / "run"), corpus(), restart=False):
+        assert hashed == list(corpus().lines.values())
+
+
 def test_the_state_follows_from_what_is_there(tmp_path):
     config = at(tmp_path / "run")
     for expected, made in (("new", "checkpoints/7"), ("resume", "eval.json"), ("done", "plots")):
