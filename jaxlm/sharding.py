@@ -16,7 +16,7 @@ THREADED_FLOPS = 2e9
 """Operations in a step from which on a CPU's products are spread over its cores."""
 
 TINY_FLOPS = 1e7
-"""Operations in a step below which it takes as long to copy the parameters as to compute a part of their gradient."""
+"""Operations in a step below which copying its weights takes a part of its time that is felt."""
 
 SMALL = 2_000_000
 """Parameters below which drawing them without optimisation costs less than compiling it well."""

@@ -3,6 +3,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -41,10 +42,10 @@ def test_a_new_run_directory_holds_all_that_sampling_needs(tmp_path):
 
 
 def test_lines_are_hashed_once_for_a_new_run(tmp_path, monkeypatch):
-    hashed = []
-    monkeypatch.setattr(runs, "line_hashes", lambda lines: hashed.append(lines) or corpora.line_hashes(lines))
+    hashed = Mock(side_effect=corpora.line_hashes)
+    monkeypatch.setattr(runs, "line_hashes", hashed)
     with runs.hold(at(tmp_path / "run"), corpus(), restart=False):
-        assert hashed == list(corpus().lines.values())
+        assert [call.args[0] for call in hashed.call_args_list] == list(corpus().lines.values())
 
 
 def test_the_state_follows_from_what_is_there(tmp_path):

@@ -72,7 +72,7 @@ def fetch(named: NamedSet, cache: Path) -> Path:
 
     Raises UserError where it cannot be had, with --data.path as the way out.
     """
-    import http.client
+    import http.client  # here, since most runs download nothing
     import urllib.error
     import urllib.request
 
