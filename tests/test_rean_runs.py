@@ -19,7 +19,7 @@ from jaxlm.models.base import CONSTANTS, with_constants
 from jaxlm.runs import RunDir, hold
 from jaxlm.tokenizer import ReanTokenizer
 from jaxlm.tokenizer.rean import pieces
-from jaxlm.training import Stopped, loop, train
+from jaxlm.training import Stopped, loop, plan, train
 from jaxlm.training.setup import settle
 from jaxlm.training.word2vec import Word2vecWork
 from tests.conftest import write_run
@@ -58,7 +58,7 @@ def stop(patch: pytest.MonkeyPatch, *, vectors: bool) -> None:
 def chain(tmp_path_factory):
     """A run on vectors of its own, trained in steps of five."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "CHUNK_SIZES", (5,))
+        patch.setattr(plan, "CHUNK_SIZES", (5,))
         return write_run(tmp_path_factory.mktemp("chain"), CHAIN, name="whole", **SETTINGS)
 
 
@@ -116,7 +116,7 @@ def test_vectors_are_trained_first_on_the_tokens_of_train_alone(chain):
 
 
 def test_a_chain_that_is_stopped_in_either_part_goes_on_to_the_uninterrupted_one(chain, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHUNK_SIZES", (5,))
+    monkeypatch.setattr(plan, "CHUNK_SIZES", (5,))
     for vectors in (True, False):
         with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
             stop(patch, vectors=vectors)
