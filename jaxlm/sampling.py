@@ -86,7 +86,7 @@ def draw(key_B: jax.Array, logits_BV: jax.Array) -> jax.Array:
 
 @functools.cache
 def compiled(**options: int | bool) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """`generate` as one program, which the compiler makes with the given options."""
+    """`generate` as one program, made with the given options of the compiler; one for each set of options."""
     static = ("init_cache", "extend", "strategy", "max_tokens", "end", "stop")
     return jax.jit(generate, static_argnames=static, compiler_options=options)
 
@@ -105,7 +105,7 @@ def generate(
     allowed_V: jax.Array | None = None,
     stop: tuple[int, ...] = (),
 ) -> tuple[jax.Array, jax.Array]:
-    """Continue each prompt by at most max_tokens tokens.
+    """Continue each prompt by at most max_tokens tokens. To be called through `compiled`.
 
     Row b's prompt is prompt_BP[b, :length_B[b]], at least one token; prompts may differ in length. A row ends after the
     token `end` or once its last tokens are `stop`; only tokens that allowed_V holds true for are drawn.

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 import jaxlm
+from jaxlm import sharding
 from jaxlm.data.corpus import from_lines, from_stream
 from jaxlm.errors import UserError
 from jaxlm.evaluation import Score
 from jaxlm.inference import Run, classify, generate, load_run, score
 from jaxlm.runs import RunDir, read_json
+from jaxlm.sharding import FEW_SAMPLES
 from tests.conftest import NAMES
 
 KEY = jax.random.key(0)
@@ -67,6 +69,12 @@ def test_five_samples_are_the_first_of_twenty(mlp_run):
     assert many[:5] == few
     assert len(few) == 5 and len(set(many)) > 10
     assert generate(mlp_run, n=5, prompt="a", max_tokens=15, key=jax.random.key(1)) != few
+
+
+def test_many_samples_begin_with_the_few_although_their_programs_differ(mlp_run):
+    few, many = (generate(mlp_run, n=n, max_tokens=15, key=KEY) for n in (FEW_SAMPLES, FEW_SAMPLES + 1))
+    options = [sharding.sampling_options(mlp_run.params, n) for n in (FEW_SAMPLES, FEW_SAMPLES + 1)]
+    assert options[0] != options[1] and many[:FEW_SAMPLES] == few
 
 
 def test_samples_begin_with_their_prompt_and_hold_no_line_end(mlp_run):

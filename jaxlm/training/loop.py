@@ -72,10 +72,8 @@ class Point(NamedTuple):
     logs: bool
     scores: Future[Scores] | None
     """The losses of the splits, where they are taken."""
-    saved: TrainState | None
-    """A copy to save: the next chunk takes the state's own memory."""
-    finite: Future[bool] | None
-    """Whether all of its parameters are."""
+    saved: tuple[TrainState, Future[bool]] | None
+    """A copy to save, and whether all of its parameters are finite: the next chunk takes the state's own memory."""
     ended: float | None = None
     """When the steps that led here had ended; None as long as that is not known."""
 
@@ -161,14 +159,16 @@ class Loop:
         """Begin what happens at this step, and tell what can be told."""
         if self.block:
             jax.block_until_ready(self.state)
-        while (saves or evals) and any(point.scores or point.saved for point in (*self.ended, *self.running)):
-            self._tell_next()
-        copy = _copy(self.state) if saves or evals else None
-        if copy and self.refit:
-            copy = dataclasses.replace(copy, params=self.refit(copy.params))
-        scores = self._begin(self._score, copy.params) if copy and evals else None
-        finite = self._begin(_all_finite, copy.params) if copy and saves else None
-        self.running.append(Point(self.step, chunk, logs, scores, copy if saves else None, finite))
+        scores = saved = None
+        if saves or evals:
+            while any(point.scores or point.saved for point in (*self.ended, *self.running)):
+                self._tell_next()
+            copy = _copy(self.state)
+            if self.refit:
+                copy = dataclasses.replace(copy, params=self.refit(copy.params))
+            scores = self._begin(self._score, copy.params) if evals else None
+            saved = (copy, self._begin(_all_finite, copy.params)) if saves else None
+        self.running.append(Point(self.step, chunk, logs, scores, saved))
         while self.running and (len(self.running) > AHEAD or _has_arrived(self.running[0].chunk)):
             self._end_next()
         while self.ended and self._is_ready(self.ended[0]):
@@ -198,8 +198,8 @@ class Loop:
         self.ended.append(point._replace(ended=time.monotonic()))
 
     def _is_ready(self, point: Point) -> bool:
-        begun = [work for work in (point.scores, point.finite) if work]
-        return all(work.done() for work in begun) and (not point.saved or self.writer.is_idle)
+        scored = not point.scores or point.scores.done()
+        return scored and (not point.saved or (point.saved[1].done() and self.writer.is_idle))
 
     def _tell_next(self) -> None:
         """Write a point's lines, with the time when its steps had ended, and begin its checkpoint."""
@@ -213,8 +213,9 @@ class Loop:
         if point.chunk and point.logs:
             self._write_train_line(point.step, float(point.chunk.lr), time_s)
         dev_loss = self._write_scores(point.step, point.scores.result(), time_s) if point.scores else None
-        if point.saved and point.finite and self.last_saved != point.step:
-            self._save(point.step, point.saved, point.finite.result(), dev_loss)
+        if point.saved and self.last_saved != point.step:
+            copy, finite = point.saved
+            self._save(point.step, copy, finite.result(), dev_loss)
 
     def _add_losses(self, chunk: Chunk, step: int) -> None:
         loss_K = np.asarray(chunk.loss_K, np.float64)

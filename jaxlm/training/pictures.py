@@ -12,7 +12,7 @@ from jaxlm.runs import RunDir
 PACKAGES = str(Path(__file__).resolve().parents[2])
 """Where the process that draws finds this package, installed or not."""
 NICE = 19
-"""The process that draws takes what the training leaves of the cores."""
+"""The process that draws takes what the training and the threads beside it leave of the cores."""
 
 
 class Pictures:
