@@ -26,7 +26,7 @@ from jaxlm.config.model import ModelConfig
 from jaxlm.inference import Run
 from jaxlm.models import trie
 from jaxlm.training import make_chunk, make_step
-from jaxlm.training.loop import step_flops
+from jaxlm.training.plan import step_flops
 from jaxlm.training.setup import Job, initial_state, settle
 
 MODELS: dict[str, ModelConfig] = {

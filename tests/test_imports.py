@@ -1,6 +1,7 @@
 """Imports point one way, and importing does nothing else."""
 
 import ast
+import importlib
 import itertools
 import os
 import pkgutil
@@ -211,3 +212,12 @@ def test_importing_every_module_leaves_jax_as_it_was(tmp_path):
         "print(state() == before, xla_bridge.backends_are_initialized())"
     )
     assert python(code, tmp_path) == "True False\n"
+
+
+@pytest.mark.parametrize("script", [path.name for path in sorted((PACKAGE.parent / "benchmarks").glob("*.py"))])
+def test_benchmarks_import_names_that_exist(script):
+    tree = ast.parse((PACKAGE.parent / "benchmarks" / script).read_text("utf-8"))
+    for name in imports([tree], "benchmarks"):
+        if within(name, "jaxlm") and name not in MODULES:
+            home, _, attribute = name.rpartition(".")
+            assert hasattr(importlib.import_module(home), attribute), name
