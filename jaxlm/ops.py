@@ -6,7 +6,7 @@ import jax.numpy as jnp
 MANY_ROWS, ONE_HOT_ENTRIES = 256, 2**22
 """An embedding's gradient is a product from so many tokens on, with at most so many entries in their one-hot matrix."""
 FEW_ROWS = 256
-"""Rows up to which `readout` lays its transposes out: at 32 it saves time, at 8,192 it takes three times as long."""
+"""Rows up to which `readout` multiplies as `dense` does: at 32 it saves time, at 8,192 it takes three times as long."""
 SHORT_ROWS = 128
 """Positions up to which a causal mean is a product."""
 
@@ -62,9 +62,9 @@ def affine(x: jax.Array, w_IO: jax.Array, bias_O: jax.Array | float = 0.0) -> ja
 def dense(x_NI: jax.Array, w_IO: jax.Array) -> jax.Array:
     """The product y = x W for few rows N, with gradients dx = (W dy^T)^T and dW = x^T dy in the order a CPU likes.
 
-    In the products of a small step most time goes into reading transposed operands: laying out each transpose once, and
-    taking the product with the weights' rows first, is a seventh of a whole training step faster than what `x @ W`
-    derives. The barriers keep XLA from turning the products round again.
+    In the products of a small step most time goes into reading transposed operands: taking the product with the
+    weights' rows first, and laying out the transpose of a left factor, is a seventh of a whole training step faster
+    than what `x @ W` derives. The barriers keep XLA from turning the products round again.
     """
     return x_NI @ w_IO
 
@@ -74,7 +74,7 @@ def readout(h_NF: jax.Array, w_VF: jax.Array) -> jax.Array:
     """The product y = h W^T for few rows N, W having a row for each token; dh = dy W and dW = dy^T h. See `dense`."""
     if h_NF.shape[0] > FEW_ROWS:
         return h_NF @ w_VF.T
-    return _laid_out(w_VF @ _laid_out(h_NF.T)).T
+    return _laid_out(w_VF @ h_NF.T).T
 
 
 _laid_out = jax.lax.optimization_barrier
