@@ -69,7 +69,7 @@ def step_options(flops: float) -> dict[str, int | bool]:
     """
     if jax.default_backend() != "cpu":
         return {}
-    options: dict[str, int | bool] = {"xla_backend_optimization_level": 2}
+    options = _quick_compilation(2)
     if flops < TINY_FLOPS:
         options["xla_cpu_copy_insertion_use_region_analysis"] = True
     return options | thread_options(flops)
@@ -80,7 +80,7 @@ def drawing_options(params: Any) -> dict[str, int | bool]:
     a number.
     """
     quick = jax.default_backend() == "cpu" and is_small(params)
-    return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False} if quick else {}
+    return _quick_compilation(0) | {"xla_cpu_use_fusion_emitters": False} if quick else {}
 
 
 def sampling_options(params: Any, rows: int) -> dict[str, int | bool]:
@@ -90,8 +90,15 @@ def sampling_options(params: Any, rows: int) -> dict[str, int | bool]:
     if jax.default_backend() != "cpu":
         return {}
     if is_small(params) and rows <= FEW_SAMPLES:
-        return {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
-    return {"xla_backend_optimization_level": 2}
+        return _quick_compilation(1) | {"xla_cpu_use_fusion_emitters": False}
+    return _quick_compilation(2)
+
+
+def _quick_compilation(level: int) -> dict[str, int | bool]:
+    """LLVM's level of optimisation on a CPU, and a part of the program for each core: XLA's 32 parts take a quarter
+    longer in all, where fewer cores are there to compile them.
+    """
+    return {"xla_backend_optimization_level": level, "xla_cpu_parallel_codegen_split_count": os.cpu_count() or 1}
 
 
 def is_small(params: Any) -> bool:
