@@ -14,8 +14,9 @@ import pytest
 from jaxlm import metrics
 from jaxlm.background import NICE, background_thread
 from jaxlm.evaluation import Score
-from jaxlm.training.loop import AHEAD, Loop, Tally
+from jaxlm.training.loop import AHEAD, Loop
 from jaxlm.training.plan import Plan
+from jaxlm.training.points import Tally
 from jaxlm.training.state import Chunk, TrainState
 
 PLAN = Plan(steps=24, chunk=2, log_every=2, eval_every=8, save_every=8)

@@ -15,7 +15,7 @@ from jaxlm import metrics, plots
 from jaxlm.cli import parse_sample
 from jaxlm.console import answer
 from jaxlm.inference import load_vectors
-from jaxlm.training import loop, plan
+from jaxlm.training import loop, plan, points
 from jaxlm.training.job import train
 from jaxlm.training.word2vec import Word2vecWork
 
@@ -155,7 +155,7 @@ def test_the_reported_loss_is_the_mean_over_pairs_of_all_steps(tmp_path):
     np.testing.assert_allclose(first.loss_K[0], 4 * np.log(2), rtol=1e-2)
     told = [work.readers["train"].part(step, shard)[1] for step in range(3) for shard in range(2)]
     assert first.weight_K.sum() + second.weight_K.sum() == sum(one.pairs for one in told)
-    tally = loop.Tally()
+    tally = points.Tally()
     for chunk, step in ((first, 1), (second, 3)):
         loop.Loop._add_losses(cast(loop.Loop, SimpleNamespace(tally=tally, progress=Mock())), chunk, step)
     nats = sum((np.asarray(one.loss_K) * one.weight_K).sum() for one in (first, second))

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxlm import checkpoint, metrics
 from jaxlm.config import RunConfig
 from jaxlm.runs import RunDir
-from jaxlm.training.loop import Loop, Scored, Tally
+from jaxlm.training.loop import Loop
 from jaxlm.training.plan import Plan
+from jaxlm.training.points import Scored, Tally
 from jaxlm.training.state import Chunk, TrainState
 
 
@@ -28,11 +29,20 @@ class Task:
     block: bool = False
 
 
-def fit(task: Task, run: RunDir, say: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> float:
+class Fitted(NamedTuple):
+    """A run at its last step."""
+
+    seconds: float
+    """That training took, over all sittings."""
+    final_params: Any
+    """What the last step's checkpoint holds; None where an earlier sitting saved it."""
+
+
+def fit(task: Task, run: RunDir, say: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> Fitted:
     """Train from the newest checkpoint, or from the start, to the last step. `meanwhile` is called once the
     first steps are under way, or there are none.
 
-    Returns the seconds that training took, over all sittings. Raises NonFiniteLoss and Stopped as `Loop.run` does.
+    Raises NonFiniteLoss and Stopped as `Loop.run` does.
     """
     state, tally = _resume(run, task.state, say)
     step = int(state.step)
@@ -65,7 +75,7 @@ def fit(task: Task, run: RunDir, say: Callable[[str], None], meanwhile: Callable
         finally:
             progress.close()
             log.close()
-    return max(line["time_s"] for line in metrics.read(run.metrics))
+    return Fitted(max(line["time_s"] for line in metrics.read(run.metrics)), loop.final_params)
 
 
 def _resume(run: RunDir, state: TrainState, say: Callable[[str], None]) -> tuple[TrainState, Tally]:

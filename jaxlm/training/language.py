@@ -30,7 +30,7 @@ from jaxlm.models.base import (
 )
 from jaxlm.parameters import abstract_params
 from jaxlm.runs import RunDir, read_json, write_bytes, write_json
-from jaxlm.training.fit import Task, fit
+from jaxlm.training.fit import Fitted, Task, fit
 from jaxlm.training.pictures import Pictures
 from jaxlm.training.plan import Plan, step_flops
 from jaxlm.training.setup import Job, abstract_state, describe, initial_state, introduce, settle, with_vectors
@@ -95,12 +95,12 @@ class LanguageWork:
                         draw()
                         beside.submit(_compile_samples, self.job, run)
 
-                    seconds = fit(_task(self.job), run, say, meanwhile)
+                    fitted = fit(_task(self.job), run, say, meanwhile)
                 pictures.draw_losses()
             else:
                 draw()
-                seconds = _fit_counts(self.job, run, say)
-            _finish(self.job, run, seconds)
+                fitted = _fit_counts(self.job, run, say)
+            _finish(self.job, run, fitted)
             pictures.end(say)
 
     def tell_losses(self, run: RunDir, say: Callable[[str], None]) -> None:
@@ -151,8 +151,8 @@ def _task(job: Job) -> Task:
     )
 
 
-def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> float:
-    """Count, and save as step 1. Returns the seconds it took."""
+def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> Fitted:
+    """Count, and save as step 1."""
     began = time.monotonic()
     model = cast(FittedModel[Any], job.model)
     start, end = job.corpus.bounds["train"]
@@ -170,12 +170,12 @@ def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> float:
     log.close()
     with checkpoint.CheckpointWriter(run.checkpoints, job.config.checkpoint.keep) as writer:
         writer.save(1, params, {"step": np.array(1, np.int32)}, dev_loss=dev.nats_per_token if dev else None, notes={})
-    return fitted - began
+    return Fitted(fitted - began, params)
 
 
-def _finish(job: Job, run: RunDir, seconds: float) -> None:
+def _finish(job: Job, run: RunDir, fitted: Fitted) -> None:
     """Score every split with the best checkpoint, keep samples, and last eval.json, which says that the run is done."""
-    best = dataclasses.replace(load_run(run.path), model=job.model)  # what is compiled for a model is for this object
+    best = _best(job, run, fitted.final_params)
     evaluator = _evaluator(job, job.tokens())
     per_row = job.targets_per_row
     entries: dict[str, Any] = {}
@@ -192,10 +192,21 @@ def _finish(job: Job, run: RunDir, seconds: float) -> None:
             **({"constants": optim.count_parameters(best.params[CONSTANTS])} if CONSTANTS in best.params else {}),
             "step": best.step,
             "steps": job.config.steps or 1,
-            "train_time_s": seconds,
+            "train_time_s": fitted.seconds,
             "decoded_tokens_per_s": decoded_per_s,
         },
     )
+
+
+def _best(job: Job, run: RunDir, final_params: Params | None) -> Run:
+    """The run with its best checkpoint, which need not be read where it is that of the last step."""
+    step = checkpoint.best_first(run.checkpoints)[0].step
+    if final_params is None or step != (job.config.steps or 1):
+        return dataclasses.replace(
+            load_run(run.path), model=job.model
+        )  # what is compiled for a model is for this object
+    params = with_constants(final_params, job.constants())
+    return Run(run.path, job.config, job.corpus.tokenizer, job.model, params, step)
 
 
 def _samples(job: Job, run: RunDir, best: Run) -> tuple[str, float | None]:

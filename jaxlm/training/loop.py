@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jaxlm.checkpoint import CheckpointWriter
 from jaxlm.errors import NonFiniteLoss
 from jaxlm.metrics import MetricsLog, Progress
 from jaxlm.training.plan import Plan
+from jaxlm.training.points import Point, Scored, Scores, Tally
 from jaxlm.training.signals import Stopped, catch_signals
 from jaxlm.training.state import Chunk, TrainState
 
@@ -24,58 +25,6 @@ AHEAD = 2
 """Chunks that wait for the one that runs: while others hold the interpreter, none can be begun."""
 
 T = TypeVar("T")
-
-
-@dataclasses.dataclass
-class Tally:
-    """What has been summed since the last train line, and the seconds spent; goes with each checkpoint."""
-
-    loss_sum: float = 0.0
-    steps: float = 0
-    """Of the losses summed; where steps have weights, these."""
-    tokens: int = 0
-    seconds_at_line: float = 0.0
-    seconds: float = 0.0
-
-
-class Scored(Protocol):
-    """The loss of a split."""
-
-    @property
-    def nats(self) -> float:
-        """Summed."""
-        ...
-
-    @property
-    def loss(self) -> float | None:
-        """The mean, by which checkpoints are compared; None where it is infinite."""
-        ...
-
-    def metrics_line(self, step: int, split: str, *, seconds: float, time_s: float) -> dict[str, Any]:
-        """The line of metrics.jsonl."""
-        ...
-
-
-class Scores(NamedTuple):
-    """Each split's score, "dev" among them where there is one, and how long they took."""
-
-    splits: Mapping[str, Scored]
-    seconds: float
-
-
-class Point(NamedTuple):
-    """A point of the grid: what is to be told and kept of it, once its arrays have arrived."""
-
-    step: int
-    chunk: Chunk | None
-    """The steps that led here; none did to step 0."""
-    logs: bool
-    scores: Future[Scores] | None
-    """The losses of the splits, where they are taken."""
-    saved: tuple[TrainState, Future[bool]] | None
-    """A copy to save, and whether all of its parameters are finite: the next chunk takes the state's own memory."""
-    ended: float | None = None
-    """When the steps that led here had ended; None as long as that is not known."""
 
 
 @dataclasses.dataclass
@@ -112,6 +61,8 @@ class Loop:
     def __post_init__(self) -> None:
         self.step = int(self.state.step)
         self.last_saved = self.step or None
+        self.final_params: Any = None
+        """What the last step's checkpoint holds, once that is begun."""
         self.running: deque[Point] = deque()
         self.ended: deque[Point] = deque()
         self.thread = background_thread("scores")
@@ -270,6 +221,8 @@ class Loop:
             notes={"tally": dataclasses.asdict(self.tally)},
         )
         self.last_saved = step
+        if step == self.plan.steps:
+            self.final_params = copy.params
 
     def _fail(self, what: str, step: int) -> None:
         self.writer.wait()
