@@ -200,13 +200,11 @@ def _finish(job: Job, run: RunDir, fitted: Fitted) -> None:
 
 def _best(job: Job, run: RunDir, final_params: Params | None) -> Run:
     """The run with its best checkpoint, which need not be read where it is that of the last step."""
-    step = checkpoint.best_first(run.checkpoints)[0].step
-    if final_params is None or step != (job.config.steps or 1):
-        return dataclasses.replace(
-            load_run(run.path), model=job.model
-        )  # what is compiled for a model is for this object
+    steps = job.config.steps or 1
+    if final_params is None or [one.step for one in checkpoint.best_first(run.checkpoints)[:1]] != [steps]:
+        return dataclasses.replace(load_run(run.path), model=job.model)  # programs are compiled for this object
     params = with_constants(final_params, job.constants())
-    return Run(run.path, job.config, job.corpus.tokenizer, job.model, params, step)
+    return Run(run.path, job.config, job.corpus.tokenizer, job.model, params, steps)
 
 
 def _samples(job: Job, run: RunDir, best: Run) -> tuple[str, float | None]:
