@@ -36,6 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         environment = {**os.environ, "XDG_CACHE_HOME": f"{scratch}/cache"}
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, a package would be compiled by every process
         times: dict[str, list[float]] = {"ours": [], "torch, 1 thread": [], "torch, 2 threads": []}
         for turn in range(args.rounds):
             run = f"{scratch}/run{turn}"
