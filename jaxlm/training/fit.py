@@ -38,9 +38,16 @@ class Fitted(NamedTuple):
     """What the last step's checkpoint holds; None where an earlier sitting saved it."""
 
 
-def fit(task: Task, run: RunDir, say: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> Fitted:
+def fit(
+    task: Task,
+    run: RunDir,
+    say: Callable[[str], None],
+    *,
+    meanwhile: Callable[[], None] = lambda: None,
+    told: Callable[[], None] | None = None,
+) -> Fitted:
     """Train from the newest checkpoint, or from the start, to the last step. `meanwhile` is called once the
-    first steps are under way, or there are none.
+    first steps are under way, or there are none; `told` once all losses are written.
 
     Raises NonFiniteLoss and Stopped as `Loop.run` does.
     """
@@ -67,6 +74,7 @@ def fit(task: Task, run: RunDir, say: Callable[[str], None], meanwhile: Callable
             loss_fields=task.loss_fields,
             refit=task.refit,
             meanwhile=begin_the_rest,
+            told=told,
             beside=task.beside,
             block=task.block,
         )

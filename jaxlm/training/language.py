@@ -95,8 +95,7 @@ class LanguageWork:
                         draw()
                         beside.submit(_compile_samples, self.job, run)
 
-                    fitted = fit(_task(self.job), run, say, meanwhile)
-                pictures.draw_losses()
+                    fitted = fit(_task(self.job), run, say, meanwhile=meanwhile, told=pictures.draw_losses)
             else:
                 draw()
                 fitted = _fit_counts(self.job, run, say)

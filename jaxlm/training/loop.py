@@ -52,6 +52,8 @@ class Loop:
     meanwhile: Callable[[], None] | None = None
     """Called once, when the devices have their first chunk to work on: the place for what the start need not wait for.
     """
+    told: Callable[[], None] | None = None
+    """Called when all losses are written; the last save may still go on."""
     beside: bool = False
     """Score in a thread: what one thread asks of a CPU is done in order, and the next chunk would wait for the scores.
     Not where there are several devices, which must all meet their programs in one order."""
@@ -79,6 +81,8 @@ class Loop:
                 self._advance(caught)
             self._begin_the_rest()
             self._settle()
+            if self.told:
+                self.told()
             self.writer.wait()
         return self.state
 
