@@ -69,7 +69,7 @@ def step_options(flops: float) -> dict[str, int | bool]:
     """
     if jax.default_backend() != "cpu":
         return {}
-    options = _quick_compilation(2)
+    options: dict[str, int | bool] = {"xla_backend_optimization_level": 2}
     if flops < TINY_FLOPS:
         options["xla_cpu_copy_insertion_use_region_analysis"] = True
     return options | thread_options(flops)
@@ -77,10 +77,15 @@ def step_options(flops: float) -> dict[str, int | bool]:
 
 def drawing_options(params: Any) -> dict[str, int | bool]:
     """For the program that draws a tree of parameters, once: on a CPU, optimising it takes seconds, and saves 0.4 µs
-    a number.
+    a number. Compiled in one part instead of XLA's 32, it leaves more of two cores to the chunk beside it.
     """
     quick = jax.default_backend() == "cpu" and is_small(params)
-    return _quick_compilation(0) | {"xla_cpu_use_fusion_emitters": False} if quick else {}
+    options = {
+        "xla_backend_optimization_level": 0,
+        "xla_cpu_use_fusion_emitters": False,
+        "xla_cpu_parallel_codegen_split_count": 1,
+    }
+    return options if quick else {}
 
 
 def sampling_options(params: Any, rows: int) -> dict[str, int | bool]:
@@ -90,15 +95,8 @@ def sampling_options(params: Any, rows: int) -> dict[str, int | bool]:
     if jax.default_backend() != "cpu":
         return {}
     if is_small(params) and rows <= FEW_SAMPLES:
-        return _quick_compilation(1) | {"xla_cpu_use_fusion_emitters": False}
-    return _quick_compilation(2)
-
-
-def _quick_compilation(level: int) -> dict[str, int | bool]:
-    """LLVM's level of optimisation on a CPU, and a part of the program for each core: XLA's 32 parts take a quarter
-    longer in all, where fewer cores are there to compile them.
-    """
-    return {"xla_backend_optimization_level": level, "xla_cpu_parallel_codegen_split_count": os.cpu_count() or 1}
+        return {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+    return {"xla_backend_optimization_level": 2}
 
 
 def is_small(params: Any) -> bool:

@@ -129,6 +129,15 @@ def test_chunks_run_while_a_save_goes_on(log):
     assert len(loop.writer.saved) == 3  # type: ignore[attr-defined]
 
 
+def test_all_losses_are_told_before_the_last_save_is_awaited(tmp_path, log):
+    loop = loop_of(log, score)
+    order: list[Any] = []
+    loop.when_told = lambda: order.append((lines(tmp_path)[-1][:2], loop.final_params))
+    loop.writer.wait = lambda: order.append("wait")  # type: ignore[method-assign]
+    loop.run()
+    assert order == [((24, "dev"), {"w": 24.0}), "wait"]
+
+
 def test_a_few_chunks_wait_for_the_one_that_runs(log):
     """Work that has not arrived is left alone until more than AHEAD chunks are behind it."""
     loop = loop_of(log, score)

@@ -214,6 +214,15 @@ def test_the_best_checkpoint_counts_where_the_last_is_worse(make_run):
     assert jaxlm.score(best, text).nats_per_token != jaxlm.score(last, text).nats_per_token
 
 
+def test_a_run_whose_last_checkpoint_is_its_best_is_scored_with_it(make_run):
+    path = make_run(steps=10)
+    assert jaxlm.load_run(path).step == 10
+    dev = [line["loss"] for line in metrics.read(RunDir(path).metrics) if line["split"] == "dev"]
+    result = json.loads((path / "eval.json").read_text())
+    assert result["step"] == 10 and dev[0] != dev[-1]
+    assert result["dev"]["nats_per_token"] == pytest.approx(dev[-1], abs=1e-6)
+
+
 def test_without_a_dev_split_the_last_checkpoint_counts(make_run):
     path = make_run(steps=10, data={"split": (1.0, 0.0, 0.0)}, eval=jaxlm.EvalConfig(every=2))
     assert jaxlm.load_run(path).step == 10

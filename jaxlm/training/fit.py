@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from jaxlm import checkpoint, metrics
 from jaxlm.config import RunConfig
+from jaxlm.models.base import Params
 from jaxlm.runs import RunDir
 from jaxlm.training.loop import Loop
 from jaxlm.training.plan import Plan
@@ -34,7 +35,7 @@ class Fitted(NamedTuple):
 
     seconds: float
     """That training took, over all sittings."""
-    final_params: Any
+    final_params: Params | None
     """What the last step's checkpoint holds; None where an earlier sitting saved it."""
 
 
@@ -44,10 +45,10 @@ def fit(
     say: Callable[[str], None],
     *,
     meanwhile: Callable[[], None] = lambda: None,
-    told: Callable[[], None] | None = None,
+    when_told: Callable[[], None] | None = None,
 ) -> Fitted:
     """Train from the newest checkpoint, or from the start, to the last step. `meanwhile` is called once the
-    first steps are under way, or there are none; `told` once all losses are written.
+    first steps are under way, or there are none; `when_told` once all losses are written.
 
     Raises NonFiniteLoss and Stopped as `Loop.run` does.
     """
@@ -74,7 +75,7 @@ def fit(
             loss_fields=task.loss_fields,
             refit=task.refit,
             meanwhile=begin_the_rest,
-            told=told,
+            when_told=when_told,
             beside=task.beside,
             block=task.block,
         )

@@ -95,7 +95,7 @@ class LanguageWork:
                         draw()
                         beside.submit(_compile_samples, self.job, run)
 
-                    fitted = fit(_task(self.job), run, say, meanwhile=meanwhile, told=pictures.draw_losses)
+                    fitted = fit(_task(self.job), run, say, meanwhile=meanwhile, when_told=pictures.draw_losses)
             else:
                 draw()
                 fitted = _fit_counts(self.job, run, say)
@@ -159,17 +159,17 @@ def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> Fitted:
     for note in notes:
         say(note)
     params = jax.block_until_ready(jax.device_put(params, sharding.replicated(job.mesh)))
-    fitted = time.monotonic()
+    counted = time.monotonic()
     dev = _scores(_evaluator(job, job.tokens()), job, params).get("dev")
     metrics.cut(run.metrics, -1)
     log = metrics.MetricsLog(run.metrics, run.tensorboard if job.config.tensorboard else None)
     if dev:
         now = time.monotonic()
-        log.write(**dev.metrics_line(1, "dev", seconds=now - fitted, time_s=now - began))
+        log.write(**dev.metrics_line(1, "dev", seconds=now - counted, time_s=now - began))
     log.close()
     with checkpoint.CheckpointWriter(run.checkpoints, job.config.checkpoint.keep) as writer:
         writer.save(1, params, {"step": np.array(1, np.int32)}, dev_loss=dev.nats_per_token if dev else None, notes={})
-    return Fitted(fitted - began, params)
+    return Fitted(counted - began, params)
 
 
 def _finish(job: Job, run: RunDir, fitted: Fitted) -> None:

@@ -16,6 +16,7 @@ from jaxlm.background import background_thread
 from jaxlm.checkpoint import CheckpointWriter
 from jaxlm.errors import NonFiniteLoss
 from jaxlm.metrics import MetricsLog, Progress
+from jaxlm.models.base import Params
 from jaxlm.training.plan import Plan
 from jaxlm.training.points import Point, Scored, Scores, Tally
 from jaxlm.training.signals import Stopped, catch_signals
@@ -52,7 +53,7 @@ class Loop:
     meanwhile: Callable[[], None] | None = None
     """Called once, when the devices have their first chunk to work on: the place for what the start need not wait for.
     """
-    told: Callable[[], None] | None = None
+    when_told: Callable[[], None] | None = None
     """Called when all losses are written; the last save may still go on."""
     beside: bool = False
     """Score in a thread: what one thread asks of a CPU is done in order, and the next chunk would wait for the scores.
@@ -63,7 +64,7 @@ class Loop:
     def __post_init__(self) -> None:
         self.step = int(self.state.step)
         self.last_saved = self.step or None
-        self.final_params: Any = None
+        self.final_params: Params | None = None
         """What the last step's checkpoint holds, once that is begun."""
         self.running: deque[Point] = deque()
         self.ended: deque[Point] = deque()
@@ -81,8 +82,8 @@ class Loop:
                 self._advance(caught)
             self._begin_the_rest()
             self._settle()
-            if self.told:
-                self.told()
+            if self.when_told:
+                self.when_told()
             self.writer.wait()
         return self.state
 
