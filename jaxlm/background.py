@@ -4,8 +4,12 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+TASKS = Path("/proc/self/task")
+"""Where Linux lists a process's threads."""
 NICE = 10
 """A nice thread gets a tenth of a core that the training wants too, and all of one that it does not."""
 
@@ -15,7 +19,23 @@ def background_thread(name: str) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix=name, initializer=_be_nice)
 
 
-def _be_nice() -> None:
+@contextlib.contextmanager
+def nice_afterwards() -> Iterator[None]:
+    """Make the threads nice that come up meanwhile and stay. XLA compiles all of a process's programs in those that
+    its first compilation begins, and they would take a core from the training that is then under way.
+    """
+    before = _threads()
+    yield
+    for thread in _threads() - before:
+        _be_nice(thread)
+
+
+def _threads() -> set[int]:
+    """The native numbers of all threads of this process, Python's or not; none where that cannot be told."""
+    return {int(task.name) for task in TASKS.iterdir()} if TASKS.is_dir() else set()
+
+
+def _be_nice(thread: int | None = None) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id() if thread is None else thread, NICE)

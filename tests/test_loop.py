@@ -1,5 +1,6 @@
 """The loop runs ahead of scores and saves, and tells its points in their order."""
 
+import dataclasses
 import os
 import threading
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ import numpy as np
 import pytest
 
 from jaxlm import metrics
-from jaxlm.background import NICE, background_thread
+from jaxlm.background import NICE, TASKS, background_thread, nice_afterwards
 from jaxlm.evaluation import Score
-from jaxlm.training.loop import AHEAD, Loop
+from jaxlm.training.loop import AHEAD, COPIED_BYTES, COPIES, Loop
 from jaxlm.training.plan import Plan
 from jaxlm.training.points import Tally
 from jaxlm.training.state import Chunk, TrainState
@@ -86,7 +87,7 @@ def test_lines_and_saves_are_those_of_their_steps(tmp_path, log, beside):
     assert loop.writer.saved == [(8, 8.0, 0), (16, 16.0, 0), (24, 24.0, 0)]  # type: ignore[attr-defined]
 
 
-def test_chunks_run_while_scores_are_awaited_but_not_past_the_next_ones(tmp_path, log):
+def test_chunks_run_while_scores_are_awaited_but_not_past_the_next_ones_without_room(tmp_path, log):
     ran: list[int] = []
     more, told_before = threading.Event(), []
 
@@ -97,6 +98,7 @@ def test_chunks_run_while_scores_are_awaited_but_not_past_the_next_ones(tmp_path
         return score(params)
 
     loop = loop_of(log, evaluate, ran=ran)
+    loop.room = 1
     advance = loop._advance
 
     def noting(caught: list[int]) -> None:
@@ -111,9 +113,39 @@ def test_chunks_run_while_scores_are_awaited_but_not_past_the_next_ones(tmp_path
     assert [line for line in told_before[2] if line[1] == "dev"] == [(0, "dev", 0.0), (8, "dev", 8.0)]
 
 
+def test_all_chunks_run_while_the_first_scores_are_awaited_where_copies_are_small(tmp_path, log):
+    ran: list[int] = []
+    more = threading.Event()
+
+    def evaluate(params: Any) -> dict[str, Score]:
+        assert more.wait(PATIENCE), "no further chunk was begun"
+        return score(params)
+
+    loop = loop_of(log, evaluate, ran=ran)
+    advance = loop._advance
+
+    def noting(caught: list[int]) -> None:
+        advance(caught)
+        if len(ran) == PLAN.steps // PLAN.chunk:
+            more.set()
+
+    loop._advance = noting  # type: ignore[method-assign]
+    loop.run()
+    assert [line for line in lines(tmp_path) if line[1] == "dev"] == [(s, "dev", float(s)) for s in (0, 8, 16, 24)]
+    assert [step for step, *_ in loop.writer.saved] == [8, 16, 24]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("numbers", "room"), [(1, COPIES), (COPIED_BYTES // 16, 3), (COPIED_BYTES // 4, 1)])
+def test_copies_that_wait_are_bounded_in_number_and_bytes(log, numbers, room):
+    loop = loop_of(log, score)
+    state = TrainState(step=jnp.int32(0), params={"w": np.zeros(numbers, np.float32)}, opt_state=())
+    assert dataclasses.replace(loop, state=state).room == room
+
+
 def test_chunks_run_while_a_save_goes_on(log):
     ran: list[int] = []
     loop = loop_of(log, score, ran=ran)
+    loop.room = 1
     loop.writer.is_idle = False  # type: ignore[misc]
     advance, saved_before = loop._advance, {}
 
@@ -163,3 +195,26 @@ def test_a_background_thread_is_nice_and_the_others_are_not():
         nice = thread.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result()
     assert nice == max(before, NICE)
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+@pytest.mark.skipif(not TASKS.is_dir(), reason="threads cannot be told")
+def test_threads_that_came_meanwhile_are_nice_afterwards():
+    def sleeper() -> threading.Thread:
+        thread = threading.Thread(target=done.wait)
+        thread.start()
+        return thread
+
+    def nice(thread: threading.Thread) -> int:
+        assert thread.native_id is not None
+        return os.getpriority(os.PRIO_PROCESS, thread.native_id)
+
+    done, own = threading.Event(), os.getpriority(os.PRIO_PROCESS, 0)
+    before = sleeper()
+    with nice_afterwards():
+        meanwhile = sleeper()
+        assert nice(meanwhile) == own
+    after = sleeper()
+    assert [nice(thread) for thread in (before, meanwhile, after)] == [own, max(own, NICE), own]
+    done.set()
+    for thread in (before, meanwhile, after):
+        thread.join()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm import checkpoint, keys, metrics, optim, sharding, show
-from jaxlm.background import background_thread
+from jaxlm.background import background_thread, nice_afterwards
 from jaxlm.config import RunConfig
 from jaxlm.data.batches import Tokens
 from jaxlm.data.corpus import SPLITS, Corpus
@@ -128,7 +128,8 @@ def _task(job: Job) -> Task:
     options = sharding.step_options(step_flops(*sizes))
     compiled = jax.jit(chunk, static_argnums=2, donate_argnums=0, compiler_options=options)
     lowered = compiled.lower(abstract, tokens, plan.chunk, constants)
-    with ThreadPoolExecutor(max_workers=1) as beside:  # the two largest programs of the start are compiled at once
+    # the two largest programs of the start are compiled at once
+    with nice_afterwards(), ThreadPoolExecutor(max_workers=1) as beside:
         beside.submit(lowered.compile)
         state = initial_state(job, optimizer)
 

@@ -25,13 +25,18 @@ from jaxlm.training.state import Chunk, TrainState
 AHEAD = 2
 """Chunks that wait for the one that runs: while others hold the interpreter, none can be begun."""
 
+COPIES, COPIED_BYTES = 10, 2**26
+"""Copies of the state that may wait to be scored and saved, and their bytes together (one may be larger): the first
+scores are compiled for, the first save imports Orbax, and a small model is through tens of chunks meanwhile.
+"""
+
 T = TypeVar("T")
 
 
 @dataclasses.dataclass
 class Loop:
     """Runs from state.step to plan.steps. A point is told while the chunks after it run, as soon as its scores are
-    there and the save before its own has ended, but before the next scores or save are begun.
+    there and the save before its own has ended, and at the latest when COPIES points with a copy wait.
     """
 
     state: TrainState
@@ -68,6 +73,8 @@ class Loop:
         """What the last step's checkpoint holds, once that is begun."""
         self.running: deque[Point] = deque()
         self.ended: deque[Point] = deque()
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(self.state))
+        self.room = max(1, min(COPIES, COPIED_BYTES // max(size, 1)))
         self.thread = background_thread("scores")
         self.began = time.monotonic() - self.tally.seconds
 
@@ -117,7 +124,7 @@ class Loop:
             jax.block_until_ready(self.state)
         scores = saved = None
         if saves or evals:
-            while any(point.scores or point.saved for point in (*self.ended, *self.running)):
+            while sum(point.has_copy for point in (*self.ended, *self.running)) >= self.room:
                 self._tell_next()
             copy = _copy(self.state)
             if self.refit:

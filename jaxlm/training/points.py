@@ -58,3 +58,8 @@ class Point(NamedTuple):
     """A copy to save, and whether all of its parameters are finite: the next chunk takes the state's own memory."""
     ended: float | None = None
     """When the steps that led here had ended; None as long as that is not known."""
+
+    @property
+    def has_copy(self) -> bool:
+        """Whether it keeps parameters until it is told."""
+        return bool(self.scores or self.saved)
