@@ -8,7 +8,7 @@ import shutil
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,7 +77,7 @@ class CheckpointWriter:
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Orbax asks which of its checkpoints, oldest first, are to stay."""
         steps_C = [one.step for one in checkpoints]
-        best = min(steps_C, key=lambda step: (self._dev_losses.get(step, NO_DEV_LOSS), -step), default=None)
+        best = self._best(steps_C)
         return [step in steps_C[-self._keep :] or step == best for step in steps_C]
 
     def save(self, step: int, params: Any, training: Any, *, dev_loss: float | None, notes: dict[str, Any]) -> None:
@@ -92,6 +92,11 @@ class CheckpointWriter:
         self._pending = self._thread.submit(self._open)
 
     @property
+    def best_step(self) -> int | None:
+        """The checkpoint that sampling will take once what was begun is on disk; None where there is none."""
+        return self._best(self._dev_losses)
+
+    @property
     def is_idle(self) -> bool:
         """Whether a save need not wait for what was begun before."""
         return self._pending is None or self._pending.done()
@@ -101,6 +106,9 @@ class CheckpointWriter:
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
+
+    def _best(self, steps: Iterable[int]) -> int | None:
+        return min(steps, key=lambda step: (self._dev_losses.get(step, NO_DEV_LOSS), -step), default=None)
 
     def _open(self) -> None:
         ocp = _orbax()

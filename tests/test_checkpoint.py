@@ -62,6 +62,17 @@ def test_the_newest_and_the_best_stay(tmp_path):
     assert [one.step for one in checkpoint.best_first(tmp_path / "checkpoints")] == [2, 5, 4]
 
 
+def test_the_writer_knows_the_best_before_it_is_on_disk(tmp_path):
+    with checkpoint.CheckpointWriter(tmp_path / "checkpoints", 2) as writer:
+        assert writer.best_step is None
+        for step, loss, best in ((1, None, 1), (2, None, 2), (3, 2.0, 3), (4, 2.5, 3), (5, 2.0, 5)):
+            writer.save(step, **state(step), dev_loss=loss, notes={})
+            assert writer.best_step == best
+    assert checkpoint.best_first(tmp_path / "checkpoints")[0].step == 5
+    with checkpoint.CheckpointWriter(tmp_path / "checkpoints", 2) as writer:
+        assert writer.best_step == 5
+
+
 def test_a_saved_step_can_be_saved_again(tmp_path):
     save(tmp_path / "checkpoints", {1: 3.0, 2: 2.0})
     with checkpoint.CheckpointWriter(tmp_path / "checkpoints", 2) as writer:

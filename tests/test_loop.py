@@ -26,7 +26,7 @@ PATIENCE = 20.0
 
 
 class Writer(SimpleNamespace):
-    """Notes what is saved; `is_idle` is the test's."""
+    """Notes what is saved; `is_idle` and `best_step` are the test's."""
 
     def save(self, step: int, params: Any, training: Any, **notes: Any) -> None:
         self.saved.append((step, float(params["w"]), notes["notes"]["tally"]["steps"]))
@@ -59,7 +59,7 @@ def loop_of(log: metrics.MetricsLog, evaluate: Any, *, beside: bool = True, ran:
         evaluate=evaluate,
         plan=PLAN,
         log=log,
-        writer=Writer(saved=[], is_idle=True),  # type: ignore[arg-type]
+        writer=Writer(saved=[], is_idle=True, best_step=24),  # type: ignore[arg-type]
         progress=Mock(),
         tally=Tally(),
         loss_fields=lambda loss: {},
@@ -161,13 +161,16 @@ def test_chunks_run_while_a_save_goes_on(log):
     assert len(loop.writer.saved) == 3  # type: ignore[attr-defined]
 
 
-def test_all_losses_are_told_before_the_last_save_is_awaited(tmp_path, log):
+@pytest.mark.parametrize(("best_step", "best_params"), [(24, {"w": 24.0}), (16, None)])
+def test_all_losses_are_told_before_the_last_save_is_awaited(tmp_path, log, best_step, best_params):
     loop = loop_of(log, score)
     order: list[Any] = []
-    loop.when_told = lambda: order.append((lines(tmp_path)[-1][:2], loop.final_params))
+    loop.when_told = lambda params: order.append((lines(tmp_path)[-1][:2], params))
+    loop.writer.best_step = best_step  # type: ignore[misc]
     loop.writer.wait = lambda: order.append("wait")  # type: ignore[method-assign]
     loop.run()
-    assert order == [((24, "dev"), {"w": 24.0}), "wait"]
+    assert order == [((24, "dev"), best_params), "wait"]
+    assert loop.best_params == best_params
 
 
 def test_a_few_chunks_wait_for_the_one_that_runs(log):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxlm import checkpoint, metrics
 from jaxlm.config import RunConfig
@@ -30,25 +30,18 @@ class Task:
     block: bool = False
 
 
-class Fitted(NamedTuple):
-    """A run at its last step."""
-
-    seconds: float
-    """That training took, over all sittings."""
-    final_params: Params | None
-    """What the last step's checkpoint holds; None where an earlier sitting saved it."""
-
-
 def fit(
     task: Task,
     run: RunDir,
     say: Callable[[str], None],
     *,
     meanwhile: Callable[[], None] = lambda: None,
-    when_told: Callable[[], None] | None = None,
-) -> Fitted:
-    """Train from the newest checkpoint, or from the start, to the last step. `meanwhile` is called once the
-    first steps are under way, or there are none; `when_told` once all losses are written.
+    when_told: Callable[[Params | None], None] | None = None,
+) -> float:
+    """Train from the newest checkpoint, or from the start, to the last step; the seconds that took, over all sittings.
+
+    `meanwhile` is called once the first steps are under way, or there are none; `when_told` once all losses are
+    written, with the parameters of the last step if they are the best and this sitting saves them, else with None.
 
     Raises NonFiniteLoss and Stopped as `Loop.run` does.
     """
@@ -84,7 +77,7 @@ def fit(
         finally:
             progress.close()
             log.close()
-    return Fitted(max(line["time_s"] for line in metrics.read(run.metrics)), loop.final_params)
+    return float(max(line["time_s"] for line in metrics.read(run.metrics)))
 
 
 def _resume(run: RunDir, state: TrainState, say: Callable[[str], None]) -> tuple[TrainState, Tally]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from jaxlm.models.base import (
 )
 from jaxlm.parameters import abstract_params
 from jaxlm.runs import RunDir, read_json, write_bytes, write_json
-from jaxlm.training.fit import Fitted, Task, fit
+from jaxlm.training.fit import Task, fit
 from jaxlm.training.pictures import Pictures
 from jaxlm.training.plan import Plan, step_flops
 from jaxlm.training.setup import Job, abstract_state, describe, initial_state, introduce, settle, with_vectors
@@ -41,6 +41,15 @@ from jaxlm.training.work import Work
 
 FIT_LOGITS = 2**24
 """Logits in memory at once where parameters of the likelihood are fitted."""
+
+
+class Ending(NamedTuple):
+    """A trained model, scored."""
+
+    best: Run
+    """The run with its best parameters."""
+    entries: dict[str, Any]
+    """eval.json's for each split; train is scored as far as eval.max_tokens goes."""
 
 
 class LanguageWork:
@@ -83,6 +92,7 @@ class LanguageWork:
 
     def train(self, run: RunDir, say: Callable[[str], None]) -> None:
         """All that makes a run directory complete, pictures beside it; last eval.json."""
+        ends: list[Ending] = []
         with Pictures(run, wanted=self.config.plots) as pictures:
 
             def draw() -> None:
@@ -95,11 +105,17 @@ class LanguageWork:
                         draw()
                         beside.submit(_compile_samples, self.job, run)
 
-                    fitted = fit(_task(self.job), run, say, meanwhile=meanwhile, when_told=pictures.draw_losses)
+                    def when_told(best_params: Params | None) -> None:
+                        pictures.draw_losses()
+                        if best_params is not None:
+                            ends.append(_score(self.job, run, best_params))
+
+                    seconds = fit(_task(self.job), run, say, meanwhile=meanwhile, when_told=when_told)
             else:
                 draw()
-                fitted = _fit_counts(self.job, run, say)
-            _finish(self.job, run, fitted)
+                seconds, params = _fit_counts(self.job, run, say)
+                ends.append(_score(self.job, run, params))
+            _finish(self.job, run, ends[0] if ends else _score(self.job, run), seconds)
             pictures.end(say)
 
     def tell_losses(self, run: RunDir, say: Callable[[str], None]) -> None:
@@ -151,8 +167,8 @@ def _task(job: Job) -> Task:
     )
 
 
-def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> Fitted:
-    """Count, and save as step 1."""
+def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> tuple[float, Params]:
+    """Count, and save as step 1; the seconds that counting took, and the counts."""
     began = time.monotonic()
     model = cast(FittedModel[Any], job.model)
     start, end = job.corpus.bounds["train"]
@@ -170,41 +186,41 @@ def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> Fitted:
     log.close()
     with checkpoint.CheckpointWriter(run.checkpoints, job.config.checkpoint.keep) as writer:
         writer.save(1, params, {"step": np.array(1, np.int32)}, dev_loss=dev.nats_per_token if dev else None, notes={})
-    return Fitted(counted - began, params)
+    return counted - began, params
 
 
-def _finish(job: Job, run: RunDir, fitted: Fitted) -> None:
-    """Score every split with the best checkpoint, keep samples, and last eval.json, which says that the run is done."""
-    best = _best(job, run, fitted.final_params)
+def _score(job: Job, run: RunDir, params: Params | None = None) -> Ending:
+    """Score every split with the parameters that are known to be the best, or else with the best checkpoint."""
+    if params is None:
+        best = dataclasses.replace(load_run(run.path), model=job.model)  # programs are compiled for this object
+    else:
+        params = with_constants(params, job.constants())
+        best = Run(run.path, job.config, job.corpus.tokenizer, job.model, params, job.config.steps or 1)
     evaluator = _evaluator(job, job.tokens())
-    per_row = job.targets_per_row
     entries: dict[str, Any] = {}
     for split, rows in job.rows.items():
-        most = max(1, job.config.eval.max_tokens // per_row) if split == "train" else len(rows)
+        most = max(1, job.config.eval.max_tokens // job.targets_per_row) if split == "train" else len(rows)
         entries[split] = evaluator(best.params, _some(rows, most)).to_json() if len(rows) else None
+    return Ending(best, entries)
+
+
+def _finish(job: Job, run: RunDir, ending: Ending, seconds: float) -> None:
+    """Keep samples, and last eval.json, which says that the run is done."""
+    best = ending.best
     samples, decoded_per_s = _samples(job, run, best)
     write_bytes(run.samples, samples.encode("utf-8", "surrogatepass"))
     write_json(
         run.eval,
         {
-            **entries,
+            **ending.entries,
             "params": optim.count_parameters(without_constants(best.params)),
             **({"constants": optim.count_parameters(best.params[CONSTANTS])} if CONSTANTS in best.params else {}),
             "step": best.step,
             "steps": job.config.steps or 1,
-            "train_time_s": fitted.seconds,
+            "train_time_s": seconds,
             "decoded_tokens_per_s": decoded_per_s,
         },
     )
-
-
-def _best(job: Job, run: RunDir, final_params: Params | None) -> Run:
-    """The run with its best checkpoint, which need not be read where it is that of the last step."""
-    steps = job.config.steps or 1
-    if final_params is None or [one.step for one in checkpoint.best_first(run.checkpoints)[:1]] != [steps]:
-        return dataclasses.replace(load_run(run.path), model=job.model)  # programs are compiled for this object
-    params = with_constants(final_params, job.constants())
-    return Run(run.path, job.config, job.corpus.tokenizer, job.model, params, steps)
 
 
 def _samples(job: Job, run: RunDir, best: Run) -> tuple[str, float | None]:

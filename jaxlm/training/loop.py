@@ -58,8 +58,8 @@ class Loop:
     meanwhile: Callable[[], None] | None = None
     """Called once, when the devices have their first chunk to work on: the place for what the start need not wait for.
     """
-    when_told: Callable[[], None] | None = None
-    """Called when all losses are written; the last save may still go on."""
+    when_told: Callable[[Params | None], None] | None = None
+    """Called with `best_params` when all losses are written; the last save may still go on."""
     beside: bool = False
     """Score in a thread: what one thread asks of a CPU is done in order, and the next chunk would wait for the scores.
     Not where there are several devices, which must all meet their programs in one order."""
@@ -69,8 +69,8 @@ class Loop:
     def __post_init__(self) -> None:
         self.step = int(self.state.step)
         self.last_saved = self.step or None
-        self.final_params: Params | None = None
-        """What the last step's checkpoint holds, once that is begun."""
+        self.best_params: Params | None = None
+        """The last step's parameters, once they are being saved, if they are the best; None: those are on disk."""
         self.running: deque[Point] = deque()
         self.ended: deque[Point] = deque()
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(self.state))
@@ -90,7 +90,7 @@ class Loop:
             self._begin_the_rest()
             self._settle()
             if self.when_told:
-                self.when_told()
+                self.when_told(self.best_params)
             self.writer.wait()
         return self.state
 
@@ -233,8 +233,8 @@ class Loop:
             notes={"tally": dataclasses.asdict(self.tally)},
         )
         self.last_saved = step
-        if step == self.plan.steps:
-            self.final_params = copy.params
+        if step == self.plan.steps == self.writer.best_step:
+            self.best_params = copy.params
 
     def _fail(self, what: str, step: int) -> None:
         self.writer.wait()

@@ -101,7 +101,7 @@ class Word2vecWork:
 
     def train(self, run: RunDir, say: Callable[[str], None]) -> None:
         """Steps, losses, neighbours, pictures."""
-        seconds = fit(self.task(), run, say).seconds
+        seconds = fit(self.task(), run, say)
         best = load_vectors(run.path)
         params = jax.device_put(best.params, jax.devices()[0])
         enough = len(best.tokenizer.words) >= maps.FEWEST
