@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxlm import keys, sharding
 from jaxlm.config import RunConfig
@@ -24,11 +23,11 @@ def untrained_state(
     config: RunConfig, model: LanguageModel[Any], init_optimizer: InitOptimizer | None = None
 ) -> tuple[Params, Any]:
     """The parameters, and what an optimiser begins with for them; None without one."""
-    seed = np.asarray(config.seed, np.uint32)
+    key = keys.derive(config.seed, keys.PARAMETERS)
     if not config.model.trained_by_steps:
-        return _init(model, None, seed)
+        return _init(model, None, key)
     options = sharding.drawing_options(abstract_state(model, init_optimizer)[0])
-    return _compiled_init(**options)(model, init_optimizer, seed)
+    return _compiled_init(**options)(model, init_optimizer, key)
 
 
 def abstract_params(model: LanguageModel[Any]) -> Params:
@@ -38,13 +37,11 @@ def abstract_params(model: LanguageModel[Any]) -> Params:
 
 def abstract_state(model: LanguageModel[Any], init_optimizer: InitOptimizer | None = None) -> tuple[Params, Any]:
     """Shapes and types of `untrained_state`."""
-    return jax.eval_shape(_traced_init, model, init_optimizer, np.asarray(0, np.uint32))
+    return jax.eval_shape(_traced_init, model, init_optimizer, keys.derive(0, keys.PARAMETERS))
 
 
-def _init(
-    model: LanguageModel[Any], init_optimizer: InitOptimizer | None, seed: jax.Array | np.ndarray
-) -> tuple[Params, Any]:
-    params = model.init(keys.derive(seed, keys.PARAMETERS), jnp.zeros((1, model.context or 1), jnp.int32))
+def _init(model: LanguageModel[Any], init_optimizer: InitOptimizer | None, key: jax.Array) -> tuple[Params, Any]:
+    params = model.init(key, jnp.zeros((1, model.context or 1), jnp.int32))
     return params, init_optimizer(params) if init_optimizer else None
 
 
