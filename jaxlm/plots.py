@@ -31,6 +31,12 @@ LABEL_GAP, LABEL_MARGIN = 2.0, np.array([3.0, 0.5])
 def main(args: list[str]) -> int:
     """Draw the pairs of a run's data or the map of its words, then its loss curve."""
     command = cli.parse(cli.PlotsCommand, args, prog="python -m jaxlm.plots")
+
+    def may_go_on() -> bool:
+        return not command.beside_training or bool(sys.stdin.readline())
+
+    if not may_go_on():
+        return 0
     run = open_existing(command.run)
     numbers = run.pairs if run.read_config().model.predicts_text else run.word_map
     if not numbers.is_file():
@@ -42,7 +48,7 @@ def main(args: list[str]) -> int:
     else:
         words, xy_N2 = load_map(run.word_map)
         word_map(words, xy_N2, run.plots / "words.png", map_title(run.path.name, len(words), "pca"))
-    if run.metrics.exists() and (not command.beside_training or sys.stdin.readline()):
+    if may_go_on() and run.metrics.exists():
         loss_curve(metrics.read(run.metrics), run.plots / "loss.png")
     return 0
 

@@ -18,7 +18,7 @@ class PlotsCommand:
     run: Annotated[Path, tyro.conf.Positional]
     """The run directory."""
     beside_training: bool = False
-    """Draw the losses only once a line comes on standard input."""
+    """Wait for a line on standard input before the first picture, and for another before the losses."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -96,7 +96,7 @@ class LanguageWork:
         with Pictures(run, wanted=self.config.plots) as pictures:
 
             def draw() -> None:
-                pictures.begin(lambda: save_pairs(count_pairs(self.job.corpus), run.pairs), beside_training=True)
+                pictures.draw(lambda: save_pairs(count_pairs(self.job.corpus), run.pairs))
 
             if self.config.model.trained_by_steps:
                 with background_thread("samples") as beside:

@@ -19,7 +19,8 @@ class Pictures:
     """What a kind of model shows, and the loss curve, drawn by a process of its own: `python -m jaxlm.plots`.
 
     Drawing takes as long as tens of thousands of steps, and a thread that draws would hold the interpreter that trains.
-    A context manager: leaving it before `end` stops the drawing.
+    A context manager: the process begins as it is entered, to import while there is nothing to draw yet; leaving it
+    before `end` stops the drawing.
     """
 
     def __init__(self, run: RunDir, *, wanted: bool):
@@ -27,6 +28,19 @@ class Pictures:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> "Pictures":
+        if self._wanted:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "jaxlm.plots", str(self._run.path), "--beside-training"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([PACKAGES, *filter(None, [os.getenv("PYTHONPATH")])])},
+                process_group=0,  # Ctrl-C is for the training; in a session of its own it would not be nice to it
+            )
+            with contextlib.suppress(ProcessLookupError):  # it has failed already, which `end` tells
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -34,33 +48,22 @@ class Pictures:
             self._process.kill()
             self._process.communicate()
 
-    def begin(self, save: Callable[[], None], *, beside_training: bool) -> None:
-        """Start to draw what `save` writes into plots/; the losses wait for `draw_losses` beside a training."""
-        if not self._wanted:
-            return
-        self._run.plots.mkdir(exist_ok=True)
-        save()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "jaxlm.plots", str(self._run.path), *["--beside-training"] * beside_training],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([PACKAGES, *filter(None, [os.getenv("PYTHONPATH")])])},
-            process_group=0,  # Ctrl-C is for the training; in a session of its own it would not be nice to it
-        )
-        with contextlib.suppress(ProcessLookupError):  # it has failed already, which `end` tells
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
+    def draw(self, save: Callable[[], None]) -> None:
+        """Draw what `save` writes into plots/."""
+        if self._process:
+            self._run.plots.mkdir(exist_ok=True)
+            save()
+            self._tell("what is to be shown is written")
 
     def draw_losses(self) -> None:
-        """Draw the loss curve too: metrics.jsonl is written."""
+        """Draw the loss curve, after the rest: metrics.jsonl is written."""
+        self._tell("all losses are written")
+
+    def _tell(self, what: str) -> None:
         if self._process and self._process.stdin:
-            try:
-                self._process.stdin.write("all losses are written\n")
+            with contextlib.suppress(BrokenPipeError):  # it has failed, which `end` tells
+                self._process.stdin.write(f"{what}\n")
                 self._process.stdin.flush()
-            except BrokenPipeError:
-                pass  # it has failed, which `end` tells
 
     def end(self, say: Callable[[str], None]) -> None:
         """Return when all is drawn. A picture that cannot be drawn costs no training: it is told."""

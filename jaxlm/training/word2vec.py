@@ -106,7 +106,8 @@ class Word2vecWork:
         params = jax.device_put(best.params, jax.devices()[0])
         enough = len(best.tokenizer.words) >= maps.FEWEST
         with Pictures(run, wanted=self.config.plots and enough) as pictures:
-            pictures.begin(partial(_save_map, best, run), beside_training=False)
+            pictures.draw(partial(_save_map, best, run))
+            pictures.draw_losses()
             write_bytes(run.samples, self._neighbours(np.asarray(params["input"])).encode("utf-8", "surrogatepass"))
             entries = {split: self._score(params, split) for split in SPLITS}
             result: dict[str, Any] = {split: score.to_json() if score else None for split, score in entries.items()}
