@@ -107,8 +107,7 @@ def _plain(option: str, name: str, value: str, hint: Any, default: Any) -> list[
         if value.lower() not in ("true", "false"):
             raise UserError(f"{option} wants true or false, got {value!r}")
         group, dot, last = name.rpartition(".")
-        flag = f"--{group}{dot}no-{last}" if default else f"--{name}"
-        return [] if (value.lower() == "true") == default else [flag]
+        return [f"--{name}" if value.lower() == "true" else f"--{group}{dot}no-{last}"]
     shape = next((kind for kind in (hint, *typing.get_args(hint)) if typing.get_origin(kind) is tuple), None)
     if shape is None:
         return [f"--{name}", value]

@@ -62,6 +62,14 @@ def test_settings_override_the_file(mlp):
     assert command.dry_run
 
 
+@pytest.mark.parametrize("flag, plots", [("--plots", True), ("--no-plots", False)])
+@pytest.mark.parametrize("file", [True, False])
+def test_a_setting_that_is_true_or_false_can_be_given_either_way_whatever_the_file_says(tmp_path, file, flag, plots):
+    path = tmp_path / "own.py"
+    path.write_text(f"import jaxlm\nconfig = jaxlm.RunConfig(model=jaxlm.MlpConfig(), steps=1, plots={file})\n")
+    assert parsed([str(path), flag]).config.plots is plots
+
+
 def test_the_settings_of_counts_are_the_contracts(tmp_path):
     path = tmp_path / "counts.py"
     path.write_text(COUNTS)

@@ -15,13 +15,15 @@ Command = TypeVar("Command")
 
 
 def parse(kind: type[Command], args: Sequence[str], *, prog: str, default: Command | None = None) -> Command:
-    """Arguments to a dataclass. Raises UserError in one line, with the near name; SystemExit(0) after --help."""
+    """Arguments to a dataclass. Raises UserError in one line, with the near name; SystemExit(0) after --help.
+
+    Where a config file gives the default, a setting that is true or false has a flag for either.
+    """
     box = io.StringIO()
-    options: dict[str, Any] = {} if default is None else {"default": default}
-    config = (tyro.conf.FlagCreatePairsOff,)
+    options: dict[str, Any] = {"config": (tyro.conf.FlagCreatePairsOff,)} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(box):
-            return tyro.cli(kind, args=list(args), prog=prog, config=config, **options)
+            return tyro.cli(kind, args=list(args), prog=prog, **options)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -47,7 +49,7 @@ def _setting_names(kind: Any, options: dict[str, Any]) -> list[str]:
     """Every --setting that the help lists."""
     box = io.StringIO()
     with contextlib.redirect_stdout(box), contextlib.suppress(SystemExit):
-        tyro.cli(kind, args=["--help"], prog="", config=(tyro.conf.FlagCreatePairsOff,), **options)
+        tyro.cli(kind, args=["--help"], prog="", **options)
     return re.findall(r"(?<=[ │])--[\w.-]+", box.getvalue())
 
 

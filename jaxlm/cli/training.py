@@ -25,9 +25,9 @@ class TrainCommand:
     """
 
     config: Annotated[tyro.conf.AvoidSubcommands[RunConfig], tyro.conf.arg(name="")]
-    restart: bool = False
+    restart: tyro.conf.FlagCreatePairsOff[bool] = False
     """Throw the run directory's old training away and start over."""
-    dry_run: bool = False
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the resolved config, parameters, memory and tokens; train nothing."""
 
 

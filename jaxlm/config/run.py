@@ -197,3 +197,8 @@ class RunConfig:
             raise UserError(f"steps and epochs exclude each other, got steps {self.steps} and epochs {self.epochs}")
         if self.model.trained_by_steps and self.steps is None and self.epochs is None:
             raise UserError("steps wants a number of updates (or give epochs), got neither")
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last checkpoint, once epochs are turned into steps; of a model that is counted, 1."""
+        return 1 if self.steps is None else self.steps

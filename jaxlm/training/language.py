@@ -128,7 +128,7 @@ class LanguageWork:
 
 def _task(job: Job) -> Task:
     config, mesh = job.config, job.mesh
-    steps = config.steps or 1
+    steps = config.last_step
     optimizer = optim.transformation(config.optim, steps)
     tokens, constants = job.tokens(), job.constants()
     abstract = abstract_state(job, optimizer)
@@ -195,7 +195,7 @@ def _score(job: Job, run: RunDir, params: Params | None = None) -> Ending:
         best = dataclasses.replace(load_run(run.path), model=job.model)  # programs are compiled for this object
     else:
         params = with_constants(params, job.constants())
-        best = Run(run.path, job.config, job.corpus.tokenizer, job.model, params, job.config.steps or 1)
+        best = Run(run.path, job.config, job.corpus.tokenizer, job.model, params, job.config.last_step)
     evaluator = _evaluator(job, job.tokens())
     entries: dict[str, Any] = {}
     for split, rows in job.rows.items():
@@ -216,7 +216,7 @@ def _finish(job: Job, run: RunDir, ending: Ending, seconds: float) -> None:
             "params": optim.count_parameters(without_constants(best.params)),
             **({"constants": optim.count_parameters(best.params[CONSTANTS])} if CONSTANTS in best.params else {}),
             "step": best.step,
-            "steps": job.config.steps or 1,
+            "steps": job.config.last_step,
             "train_time_s": seconds,
             "decoded_tokens_per_s": decoded_per_s,
         },

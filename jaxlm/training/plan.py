@@ -25,15 +25,15 @@ class Plan:
         """The chunk is the largest that takes about half a second at a cautious speed, from sizes alone: the same
         settings give the same grid on every machine. Cadences are rounded up to it.
         """
-        assert config.steps is not None
+        steps = config.last_step
         flops = step_flops(parameters, batch_tokens)
-        most = min(CHUNK_SECONDS * FLOPS_PER_SECOND / flops, BATCH_TOKENS_OF_A_CHUNK / batch_tokens, config.steps)
+        most = min(CHUNK_SECONDS * FLOPS_PER_SECOND / flops, BATCH_TOKENS_OF_A_CHUNK / batch_tokens, steps)
         fitting = [size for size in CHUNK_SIZES if size <= most] or [1]
-        even = [size for size in fitting if config.steps % size == 0 and 4 * size >= fitting[-1]]
+        even = [size for size in fitting if steps % size == 0 and 4 * size >= fitting[-1]]
         chunk = (even or fitting)[-1]
-        log_every = _on_grid(config.eval.log_every or config.steps // 100, chunk)
-        eval_every = _on_grid(config.eval.every or config.steps // 10, chunk)
-        return cls(config.steps, chunk, log_every, eval_every, _on_grid(config.checkpoint.every or eval_every, chunk))
+        log_every = _on_grid(config.eval.log_every or steps // 100, chunk)
+        eval_every = _on_grid(config.eval.every or steps // 10, chunk)
+        return cls(steps, chunk, log_every, eval_every, _on_grid(config.checkpoint.every or eval_every, chunk))
 
     def at(self, step: int, every: int) -> bool:
         """Whether something that happens every so often happens after this step."""

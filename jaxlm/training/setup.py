@@ -85,7 +85,7 @@ def settle(config: RunConfig) -> Job:
     mesh = sharding.make_mesh()
     if config.model.trained_by_steps:
         sharding.check_batch(batcher.batch_size, mesh)
-        optim.schedule(config.optim, config.steps or 1)
+        optim.schedule(config.optim, config.last_step)
     if other:
         _check_same_shapes(config, model, without_constants(other.params))
     start = without_constants(other.params) if other else None
@@ -134,7 +134,7 @@ def describe(job: Job, say: Callable[[str], None]) -> None:
     if not job.config.model.trained_by_steps:
         say("parameters: as many as the data has n-grams")
         return
-    optimizer = optim.transformation(job.config.optim, job.config.steps or 1)
+    optimizer = optim.transformation(job.config.optim, job.config.last_step)
     state = abstract_state(job, optimizer)
     size = optim.count_parameters(state.params)
     targets = job.batcher.batch_size * job.targets_per_row
@@ -143,7 +143,7 @@ def describe(job: Job, say: Callable[[str], None]) -> None:
     if job.arrays:
         say(f"constants: {optim.count_parameters(job.arrays):,} numbers beside them, not trained")
     say(f"memory: {show.size(bytes_of)} of state, as much again for gradients and a checkpoint's copy each")
-    say(f"tokens: {targets:,} a step, {targets * (job.config.steps or 1):,} in {job.config.steps:,} steps")
+    say(f"tokens: {targets:,} a step, {targets * job.config.last_step:,} in {job.config.steps:,} steps")
 
 
 def _constants(

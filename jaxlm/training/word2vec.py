@@ -97,7 +97,7 @@ class Word2vecWork:
         say(f"parameters: {size:,}")
         say(f"memory: {show.size(4 * size)} of vectors, as much again for a checkpoint's copy; the rows of a step")
         words = self.readers["train"].step_words
-        say(f"words: {words:,} a step, {words * (self.config.steps or 1):,} in {self.config.steps:,} steps")
+        say(f"words: {words:,} a step, {words * self.config.last_step:,} in {self.config.steps:,} steps")
 
     def train(self, run: RunDir, say: Callable[[str], None]) -> None:
         """Steps, losses, neighbours, pictures."""
@@ -148,7 +148,7 @@ class Word2vecWork:
 
     def task(self) -> Task:
         """What the loop trains."""
-        config, steps = self.config, self.config.steps or 1
+        config, steps = self.config, self.config.last_step
         params = jax.jit(self._initial_params)() if self._start is None else self._start
         opt_state = optim.transformation(config.optim, steps).init(params)
         state = TrainState(step=jnp.int32(0), params=params, opt_state=opt_state)
