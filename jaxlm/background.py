@@ -21,18 +21,19 @@ def background_thread(name: str) -> ThreadPoolExecutor:
 
 @contextlib.contextmanager
 def nice_afterwards() -> Iterator[None]:
-    """Make the threads nice that come up meanwhile and stay. XLA compiles all of a process's programs in those that
-    its first compilation begins, and they would take a core from the training that is then under way.
+    """Make the threads nice that libraries begin meanwhile and keep. XLA compiles all of a process's programs in those
+    that its first compilation begins, and they would take a core from the training that is then under way.
     """
-    before = _threads()
+    before = _native_threads()
     yield
-    for thread in _threads() - before:
+    for thread in _native_threads() - before:
         _be_nice(thread)
 
 
-def _threads() -> set[int]:
-    """The native numbers of all threads of this process, Python's or not; none where that cannot be told."""
-    return {int(task.name) for task in TASKS.iterdir()} if TASKS.is_dir() else set()
+def _native_threads() -> set[int]:
+    """The numbers of this process's threads that are not Python's; none where that cannot be told."""
+    tasks = {int(task.name) for task in TASKS.iterdir()} if TASKS.is_dir() else set()
+    return tasks - {thread.native_id for thread in threading.enumerate() if thread.native_id is not None}
 
 
 def _be_nice(thread: int | None = None) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from jaxlm import metrics
-from jaxlm.background import NICE, TASKS, background_thread, nice_afterwards
+from jaxlm.background import NICE, TASKS, background_thread
 from jaxlm.evaluation import Score
 from jaxlm.training.loop import AHEAD, COPIED_BYTES, COPIES, Loop
 from jaxlm.training.plan import Plan
@@ -200,24 +202,30 @@ def test_a_background_thread_is_nice_and_the_others_are_not():
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
+COMPILES = """
+import os, threading
+import jax, jax.numpy as jnp
+from jaxlm.background import NICE, TASKS, nice_afterwards
+
+def niceness():
+    return {int(task.name): os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in TASKS.iterdir()}
+
+jax.config.update("jax_enable_compilation_cache", False)
+jax.devices()
+before = niceness()
+with nice_afterwards():
+    own = threading.Thread(target=threading.Event().wait, daemon=True)
+    own.start()
+    jax.jit(lambda x: jnp.tanh(x @ x)).lower(jax.ShapeDtypeStruct((8, 8), jnp.float32)).compile()
+after = niceness()
+assert {thread: after[thread] for thread in before} == before
+new = set(after) - set(before) - {own.native_id}
+assert new, "XLA has begun no thread"
+assert {after[thread] for thread in new} == {max(NICE, after[os.getpid()])}
+assert after[own.native_id] == after[os.getpid()]
+"""
+
+
 @pytest.mark.skipif(not TASKS.is_dir(), reason="threads cannot be told")
-def test_threads_that_came_meanwhile_are_nice_afterwards():
-    def sleeper() -> threading.Thread:
-        thread = threading.Thread(target=done.wait)
-        thread.start()
-        return thread
-
-    def nice(thread: threading.Thread) -> int:
-        assert thread.native_id is not None
-        return os.getpriority(os.PRIO_PROCESS, thread.native_id)
-
-    done, own = threading.Event(), os.getpriority(os.PRIO_PROCESS, 0)
-    before = sleeper()
-    with nice_afterwards():
-        meanwhile = sleeper()
-        assert nice(meanwhile) == own
-    after = sleeper()
-    assert [nice(thread) for thread in (before, meanwhile, after)] == [own, max(own, NICE), own]
-    done.set()
-    for thread in (before, meanwhile, after):
-        thread.join()
+def test_the_threads_in_which_xla_compiles_are_nice_after_its_first_compilation():
+    subprocess.run([sys.executable, "-c", COMPILES], check=True, timeout=100)

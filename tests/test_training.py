@@ -223,6 +223,12 @@ def test_a_run_whose_last_checkpoint_is_its_best_is_scored_with_it(make_run):
     assert result["dev"]["nats_per_token"] == pytest.approx(dev[-1], abs=1e-6)
 
 
+def test_counts_are_one_step_whatever_steps_says(make_run):
+    path = make_run(jaxlm.CountsConfig(order=2), steps=5)
+    result = json.loads((path / "eval.json").read_text())
+    assert (result["step"], result["steps"], jaxlm.load_run(path).step) == (1, 1, 1)
+
+
 def test_without_a_dev_split_the_last_checkpoint_counts(make_run):
     path = make_run(steps=10, data={"split": (1.0, 0.0, 0.0)}, eval=jaxlm.EvalConfig(every=2))
     assert jaxlm.load_run(path).step == 10

@@ -200,5 +200,5 @@ class RunConfig:
 
     @property
     def last_step(self) -> int:
-        """The step of the last checkpoint, once epochs are turned into steps; of a model that is counted, 1."""
-        return 1 if self.steps is None else self.steps
+        """The step of the last checkpoint, once epochs are turned into steps; 1 for a model that is counted."""
+        return self.steps if self.steps is not None and self.model.trained_by_steps else 1
