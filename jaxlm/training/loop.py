@@ -25,9 +25,10 @@ from jaxlm.training.state import Chunk, TrainState
 AHEAD = 2
 """Chunks that wait for the one that runs: while others hold the interpreter, none can be begun."""
 
-COPIES, COPIED_BYTES = 10, 2**26
+COPIES, COPIED_BYTES = 6, 2**26
 """Copies of the state that may wait to be scored and saved, and their bytes together (one may be larger): the first
-scores are compiled for, the first save imports Orbax, and a small model is through tens of chunks meanwhile.
+scores are compiled for, the first save imports Orbax, and a small model is through tens of chunks meanwhile. A kill
+loses what waits.
 """
 
 T = TypeVar("T")
