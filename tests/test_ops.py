@@ -161,6 +161,13 @@ def test_the_nearest_rows_are_those_of_the_greatest_cosine(block):
     np.testing.assert_allclose(cosine_B, cosine_BV.max(1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("block", [2, 3, 8])
+def test_of_equally_near_rows_the_first_is_found(block):
+    row_VE = jnp.eye(4)[jnp.array([3, 1, 0, 1, 0, 1, 2, 2])]
+    _, index_B = nearest_rows(jnp.eye(4), row_VE, block)
+    assert index_B.tolist() == [2, 1, 6, 0]
+
+
 def test_sinusoids_are_their_formula():
     p_TD = sinusoids(5, 6)
     assert float(p_TD[3, 2]) == pytest.approx(math.sin(3 / 10000 ** (2 / 6)), abs=1e-6)
