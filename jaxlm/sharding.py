@@ -12,9 +12,6 @@ from jaxlm.errors import UserError
 AXES = ("data", "fsdp", "tensor")
 """Mesh axes: copies of the model with their own rows, slices of parameters over copies, slices within a layer."""
 
-THREADED_FLOPS = 2e9
-"""Operations in a step from which on a CPU's products are spread over its cores."""
-
 TINY_FLOPS = 1e7
 """Operations in a step below which copying its weights takes a part of its time that is felt."""
 
@@ -54,25 +51,18 @@ def keep_compiled(directory: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def thread_options(flops: float) -> dict[str, int | bool]:
-    """For a program whose every step takes so many operations: on a CPU a small product loses more by being handed to
-    other cores than it wins.
-    """
-    small = jax.default_backend() == "cpu" and flops < THREADED_FLOPS
-    return {"xla_cpu_multi_thread_eigen": False} if small else {}
-
-
 def step_options(flops: float) -> dict[str, int | bool]:
-    """The same for the steps of a language model: on a CPU, LLVM's level 3 makes a recurrent step half as slow again
-    as level 2 does, and takes a fifth longer to get there; word2vec's updates are the faster for it. Where a step is
-    tiny, XLA's region analysis spares the loop two copies of weight matrices: 4 % of the step of names_mlp.
+    """For the steps of a language model, each of so many operations: on a CPU, LLVM's level 3 makes a recurrent step
+    half as slow again as level 2 does, and takes a fifth longer to get there; word2vec's updates are the faster for it.
+    Where a step is tiny, XLA's region analysis spares the loop two copies of weight matrices: 4 % of the step of
+    names_mlp.
     """
     if jax.default_backend() != "cpu":
         return {}
     options: dict[str, int | bool] = {"xla_backend_optimization_level": 2}
     if flops < TINY_FLOPS:
         options["xla_cpu_copy_insertion_use_region_analysis"] = True
-    return options | thread_options(flops)
+    return options
 
 
 def drawing_options(params: Any) -> dict[str, int | bool]:

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import sharding
 from jaxlm.data.windows import Reader, Told
 from jaxlm.models.base import Params
 from jaxlm.models.word2vec import Arrays, Change, Word2vec, add_changes
@@ -47,10 +46,9 @@ class Trainer:
     """The compiled updates of one model. The shards of a step run in threads of their own."""
 
     def __init__(self, model: Word2vec):
-        options = sharding.thread_options(0)
         self._shards = model.config.shards
-        self._train = jax.jit(model.train, compiler_options=options)
-        self._add = jax.jit(add_changes, donate_argnums=0, compiler_options=options)
+        self._train = jax.jit(model.train)
+        self._add = jax.jit(add_changes, donate_argnums=0)
         self._threads = ThreadPoolExecutor(self._shards, thread_name_prefix="shards")
 
     def step(self, params: Params, reader: Reader, step: int, rate: float) -> tuple[Params, float, Told]:
