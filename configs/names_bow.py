@@ -2,7 +2,7 @@
 
     python train.py configs/names_bow.py
 
-Dev loss 2.1537 nats per token after 29 s on two busy cores.
+Dev loss 2.1546 nats per token after 16 s on two cores.
 """
 
 from jaxlm import BowConfig, DataConfig, OptimConfig, RunConfig

@@ -2,7 +2,7 @@
 
     python train.py configs/names_lstm.py
 
-Dev loss 2.0010 nats per token after 24 s on two cores.
+Dev loss 2.0007 nats per token after 21 s on two cores.
 """
 
 from jaxlm import DataConfig, OptimConfig, RnnConfig, RunConfig

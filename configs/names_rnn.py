@@ -2,7 +2,7 @@
 
     python train.py configs/names_rnn.py
 
-Dev loss 2.0537 nats per token after 107 s on two busy cores.
+Dev loss 2.0511 nats per token after 12 s on two cores.
 """
 
 from jaxlm import DataConfig, OptimConfig, RnnConfig, RunConfig

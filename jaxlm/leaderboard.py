@@ -192,7 +192,7 @@ def _cells(row: Row) -> list[str]:
         f"{row.constants:,}",
         f"{row.steps:,}",
         f"{row.train_time_s:,.1f}",
-        _or_dash(row.ms_per_step, ",.1f"),
+        _or_dash(row.ms_per_step, ",.1f" if (row.ms_per_step or 0) >= 10 else ".2g"),
         _or_dash(row.tokens_per_s, ",.0f"),
         _or_dash(row.decoded_tokens_per_s, ",.0f"),
         _or_dash(row.samples.new if row.samples else None, ".1%"),

@@ -1,5 +1,6 @@
 """The table of all runs: what is read, how it is ranked and grouped, what is left out."""
 
+import dataclasses
 import json
 import shutil
 import statistics
@@ -79,6 +80,12 @@ def test_the_speed_is_the_median_of_training(tmp_path):
     row = read_row(made_run(tmp_path / "run"))
     assert row.tokens_per_s == 300.0
     assert row.ms_per_step == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize("ms, shown", [(0.0444, "0.044"), (1.66, "1.7"), (1234.56, "1,234.6")])
+def test_the_time_of_a_step_shows_two_digits_at_least(tmp_path, ms, shown):
+    row = dataclasses.replace(read_row(made_run(tmp_path / "run")), ms_per_step=ms)
+    assert f" {shown} " in table([row])
 
 
 def test_the_best_dev_loss_comes_first_and_none_last(tmp_path):
