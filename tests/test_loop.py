@@ -144,6 +144,21 @@ def test_copies_that_wait_are_bounded_in_number_and_bytes(log, numbers, room):
     assert dataclasses.replace(loop, state=state).room == room
 
 
+def test_one_copy_waits_once_the_first_save_has_ended(log):
+    loop = loop_of(log, score)
+    loop.plan = dataclasses.replace(PLAN, steps=40)
+    loop.room, loop.writer.is_idle = 2, False  # type: ignore[misc]
+    advance, saved_at = loop._advance, {}
+
+    def noting(caught: list[int]) -> None:
+        advance(caught)
+        saved_at[loop.step] = [step for step, *_ in loop.writer.saved]  # type: ignore[attr-defined]
+
+    loop._advance = noting  # type: ignore[method-assign]
+    loop.run()
+    assert [saved_at[step] for step in (16, 24, 32, 40)] == [[], [8], [8, 16, 24], [8, 16, 24, 32]]
+
+
 def test_chunks_run_while_a_save_goes_on(log):
     ran: list[int] = []
     loop = loop_of(log, score, ran=ran)

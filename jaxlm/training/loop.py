@@ -26,9 +26,9 @@ AHEAD = 2
 """Chunks that wait for the one that runs: while others hold the interpreter, none can be begun."""
 
 COPIES, COPIED_BYTES = 6, 2**26
-"""Copies of the state that may wait to be scored and saved, and their bytes together (one may be larger): the first
-scores are compiled for, the first save imports Orbax, and a small model is through tens of chunks meanwhile. A kill
-loses what waits.
+"""Copies of the state that may wait to be scored and saved, and their bytes together (one may be larger), until the
+first save has ended: for the first scores a program is compiled, for the first save Orbax is imported, and a small
+model is through tens of chunks meanwhile. Later one may wait, since a kill loses what waits.
 """
 
 T = TypeVar("T")
@@ -37,7 +37,8 @@ T = TypeVar("T")
 @dataclasses.dataclass
 class Loop:
     """Runs from state.step to plan.steps. A point is told while the chunks after it run, as soon as its scores are
-    there and the save before its own has ended, and at the latest when COPIES points with a copy wait.
+    there and the save before its own has ended, and at the latest before the next scores or save, the first few apart
+    (see COPIES).
     """
 
     state: TrainState
@@ -76,6 +77,7 @@ class Loop:
         self.ended: deque[Point] = deque()
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(self.state))
         self.room = max(1, min(COPIES, COPIED_BYTES // max(size, 1)))
+        self.saves_begun = 0
         self.thread = background_thread("scores")
         self.began = time.monotonic() - self.tally.seconds
 
@@ -234,6 +236,9 @@ class Loop:
             notes={"tally": dataclasses.asdict(self.tally)},
         )
         self.last_saved = step
+        self.saves_begun += 1
+        if self.saves_begun == 2:  # which is when the first has ended
+            self.room = 1
         if step == self.plan.steps == self.writer.best_step:
             self.best_params = copy.params
 
