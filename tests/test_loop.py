@@ -233,11 +233,9 @@ with nice_afterwards():
     own.start()
     jax.jit(lambda x: jnp.tanh(x @ x)).lower(jax.ShapeDtypeStruct((8, 8), jnp.float32)).compile()
 after = niceness()
-assert {thread: after[thread] for thread in before} == before
-new = set(after) - set(before) - {own.native_id}
-assert new, "XLA has begun no thread"
-assert {after[thread] for thread in new} == {max(NICE, after[os.getpid()])}
-assert after[own.native_id] == after[os.getpid()]
+normal = after[os.getpid()]
+assert {after[thread] for thread in (*before, own.native_id) if thread in after} == {normal}  # some may have ended
+assert max(NICE, normal) in {nice for thread, nice in after.items() if thread not in before}
 """
 
 
