@@ -1,5 +1,6 @@
 """Pictures are written, and show the numbers they should."""
 
+import io
 import itertools
 from collections import Counter
 
@@ -176,3 +177,15 @@ def test_the_loss_curve_shows_train_and_dev_against_the_step(tmp_path, drawn):
 def test_a_loss_curve_of_little_or_odd_is_drawn_too(tmp_path, lines):
     loss_curve(lines, tmp_path / "loss.png")
     assert_picture(tmp_path / "loss.png")
+
+
+@pytest.mark.parametrize("told, names", [(0, set()), (1, {"bigrams", "pairs"}), (2, {"bigrams", "pairs", "loss"})])
+def test_beside_a_training_each_picture_waits_until_its_numbers_are_told(make_run, monkeypatch, told, names):
+    path = make_run(steps=1, plots=True)
+    drawn = {picture.stem: picture for picture in (path / "plots").glob("*.png")}
+    assert set(drawn) == {"bigrams", "pairs", "loss"}
+    for picture in drawn.values():
+        picture.unlink()
+    monkeypatch.setattr("sys.stdin", io.StringIO("written\n" * told))
+    assert plots.main([str(path), "--beside-training"]) == 0
+    assert {picture.stem for picture in (path / "plots").glob("*.png")} == names
