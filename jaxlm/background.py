@@ -16,7 +16,9 @@ NICE = 10
 
 def background_thread(name: str) -> ThreadPoolExecutor:
     """A pool of one thread, nice where threads can be (on Linux); the threads that it begins are as nice."""
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix=name, initializer=_be_nice)
+    return ThreadPoolExecutor(
+        max_workers=1, thread_name_prefix=name, initializer=lambda: _be_nice(threading.get_native_id())
+    )
 
 
 @contextlib.contextmanager
@@ -36,7 +38,7 @@ def _native_threads() -> set[int]:
     return tasks - {thread.native_id for thread in threading.enumerate() if thread.native_id is not None}
 
 
-def _be_nice(thread: int | None = None) -> None:
+def _be_nice(thread: int) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id() if thread is None else thread, NICE)
+            os.setpriority(os.PRIO_PROCESS, thread, NICE)

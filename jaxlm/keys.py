@@ -12,6 +12,7 @@ WORD = 2**32 - 1
 TURNS = (13, 15, 26, 6), (17, 29, 16, 24)
 """Bits by which the second word is turned, in even and odd groups of four rounds."""
 PARITY = 0x1BD11BDA
+"""The third word of the key schedule is the key's two and this."""
 
 
 def derive(seed: int, purpose: int) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -188,6 +189,23 @@ def test_all_losses_are_told_before_the_last_save_is_awaited(tmp_path, log, best
     loop.run()
     assert order == [((24, "dev"), best_params), "wait"]
     assert loop.best_params == best_params
+
+
+def test_a_signal_ends_what_is_done_once_all_is_told(log):
+    class Ended(Exception):
+        """What the process's own handler raises."""
+
+    def handler(signum: int, frame: Any) -> None:
+        raise Ended
+
+    loop = loop_of(log, score)
+    loop.when_told = lambda params: signal.raise_signal(signal.SIGTERM)
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(Ended):
+            loop.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_few_chunks_wait_for_the_one_that_runs(log):

@@ -37,8 +37,8 @@ T = TypeVar("T")
 @dataclasses.dataclass
 class Loop:
     """Runs from state.step to plan.steps. A point is told while the chunks after it run, as soon as its scores are
-    there and the save before its own has ended, and at the latest before the next scores or save, the first few apart
-    (see COPIES).
+    there and the save before its own has ended, but before the next scores or save are begun; while the first are
+    waited for, COPIES points may have begun theirs.
     """
 
     state: TrainState
@@ -61,7 +61,9 @@ class Loop:
     """Called once, when the devices have their first chunk to work on: the place for what the start need not wait for.
     """
     when_told: Callable[[Params | None], None] | None = None
-    """Called with `best_params` when all losses are written; the last save may still go on."""
+    """Called with `best_params` when all losses are written; the last save may still go on. A signal ends it as it
+    ends whatever follows the training.
+    """
     beside: bool = False
     """Score in a thread: what one thread asks of a CPU is done in order, and the next chunk would wait for the scores.
     Not where there are several devices, which must all meet their programs in one order."""
@@ -92,8 +94,9 @@ class Loop:
                 self._advance(caught)
             self._begin_the_rest()
             self._settle()
-            if self.when_told:
-                self.when_told(self.best_params)
+        if self.when_told:
+            self.when_told(self.best_params)
+        with catch_signals():
             self.writer.wait()
         return self.state
 
