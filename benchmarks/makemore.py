@@ -8,13 +8,13 @@ makemore's sizes: batches of 32 whole names (the WaveNet: 32 windows of the lect
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from mlp import one_core_flops
@@ -116,7 +116,9 @@ def our_training(job: Job) -> tuple[Callable[[], float], float, float]:
             steps += K
         return (time.perf_counter() - began) / steps
 
-    return run, compile_s, compiled.cost_analysis()["flops"]
+    costs = compiled.cost_analysis()
+    assert costs, "XLA counts the operations of a program"
+    return run, compile_s, costs["flops"]
 
 
 def torch_training(name: str, job: Job) -> Callable[[int], float]:
@@ -124,7 +126,7 @@ def torch_training(name: str, job: Job) -> Callable[[int], float]:
     V = job.corpus.tokenizer.vocab_size
     model = build(name, V, job.batcher.width)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, betas=(0.9, 0.99), weight_decay=0.01)
-    host = job.batcher.rows(job.host, job.rows["train"])
+    host = job.batcher.rows(job.host, jnp.asarray(job.rows["train"]))
     x, y = (torch.from_numpy(np.array(part)).long() for part in (host.tok, host.target))
     if y.ndim == 2:
         y[torch.from_numpy(np.array(host.weight)) == 0] = -1
@@ -232,4 +234,4 @@ def copy_bytes(size: int = 2**26) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

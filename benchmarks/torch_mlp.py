@@ -57,6 +57,7 @@ def main(path: str, steps: int, threads: int) -> None:
         rate = 0.1 if step < steps // 2 else 0.01
         with torch.no_grad():
             for parameter in parameters:
+                assert parameter.grad is not None
                 parameter -= rate * parameter.grad
     seconds = time.perf_counter() - began
     with torch.no_grad():

@@ -46,6 +46,8 @@ class Mlp(nn.Module):
 class Bow(nn.Module):
     """The causal mean of the embeddings as a product with a triangle, then a tanh layer."""
 
+    triangle: torch.Tensor
+
     def __init__(self, vocab: int, context: int, width: int = 64):
         super().__init__()
         self.embed, self.position = nn.Embedding(vocab, width), nn.Embedding(context, width)
@@ -73,7 +75,8 @@ class Recurrent(nn.Module):
         self.start_cell = nn.Parameter(torch.zeros(1, width))
         gates = {"rnn": 1, "gru": 2, "lstm": 4}[cell]
         self.cell, self.gates = cell, nn.Linear(2 * width, gates * width)
-        self.candidate = nn.Linear(2 * width, width) if cell == "gru" else None
+        if cell == "gru":
+            self.candidate = nn.Linear(2 * width, width)
         self.out = nn.Linear(width, vocab)
 
     def step(self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,6 +106,8 @@ class Recurrent(nn.Module):
 
 class Block(nn.Module):
     """GPT-2's block."""
+
+    mask: torch.Tensor
 
     def __init__(self, context: int, width: int, heads: int):
         super().__init__()

@@ -19,7 +19,9 @@ import argparse
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,7 +34,7 @@ from jaxlm.training.word2vec import Word2vecWork
 EPOCHS, TOP = 2, 20_000
 LR = 0.025
 """Ours; gensim's default."""
-SETTINGS = {"skip-gram": {}, "cbow": {"shared_negatives": 16, "blocks": 8}}
+SETTINGS: dict[str, dict[str, Any]] = {"skip-gram": {}, "cbow": {"shared_negatives": 16, "blocks": 8}}
 """Of ours, as in configs/word2vec_*.py."""
 
 
@@ -45,7 +47,7 @@ def clocks() -> np.ndarray:
     return np.array([time.perf_counter(), time.process_time()])
 
 
-def gensim_run(sentences: list[list[str]], predict: str, seed: int, raw_words: int) -> Outcome:
+def gensim_run(sentences: list[list[str]], predict: str, raw_words: int, seed: int) -> Outcome:
     model = Word2Vec(
         vector_size=100, window=5, negative=5, min_count=5, sample=1e-3, sg=int(predict == "skip-gram"), workers=2,
         seed=seed,
@@ -56,9 +58,9 @@ def gensim_run(sentences: list[list[str]], predict: str, seed: int, raw_words: i
     return model.wv, EPOCHS * raw_words / (clocks() - began)
 
 
-def our_work(path: Path, predict: str, seed: int, settings: dict[str, int]) -> Word2vecWork:
+def our_work(path: Path, seed: int, settings: dict[str, Any]) -> Word2vecWork:
     config = RunConfig(
-        model=Word2vecConfig(predict=predict, words=WordsConfig(pattern="[a-z]+"), **settings),
+        model=Word2vecConfig(words=WordsConfig(pattern="[a-z]+"), **settings),
         data=DataConfig(path=str(path), split=(1.0, 0.0, 0.0)),
         optim=OptimConfig(lr=LR, schedule="linear", end_factor=0.004),
         epochs=EPOCHS,
@@ -68,7 +70,8 @@ def our_work(path: Path, predict: str, seed: int, settings: dict[str, int]) -> W
     return Word2vecWork(config)
 
 
-def our_run(work: Word2vecWork, raw_words: int) -> Outcome:
+def our_run(path: Path, settings: dict[str, Any], raw_words: int, seed: int) -> Outcome:
+    work = our_work(path, seed, settings)
     task = work.task()
     steps = task.plan.steps
     state = task.state
@@ -158,11 +161,10 @@ def main() -> None:
     heads = [*(path.stem for path in args.pairs), "analogies"]
     for predict in args.predict:
         rows: dict[str, list[list[float]]] = {"gensim": [], "ours": []}
+        chosen = {"predict": predict, **SETTINGS[predict], **settings}
         runs: dict[str, Callable[[int], Outcome]] = {
-            "gensim": lambda seed, predict=predict: gensim_run(sentences, predict, seed, raw_words),
-            "ours": lambda seed, chosen=(predict, SETTINGS[predict] | settings): our_run(
-                our_work(args.corpus, chosen[0], seed, chosen[1]), raw_words
-            ),
+            "gensim": partial(gensim_run, sentences, predict, raw_words),
+            "ours": partial(our_run, args.corpus, chosen, raw_words),
         }
         for seed in range(1, args.seeds + 1):
             for name, run in runs.items():
@@ -174,7 +176,7 @@ def main() -> None:
             ratio_S = table["ours"][:, column] / table["gensim"][:, column]
             low, high = ratio_S.min(), ratio_S.max()
             print(f"{predict}: ours is {np.median(ratio_S):.2f} times as fast by {what} ({low:.2f} to {high:.2f})")
-        work = our_work(args.corpus, predict, 1, SETTINGS[predict] | settings)
+        work = our_work(args.corpus, 1, chosen)
         tell_limits(work, float(np.median(table["ours"][:, 0])), raw_words)
 
 
