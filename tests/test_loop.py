@@ -21,6 +21,7 @@ from jaxlm.evaluation import Score
 from jaxlm.training.loop import AHEAD, COPIED_BYTES, COPIES, Loop
 from jaxlm.training.plan import Plan
 from jaxlm.training.points import Tally
+from jaxlm.training.signals import Stopped
 from jaxlm.training.state import Chunk, TrainState
 
 PLAN = Plan(steps=24, chunk=2, log_every=2, eval_every=8, save_every=8)
@@ -189,6 +190,28 @@ def test_all_losses_are_told_before_the_last_save_is_awaited(tmp_path, log, best
     loop.run()
     assert order == [((24, "dev"), best_params), "wait"]
     assert loop.best_params == best_params
+
+
+@pytest.mark.parametrize("moment", ["run_chunk", "_add_losses", "_settle", "wait"])
+def test_a_signal_at_any_moment_stops_at_a_step_that_is_saved(log, moment):
+    """In a chunk; while a point is reached; in what follows the last chunk; while the last save is awaited."""
+    loop = loop_of(log, score, beside=False)
+    place: Any = loop.writer if moment == "wait" else loop
+    real, calls = getattr(place, moment), Mock()
+
+    def interrupted(*args: Any) -> Any:
+        calls()
+        if calls.call_count == (1 if moment in ("_settle", "wait") else 3):
+            signal.raise_signal(signal.SIGTERM)
+        return real(*args)
+
+    setattr(place, moment, interrupted)
+    with pytest.raises(Stopped) as stopped:
+        loop.run()
+    step = {"run_chunk": 6, "_add_losses": 6}.get(moment, 24)
+    assert (stopped.value.signum, stopped.value.step) == (signal.SIGTERM, step)
+    saved = loop.writer.saved[-1]  # type: ignore[attr-defined]
+    assert saved[:2] == (step, float(step))
 
 
 def test_a_signal_ends_what_is_done_once_all_is_told(log):

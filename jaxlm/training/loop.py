@@ -94,10 +94,12 @@ class Loop:
                 self._advance(caught)
             self._begin_the_rest()
             self._settle()
+            self._stop_if(caught)
         if self.when_told:
             self.when_told(self.best_params)
-        with catch_signals():
+        with catch_signals() as caught:
             self.writer.wait()
+        self._stop_if(caught)
         return self.state
 
     def _advance(self, caught: list[int]) -> None:
@@ -112,10 +114,16 @@ class Loop:
             chunk,
             logs=plan.at(self.step, plan.log_every),
             evals=plan.at(self.step, plan.eval_every),
-            saves=plan.at(self.step, plan.save_every) or bool(caught),
+            saves=plan.at(self.step, plan.save_every),
         )
         if caught:
+            self._reach(None, saves=True)
             self._settle()
+            self._stop_if(caught)
+
+    def _stop_if(self, caught: list[int]) -> None:
+        """Raise Stopped after a signal, once the state of this step is on disk."""
+        if caught:
             self.writer.wait()
             raise Stopped(caught[0], self.step)
 
