@@ -128,7 +128,13 @@ def test_discounts_are_chen_and_goodmans():
 
 
 @pytest.mark.parametrize(
-    ("numbers", "one"), [([1, 1, 2], 0.5), ([5, 6, 7], 0.5), ([1] * 8 + [2] * 4 + [3] * 9 + [4], 0.5)]
+    ("numbers", "one"),
+    [
+        ([1, 1, 2], 0.5),
+        ([5, 6, 7], 0.5),
+        ([1] * 8 + [2] * 4 + [3] * 9 + [4], 0.5),
+        ([1] * 6 + [2] * 3 + [3] * 4 + [4] * 2, 0.5),
+    ],
 )
 def test_where_counts_of_counts_do_not_allow_three_discounts_there_is_one_and_a_note(numbers, one):
     discount_4, note = discounts(np.array(numbers))

@@ -176,14 +176,14 @@ def discounts(count_U: np.ndarray) -> tuple[np.ndarray, str]:
     """What is taken from counts 0, 1, 2, 3 and more, and a note where the usual estimate cannot be had.
 
     With n_k the number of n-grams that occur k times and Y = n_1 / (n_1 + 2 n_2): k - (k + 1) Y n_(k + 1) / n_k (Chen
-    and Goodman, equation 17). Where one of n_1 ... n_4 is 0 or a discount leaves [0, k], one discount serves all: Y, or
+    and Goodman, equation 17). Where one of n_1 ... n_4 is 0 or a discount leaves (0, k], one discount serves all: Y, or
     1 / 2 where there is no Y.
     """
     n = np.bincount(np.minimum(count_U, 5), minlength=6).astype(float)
     if n[1:5].all():
         share = n[1] / (n[1] + 2 * n[2])
         three = np.array([k - (k + 1) * share * n[k + 1] / n[k] for k in (1, 2, 3)])
-        if (three >= 0).all() and (three <= (1, 2, 3)).all():
+        if (three > 0).all() and (three <= (1, 2, 3)).all():
             return np.concatenate([[0.0], three]), ""
     one = n[1] / (n[1] + 2 * n[2]) if n[1] and n[2] else 0.5
     seen = ", ".join(f"{int(n[k])} occur {k}x" for k in (1, 2, 3, 4))
