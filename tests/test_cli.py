@@ -157,7 +157,7 @@ def test_an_ill_typed_value_is_named_with_its_setting_in_a_line(mlp, args, named
     [
         ("--optim.lr -1", "optim.lr wants a number > 0, got -1.0"),
         ("--data.split .8 .1 .2", "data.split wants three shares from 0 to 1 that add up to 1, got 0.8 0.1 0.2"),
-        ("--model.context 0", "model.context wants a number from 1 to 65536, got 0"),
+        ("--model.context 0", "model.context wants a number from 1 to 65535, got 0"),
         ("--batch-size 0", "batch_size wants a number from 1 to 16777216, got 0"),
         ("--epochs 0", "epochs wants a number > 0, got 0.0"),
         ("--seed -1", "seed wants a number from 0 to 4294967295, got -1"),

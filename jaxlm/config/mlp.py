@@ -29,7 +29,7 @@ class MlpConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check.between("model.context", self.context, 1, 2**16)
+        check.between("model.context", self.context, 1, 2**16 - 1)
         check.at_least("model.d_embed", self.d_embed, 1)
         check.at_least("model.d_hidden", self.d_hidden, 1)
         check.at_least("model.gain", self.gain, 0)

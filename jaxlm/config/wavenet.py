@@ -26,7 +26,7 @@ class WavenetConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check.between("model.layers", self.layers, 1, 16)
+        check.between("model.layers", self.layers, 1, 15)
         check.at_least("model.d_embed", self.d_embed, 1)
         check.at_least("model.d_hidden", self.d_hidden, 1)
 
