@@ -58,7 +58,8 @@ class Strategy:
         if self.top_p is not None and self.top_p < 1:
             sorted_BV = jnp.sort(log_normalize(z_BV), axis=-1, descending=True)
             before_BV = jnp.cumsum(jnp.exp(sorted_BV), axis=-1) - jnp.exp(sorted_BV)
-            least_B1 = jnp.min(jnp.where(before_BV < self.top_p, sorted_BV, jnp.inf), axis=-1, keepdims=True)
+            needed_BV = (before_BV < self.top_p) | (jnp.arange(z_BV.shape[-1]) == 0)  # float32 may take p for 0
+            least_B1 = jnp.min(jnp.where(needed_BV, sorted_BV, jnp.inf), axis=-1, keepdims=True)
             z_BV = jnp.where(log_normalize(z_BV) >= least_B1, z_BV, -jnp.inf)
         if self.min_p is not None:
             least_B1 = jnp.max(z_BV, axis=-1, keepdims=True) + jnp.log(self.min_p)

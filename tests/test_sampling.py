@@ -58,6 +58,7 @@ def probabilities(logits: Any, strategy: Strategy) -> np.ndarray:
         Strategy(top_p=1),
         Strategy(top_p=0.7),
         Strategy(top_p=1e-6),
+        Strategy(top_p=1e-40),
         Strategy(min_p=0),
         Strategy(min_p=0.2),
         Strategy(min_p=1),
