@@ -55,4 +55,4 @@ def _sweep(args: list[str]) -> Callable[[], int]:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, outlives_output=True)

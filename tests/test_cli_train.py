@@ -4,11 +4,15 @@ import math
 import shlex
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 import train as train_script
+from jaxlm.cli import start
 from tests import processes
 from tests.processes import Cli, refused, tree
 
@@ -168,3 +172,33 @@ def test_the_command_to_go_on_can_be_pasted_and_does_not_start_over(monkeypatch,
     assert code == 143 and "saved at step 17" in told
     command = shlex.split(told.partition("run: ")[2])
     assert command == ["python", "train.py", str(cli.config), "--run-dir", "my runs/it's $HOME", "--seed", "1"]
+
+
+@pytest.mark.parametrize("closed", ["read by nobody", "closed", "full"])
+def test_training_outlives_its_output(cli, tmp_path, closed):
+    run = tmp_path / "run"
+    if closed == "full":
+        with Path("/dev/full").open("w") as full:
+            process = cli.start_train("--run-dir", run, stdout=full, stderr=full)
+    elif closed == "closed":
+        script = 'exec "$@" >&- 2>&-'
+        command = [sys.executable, "train.py", str(cli.config), "--run-dir", str(run)]
+        process = subprocess.Popen(["sh", "-c", script, "sh", *command], cwd=processes.ROOT, env=cli.env)
+    else:
+        process = cli.start_train("--run-dir", run)
+        process.stdout.close()
+        process.stderr.close()
+    assert process.wait(processes.SECONDS) == 0
+    assert json.loads((run / "eval.json").read_text())["step"] == 200
+
+
+def test_what_a_terminal_cannot_show_is_escaped(cli, tmp_path):
+    (tmp_path / "text.txt").write_text("zo\u00eb\n")
+    done = cli.train(
+        "--run-dir", tmp_path / "run", "--data.path", tmp_path / "text.txt", env={"PYTHONIOENCODING": "ascii"}
+    )
+    assert done.code == 0 and "\\xeb" in done.stdout
+
+
+def test_a_terminal_is_still_one_for_a_command_that_outlives_it():
+    assert start._output(Mock(isatty=lambda: True), outlived=True).isatty()

@@ -1,10 +1,14 @@
-"""How a command starts and ends: signals, exit codes, and one line for a mistake."""
+"""How a command starts and ends: signals, exit codes, output, and one line for a mistake."""
 
+import errno
 import gc
+import io
+import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn, TextIO, cast
 
 from jaxlm.cli.parsing import one_line
 from jaxlm.errors import NonFiniteLoss, UserError
@@ -14,12 +18,18 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 1_000_000
 """Python's 700 costs a tenth of the time that imports and tracing take, 100,000 still 50 ms."""
 
 
-def run_main(main: Callable[[list[str]], int]) -> NoReturn:
-    """Call main with the arguments and exit as the contract says: a user's mistake is one line and code 2."""
+def run_main(main: Callable[[list[str]], int], *, outlives_output: bool = False) -> NoReturn:
+    """Call main with the arguments and exit as the contract says: a user's mistake is one line and code 2.
+
+    Characters that the terminal does not have are escaped. A command whose results are files outlives its output: it
+    goes on where nobody reads any more, or the disk that takes its lines is full.
+    """
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
     gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
+    sys.stdout, sys.stderr = (_output(stream, outlives_output) for stream in (sys.stdout, sys.stderr))
     try:
         code = main(sys.argv[1:])
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         code = 128 + signal.SIGINT
@@ -32,5 +42,51 @@ def run_main(main: Callable[[list[str]], int]) -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _drop(sys.stdout)
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        code = EXIT_USER
     gc.freeze()  # at the end nothing is worth a search for cycles
     sys.exit(code)
+
+
+class _Outlived:
+    """A stream whose failures are nobody's: what cannot be written is dropped."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """As much as can be."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            _drop(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        """If it can be."""
+        try:
+            self._stream.flush()
+        except OSError:
+            _drop(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what a stream has buffered, and all that comes, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _output(stream: TextIO | None, outlived: bool) -> TextIO:
+    if stream is None:  # closed before Python began
+        stream = Path(os.devnull).open("w")  # noqa: SIM115
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return cast(TextIO, _Outlived(stream)) if outlived else stream
