@@ -105,6 +105,17 @@ def describe(gpu_memory: float) -> str:
     return line
 
 
+def memory() -> int | None:
+    """Bytes of a device's memory, of a CPU the machine's; None where that cannot be told."""
+    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    if stats:
+        return stats.get("bytes_limit")
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
 def make_mesh() -> Mesh:
     """All devices along the data axis."""
     shape = (jax.device_count(), 1, 1)

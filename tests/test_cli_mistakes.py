@@ -26,6 +26,7 @@ CONFIGS = {
     "another thing": "config = {'steps': 3}\n",
     "unfinished": "config = RunConfig(\n",
     "failing": "raise RuntimeError('no\\nluck')\n",
+    "leaving": "import sys; sys.exit(0)\n",
     "out of range": "from jaxlm import MlpConfig, RunConfig\nconfig = RunConfig(model=MlpConfig(), steps=0)\n",
 }
 
@@ -36,6 +37,7 @@ CONFIGS = {
         ("nothing", ["config = RunConfig(...)", "none"]),
         ("another thing", ["config = RunConfig(...)", "dict"]),
         ("unfinished", ["does not parse", "line 1"]),
+        ("leaving", ["fails as it is loaded: SystemExit: 0"]),
         ("failing", ["RuntimeError", "no luck"]),
         ("out of range", ["steps", "got 0"]),
     ],
@@ -69,11 +71,18 @@ def test_a_config_that_does_not_exist(cli, tmp_path):
         (["--epochs", "0"], ["error: epochs wants a number > 0, got 0"]),
         (["--steps", "3", "--epochs", "3"], ["steps", "epochs", "exclude each other"]),
         (["--seed", "-1"], ["error: seed wants a number from 0"]),
-        (["--model.context", "0"], ["error: model.context wants a number from 1 to 65536, got 0"]),
+        (["--model.context", "0"], ["error: model.context wants a number from 1 to 65535, got 0"]),
         (["--optim.lr", "nan"], ["error: optim.lr wants a number > 0, got nan"]),
         (["--data.split", "0.8", "0.1", "0.2"], ["error: data.split wants three shares", "0.8 0.1 0.2"]),
         (["--data.split", "0.8", "0.2"], ["--data.split", "3 values"]),
         (["--data.split", "0", "0.5", "0.5"], ["error: data.split wants a share above 0 for train"]),
+        (["--model.d-hidden", "10000000000"], ["error: model.d_hidden wants a number from 1 to 2147483647"]),
+        (["--model.d-hidden", "2000000000"], ["error: the model wants", "GB", "the device has", "take a smaller one"]),
+        (["--sample.max-tokens", "3000000000"], ["error: sample.max_tokens wants a number from 1 to 1048576"]),
+        (
+            ["--optim.schedule", "piecewise", "--optim.boundaries", "3e9", "--optim.factors", "0.1"],
+            ["error: optim.boundaries wants a number from 0 to 2147483647, got 3000000000.0"],
+        ),
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("--") else "",
 )

@@ -105,7 +105,7 @@ def load_config(path: Path) -> RunConfig:
         raise UserError(f"config {str(path)!r} does not parse: {error.msg} (line {error.lineno})") from error
     except UserError as error:
         raise UserError(f"config {str(path)!r}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"config {str(path)!r} fails as it is loaded: {type(error).__name__}: {error}") from error
     config = getattr(module, "config", None)
     if not isinstance(config, RunConfig):

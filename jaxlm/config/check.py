@@ -4,9 +4,14 @@ import math
 
 from jaxlm.errors import UserError
 
+MOST = 2**31 - 1
+"""The largest whole number that arrays and their indices hold."""
 
-def at_least(name: str, value: float | None, low: float) -> None:
-    """Raise UserError unless value is None or a finite number >= low."""
+
+def at_least(name: str, value: int | float | None, low: float) -> None:
+    """Raise UserError unless value is None or a finite number >= low, a whole one <= MOST."""
+    if isinstance(value, int) and value > MOST:
+        between(name, value, low, MOST)
     _check(name, value, f">= {low}", value is None or value >= low)
 
 

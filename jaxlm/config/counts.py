@@ -25,8 +25,8 @@ class CountsConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check.at_least("model.order", self.order, 1)
-        check.at_least("model.add_k", self.add_k, 0)
+        check.between("model.order", self.order, 1, 64)
+        check.between("model.add_k", self.add_k, 0, 1e30)
 
     def build(self) -> "CountModel":
         """The model of these settings."""

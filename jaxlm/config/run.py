@@ -7,6 +7,9 @@ from jaxlm.config import check
 from jaxlm.config.model import ModelConfig
 from jaxlm.errors import UserError
 
+MOST_SAMPLES = 2**20
+"""Samples at once, and tokens of one."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -101,8 +104,10 @@ class OptimConfig:
             )
         if self.schedule == "piecewise" and not self.boundaries:
             raise UserError("optim.boundaries wants at least one boundary for schedule piecewise, got none")
-        for value in (*self.boundaries, *self.factors):
-            check.at_least("optim.boundaries and optim.factors", value, 0)
+        for boundary in self.boundaries:
+            check.between("optim.boundaries", boundary, 0, check.MOST)
+        for factor in self.factors:
+            check.between("optim.factors", factor, 0, 1e30)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,9 +153,9 @@ class SampleConfig:
     """Tokens a sample has at most."""
 
     def __post_init__(self) -> None:
-        check.at_least("sample.n", self.n, 0)
+        check.between("sample.n", self.n, 0, MOST_SAMPLES)
         check.at_least("sample.temperature", self.temperature, 0)
-        check.at_least("sample.max_tokens", self.max_tokens, 1)
+        check.between("sample.max_tokens", self.max_tokens, 1, MOST_SAMPLES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +193,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check.between("seed", self.seed, 0, 2**32 - 1)
         if self.steps is not None:
-            check.between("steps", self.steps, 1, 2**31 - 1)
+            check.between("steps", self.steps, 1, check.MOST)
         check.more_than("epochs", self.epochs, 0)
         check.between("gpu_memory", self.gpu_memory, 0, 1)
         if self.batch_size != "full":

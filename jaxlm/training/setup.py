@@ -19,10 +19,13 @@ from jaxlm.data.corpus import Corpus
 from jaxlm.data.source import cache_dir
 from jaxlm.errors import UserError
 from jaxlm.inference import Run, load_run
-from jaxlm.models.base import CONSTANTS, HasConstants, LanguageModel, Params, Words, without_constants
+from jaxlm.models.base import CONSTANTS, HasConstants, LanguageModel, Params, SequenceModel, Words, without_constants
 from jaxlm.runs import dump
 from jaxlm.training.state import TrainState
 from jaxlm.training.vectors import read_vectors
+
+WIDE = 1024
+"""A model with no size as large as this fits into any machine."""
 
 
 class Job(NamedTuple):
@@ -78,6 +81,13 @@ def settle(config: RunConfig) -> Job:
             f"got {config.model.vocab_size}"
         )
     model = config.model.build()
+    if config.data.example == "window" and isinstance(model, SequenceModel):
+        raise UserError(
+            f"data.example wants sequence for a {type(config.model).__name__}, which reads a text from its start, got "
+            "window; give --data.example sequence"
+        )
+    if config.model.trained_by_steps and _is_wide(config):
+        _check_memory(model)
     batcher, host, rows = prepare(config, corpus, model.context, model.max_length)
     if config.epochs is not None:
         steps = max(1, math.ceil(config.epochs * batcher.examples / batcher.batch_size))
@@ -168,6 +178,23 @@ def _own_constants(
 ) -> dict[str, np.ndarray]:
     count_V = np.bincount(corpus.tokens("train"), minlength=config.model.vocab_size or 0)
     return model.constants(corpus.tokenizer.words, count_V, vectors, config.seed)
+
+
+def _is_wide(config: RunConfig) -> bool:
+    """Whether the model may be too large to be begun; to ask for its shapes takes 30 ms of a start."""
+    sizes = [value for value in vars(config.model).values() if isinstance(value, int)]
+    return max(sizes, default=0) >= WIDE
+
+
+def _check_memory(model: LanguageModel[Any]) -> None:
+    """Raise UserError where a device cannot hold the parameters and their gradients."""
+    wanted = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(parameters.abstract_params(model)))
+    there = sharding.memory()
+    if there is not None and wanted > there:
+        raise UserError(
+            f"the model wants {show.size(wanted)} for its parameters and their gradients, the device has "
+            f"{show.size(there)}; take a smaller one"
+        )
 
 
 def _check_same_shapes(config: RunConfig, model: LanguageModel[Any], params: Params) -> None:
