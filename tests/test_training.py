@@ -71,6 +71,23 @@ def test_a_scan_of_eight_steps_is_eight_steps(tmp_path, changes):
         assert len(set(np.asarray(many.loss_K).tolist())) == 8
 
 
+@pytest.mark.parametrize("example", ["window", "sequence"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_each_step_drops_something_else(tmp_path, example, dropout):
+    """On the same batch, with a learning rate that moves nothing, across the end of a chunk too."""
+    model = jaxlm.GptConfig(context=16, n_layers=1, n_heads=2, d_model=8, dropout=dropout)
+    settings: dict[str, Any] = {
+        "data": {"example": example},
+        "batch_size": "full",
+        "optim": jaxlm.OptimConfig(lr=1e-30),
+    }
+    chunk, tokens, state = chunk_of(tmp_path, model=model, **settings)
+    state, first = chunk(state, tokens, 2)
+    _, second = chunk(state, tokens, 2)
+    losses = {*np.asarray(first.loss_K).tolist(), *np.asarray(second.loss_K).tolist()}
+    assert len(losses) == (4 if dropout else 1)
+
+
 def test_a_step_is_an_update_by_the_gradient_of_the_mean_loss_and_its_penalty():
     """By hand: p - lr * grad(mean nats + l2 * sum of mean squares); the loss told is without the penalty."""
     model = MODEL.filled(5, 9).build()
