@@ -11,9 +11,11 @@ from jaxlm.config import (
     CountsConfig,
     DataConfig,
     EvalConfig,
+    FaithfulReanConfig,
     MlpConfig,
     NgramConfig,
     OptimConfig,
+    ReanConfig,
     RunConfig,
     SampleConfig,
 )
@@ -105,6 +107,22 @@ def test_the_ends_of_a_range_belong_to_it(make, settings):
 def test_boundaries_and_factors_go_in_pairs(settings, message):
     with pytest.raises(UserError, match=f"^{message}"):
         OptimConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ReanConfig(table="frozen"), r"wants to be set for model\.table frozen or tuned"),
+        (lambda: ReanConfig(vectors="f"), r"wants to be set for model\.table frozen or tuned"),
+        (lambda: ReanConfig(d_model=10, n_heads=4), "model.d_model wants a multiple of the 4 heads, got 10"),
+        (lambda: ReanConfig(scale=0.0), "model.scale wants a number > 0"),
+        (lambda: FaithfulReanConfig(d_embed=12), "model.d_embed wants an even multiple of the 8 heads, got 12"),
+        (lambda: FaithfulReanConfig(attentions=0), "model.attentions wants a number >= 1"),
+    ],
+)
+def test_settings_of_rean_that_do_not_fit_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
 
 
 def test_steps_and_epochs_exclude_each_other():

@@ -181,6 +181,16 @@ def test_the_rows_of_a_step_are_all_that_its_loss_reads(name):
     )
 
 
+def test_each_key_draws_other_negatives():
+    model, params = model_and_params("contrastive-random")
+    batch = Batch(tokens(), tokens(seed=1), None)
+    one, same, other = (float(call(model, "train_loss", params, *batch, jax.random.key(seed))[0]) for seed in (0, 0, 1))
+    assert one == same != other
+    model, params = model_and_params("contrastive-tuned")
+    one, other = (call(model, "touched", params[CONSTANTS], *batch[:2], jax.random.key(seed)) for seed in (0, 1))
+    assert set(one.tolist()) != set(other.tolist())
+
+
 @pytest.mark.parametrize("name", ["softmax-random", "contrastive-random", "mse-random"])
 def test_padding_does_not_count(name):
     model, params = model_and_params(name)
@@ -269,22 +279,6 @@ def test_vectors_are_treated_as_asked():
     np.testing.assert_allclose(raw / raw[0, 0], row_VE / row_VE[0, 0], rtol=1e-5)
     assert np.square(raw).sum(1).mean() == pytest.approx(1, rel=1e-5)
     np.testing.assert_array_equal(treated(row_VE, "original"), row_VE)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: ReanConfig(table="frozen"), r"wants to be set for model\.table frozen or tuned"),
-        (lambda: ReanConfig(vectors="f"), r"wants to be set for model\.table frozen or tuned"),
-        (lambda: ReanConfig(d_model=10, n_heads=4), "model.d_model wants a multiple of the 4 heads, got 10"),
-        (lambda: ReanConfig(scale=0.0), "model.scale wants a number > 0"),
-        (lambda: FaithfulReanConfig(d_embed=12), "model.d_embed wants an even multiple of the 8 heads, got 12"),
-        (lambda: FaithfulReanConfig(attentions=0), "model.attentions wants a number >= 1"),
-    ],
-)
-def test_settings_that_do_not_fit_are_refused(make, message):
-    with pytest.raises(UserError, match=message):
-        make()
 
 
 def test_a_vectors_file_of_another_width_or_other_words_is_refused():
