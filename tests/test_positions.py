@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import jaxlm
+from jaxlm.data.corpus import from_stream
 from jaxlm.inference import generate, load_run
+from tests.conftest import opened
 
 SMALL: dict[str, Any] = {"n_layers": 1, "n_heads": 2, "d_model": 16}
 SEQUENCES: dict[str, Any] = {"example": "sequence", "split": (0.8, 0.2, 0)}
@@ -28,6 +30,17 @@ def test_running_text_goes_on_past_the_positions(make_run, text):
     (long,) = generate(run, prompt="ab" * 9, max_tokens=50, key=jax.random.key(0))
     assert (len(short), len(long)) == (9, 18 + 50)
     assert long.startswith("ab" * 9)
+
+
+def test_past_the_positions_each_part_is_drawn_anew():
+    """A model without preferences sees 8 tokens and goes on from the last 4 of them: it draws 5 at a time."""
+    data = jaxlm.DataConfig(kind="stream")
+    run = opened(jaxlm.GptConfig(**SMALL), data, from_stream("abcdefg" * 9, data), context=8)
+    flat = {**run.params, "out": jnp.zeros_like(run.params["out"])}
+    (made,) = generate(run, prompt="abcd", max_tokens=30, params=flat, key=jax.random.key(0))
+    parts = [made[start : start + 5] for start in range(4, 34, 5)]
+    assert [len(part) for part in parts] == [5] * 6
+    assert len(set(parts)) == 6
 
 
 def test_past_the_positions_the_last_half_is_what_is_seen(make_run, text):
