@@ -151,8 +151,7 @@ def generate(
     params = run.params if params is None else params
     dialogues = run.config.data.kind == "dialogues"
     stop = stop or ("\n\n" if dialogues else "")
-    stop_S = tuple(_tokens_of(run, stop))
-    new = _generate(run, params, rows, key, strategy, max_tokens, stop_S) if rows else []
+    new = _generate(run, params, rows, key, strategy, max_tokens, stop) if rows else []
     texts = [text + text_of(run, tokens) for text, tokens in zip(starts, new, strict=True)]
     texts = [_cut(text, stop, len(start)) for text, start in zip(texts, starts, strict=True)]
     return [_cut(text, "\n\n", len(start)) for text, start in zip(texts, starts, strict=True)] if dialogues else texts
@@ -175,51 +174,51 @@ def text_of(run: Run, tokens: Sequence[int]) -> str:
 
 
 def _generate(
-    run: Run,
-    params: Params,
-    rows: list[list[int]],
-    key: jax.Array,
-    strategy: Strategy,
-    max_tokens: int,
-    stop_S: tuple[int, ...],
+    run: Run, params: Params, rows: list[list[int]], key: jax.Array, strategy: Strategy, max_tokens: int, stop: str
 ) -> list[list[int]]:
     """What follows each row of tokens.
 
     A model with max_length positions sees the last of them: lines end where the positions do, running text goes on from
-    the last half of what it sees.
+    the last half of what it sees. Each row has its own limit of tokens and its own keys, so that what is beside it
+    changes nothing.
     """
     lines, most = run.config.data.kind == "lines", run.model.max_length
+    end, stop_S = BOUNDARY if lines or run.marks_unknown else None, tuple(_tokens_of(run, stop))
     generate_rows = sampling.compiled(**sharding.sampling_options(params, len(rows)))
     made: list[list[int]] = [[] for _ in rows]
     seen = rows if most is None else [row[-most:] for row in rows]
+    left_B, keys = np.full(len(rows), max_tokens, np.int32), {max_tokens: key}
     while True:
         length_B = np.array([len(row) for row in seen], np.int32)
         width = 1 << int(length_B.max() - 1).bit_length()
-        room = max_tokens if most is None else min(max_tokens, most + 1 - int(length_B.max()))
-        width = width if most is None else min(width, most)
-        prompt_BP = np.zeros((len(rows), width), np.int32)
+        limit_B = left_B if most is None else np.minimum(left_B, most + 1 - length_B)
+        prompt_BP = np.zeros((len(rows), width if most is None else min(width, most)), np.int32)
         for prompt_P, tokens in zip(prompt_BP, seen, strict=True):
             prompt_P[: len(tokens)] = tokens
+        left_K = np.unique(left_B[left_B > 0])
         new_BN, count_B = generate_rows(
             run.model.init_cache,
             run.model.extend,
             params,
             prompt_BP,
             length_B,
-            key,
+            limit_B,
+            tuple(keys[left] for left in left_K.tolist()),
+            np.searchsorted(left_K, left_B).astype(np.int32),
             strategy=strategy,
-            max_tokens=room,
-            end=BOUNDARY if lines or run.marks_unknown else None,
+            max_tokens=int(limit_B.max()),
+            end=end,
             allowed_V=drawn_tokens(run),
             stop=stop_S,
         )
         for row, new, count in zip(made, np.asarray(new_BN).tolist(), np.asarray(count_B).tolist(), strict=True):
             row += new[:count]
-        max_tokens -= room
-        if lines or not max_tokens or most is None:
+        before_B, left_B = left_B, left_B - limit_B
+        if lines or most is None or not left_B.any():
             return made
         seen = [(row + new)[-max(1, most // 2) :] for row, new in zip(rows, made, strict=True)]
-        key = jax.random.fold_in(key, max_tokens)
+        pairs = set(zip(before_B.tolist(), left_B.tolist(), strict=True))
+        keys = {left: jax.random.fold_in(keys[before], left) for before, left in pairs if left}
 
 
 def score(run: Run, text: str) -> TextScore:

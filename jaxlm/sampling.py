@@ -98,7 +98,9 @@ def generate(
     params: Any,
     prompt_BP: jax.Array,
     length_B: jax.Array,
-    key: jax.Array,
+    limit_B: jax.Array,
+    key_K: tuple[jax.Array, ...],
+    which_B: jax.Array,
     *,
     strategy: Strategy,
     max_tokens: int,
@@ -106,17 +108,17 @@ def generate(
     allowed_V: jax.Array | None = None,
     stop: tuple[int, ...] = (),
 ) -> tuple[jax.Array, jax.Array]:
-    """Continue each prompt by at most max_tokens tokens. To be called through `compiled`.
+    """Continue prompt b by at most limit_B[b] <= max_tokens tokens. To be called through `compiled`.
 
     Row b's prompt is prompt_BP[b, :length_B[b]], at least one token; prompts may differ in length. A row ends after the
     token `end` or once its last tokens are `stop`; only tokens that allowed_V holds true for are drawn.
-    Row b's randomness depends on key and b alone, so more rows or longer prompts beside it change nothing.
+    Row b's randomness depends on key_K[which_B[b]] and b alone: more rows or longer prompts beside it change nothing.
     Returns new_BN, the tokens after the prompt (0 where there are none), and how many there are, count_B.
     """
     B, P = prompt_BP.shape
     total = P + max_tokens
     tok_BT = jnp.zeros((B, total), jnp.int32).at[:, :P].set(prompt_BP)
-    key_B = jax.vmap(lambda b: jax.random.fold_in(key, b))(jnp.arange(B))
+    key_B = jax.vmap(jax.random.fold_in)(jnp.stack(key_K)[which_B], jnp.arange(B))
 
     def unfinished(carry: tuple[Any, ...]) -> jax.Array:
         t, _, _, _, done_B = carry
@@ -134,7 +136,7 @@ def generate(
         new_B = jnp.where(writes_B, drawn_B, old_B)
         tok_BT = jax.lax.dynamic_update_slice_in_dim(tok_BT, new_B[:, None], t + 1, axis=1)
         count_B = count_B + writes_B
-        done_B = done_B | (count_B >= max_tokens)
+        done_B = done_B | (count_B >= limit_B)
         if end is not None:
             done_B = done_B | (writes_B & (new_B == end))
         if 0 < len(stop) <= total:
@@ -144,7 +146,7 @@ def generate(
         return t + 1, cache, tok_BT, count_B, done_B
 
     cache = init_cache(params, B, total - 1)
-    start = (jnp.int32(0), cache, tok_BT, jnp.zeros(B, jnp.int32), jnp.zeros(B, bool))
+    start = (jnp.int32(0), cache, tok_BT, jnp.zeros(B, jnp.int32), limit_B < 1)
     _, _, tok_BT, count_B, _ = jax.lax.while_loop(unfinished, one_token, start)
     place_BN = length_B[:, None] + jnp.arange(max_tokens)
     new_BN = jnp.take_along_axis(tok_BT, jnp.minimum(place_BN, total - 1), axis=1)

@@ -63,6 +63,21 @@ def test_lines_end_with_the_positions(make_run, text):
     assert len(cropped) <= 21 + 1
 
 
+@pytest.mark.parametrize("kind", ["lines", "stream", "dialogues"])
+def test_a_text_is_the_same_beside_longer_prompts(make_run, text, kind):
+    data = {**SEQUENCES, "kind": kind, "labels": ("a", "b")}
+    talks = "\n\n".join(f"a: {line}\nb: {line}\na: c" for line in text.split("\n"))
+    model, sample = jaxlm.GptConfig(context=12, **SMALL), jaxlm.SampleConfig(n=0)
+    run = load_run(make_run(model, text=talks if kind == "dialogues" else text, data=data, steps=20, sample=sample))
+    settings: dict[str, Any] = {"n": 5, "max_tokens": 40, "key": jax.random.key(0)}
+    alone = generate(run, prompt="ab", **settings)
+    together = generate(run, prompt=["ab", "abcdefgabcd", "abcde"], **settings)
+    assert together[:5] == alone
+    assert max(map(len, alone)) > (4 if kind == "lines" else 20), "blind: too short to be cut short"
+    after = generate(run, prompt=["abcdefgabcd", "c", "ab"], **settings)
+    assert after[10:] == generate(run, prompt=["ab"] * 3, **settings)[10:]
+
+
 @pytest.mark.parametrize(
     "model", [jaxlm.BowConfig(), jaxlm.GptConfig(**SMALL), jaxlm.RnnConfig(), jaxlm.WavenetConfig()]
 )

@@ -135,13 +135,14 @@ def run(params: Any, prompts: list[list[int]], model: Any = None, **options: Any
     """The new tokens of each prompt, the shorter ones padded with a token that must not matter."""
     width = max(map(len, prompts))
     prompt_BP = np.array([[*prompt, *[3] * (width - len(prompt))] for prompt in prompts], np.int32)
-    settings: dict[str, Any] = {"strategy": Strategy(), "max_tokens": 12, "end": None, "allowed_V": None, "key": KEY}
-    key = (settings | options)["key"]
-    options = {name: value for name, value in (settings | options).items() if name != "key"}
+    B = len(prompts)
+    settings: dict[str, Any] = {"strategy": Strategy(), "max_tokens": 12, "end": None, "allowed_V": None} | options
+    limits, key = settings.pop("limits", [settings["max_tokens"]] * B), settings.pop("key", KEY)
+    keys, which = settings.pop("keys", ((key,), [0] * B))
     functions = (no_tokens, chain) if model is None else (model.init_cache, model.extend)
-    length_B = np.array(list(map(len, prompts)), np.int32)
-    new_BN, count_B = compiled()(*functions, params, prompt_BP, length_B, key, **options)
-    assert new_BN.shape == (len(prompts), options["max_tokens"])
+    length_B, limit_B, which_B = (np.array(x, np.int32) for x in (list(map(len, prompts)), limits, which))
+    new_BN, count_B = compiled()(*functions, params, prompt_BP, length_B, limit_B, keys, which_B, **settings)
+    assert new_BN.shape == (B, settings["max_tokens"])
     assert all(not row[count:].any() for row, count in zip(np.asarray(new_BN), np.asarray(count_B), strict=True))
     return [row[:count].tolist() for row, count in zip(np.asarray(new_BN), np.asarray(count_B), strict=True)]
 
@@ -185,6 +186,19 @@ def test_other_keys_give_other_draws():
 def test_no_more_than_max_tokens():
     for most in (1, 2, 12):
         assert [len(row) for row in run(table(), [[4], [1, 2, 3]], max_tokens=most)] == [most, most]
+
+
+def test_each_row_has_a_limit_of_its_own():
+    prompts, limits = [[4], [1, 2, 3], [5, 6], [7]], [12, 3, 0, 1]
+    free = run(table(), prompts)
+    assert run(table(), prompts, limits=limits) == [row[:most] for row, most in zip(free, limits, strict=True)]
+
+
+def test_rows_may_have_different_keys():
+    prompts, keys = [[4], [1, 2, 3], [5, 6]], (KEY, jax.random.key(8))
+    one, other = (run(table(), prompts, key=key) for key in keys)
+    assert run(table(), prompts, keys=(keys, [0, 1, 0])) == [one[0], other[1], one[2]]
+    assert one[1] != other[1]
 
 
 def test_a_row_ends_after_the_end_token():
