@@ -176,7 +176,7 @@ def text_of(run: Run, tokens: Sequence[int]) -> str:
 def _generate(
     run: Run, params: Params, rows: list[list[int]], key: jax.Array, strategy: Strategy, max_tokens: int, stop: str
 ) -> list[list[int]]:
-    """What follows each row of tokens.
+    """What follows each row of tokens, until it ends.
 
     A model with max_length positions sees the last of them: lines end where the positions do, running text goes on from
     the last half of what it sees. Each row has its own limit of tokens and its own keys, so that what is beside it
@@ -213,12 +213,19 @@ def _generate(
         )
         for row, new, count in zip(made, np.asarray(new_BN).tolist(), np.asarray(count_B).tolist(), strict=True):
             row += new[:count]
-        before_B, left_B = left_B, left_B - limit_B
+        ended_B = np.array([_has_ended(row, end, stop_S) for row in made])
+        before_B, left_B = left_B, np.where(ended_B, 0, left_B - limit_B)
         if lines or most is None or not left_B.any():
             return made
         seen = [(row + new)[-max(1, most // 2) :] for row, new in zip(rows, made, strict=True)]
         pairs = set(zip(before_B.tolist(), left_B.tolist(), strict=True))
         keys = {left: jax.random.fold_in(keys[before], left) for before, left in pairs if left}
+
+
+def _has_ended(made: list[int], end: int | None, stop_S: tuple[int, ...]) -> bool:
+    """Whether a row's new tokens hold the token or the tokens that end it."""
+    S = len(stop_S)
+    return end in made or (S > 0 and any(tuple(made[i : i + S]) == stop_S for i in range(len(made) - S + 1)))
 
 
 def score(run: Run, text: str) -> TextScore:

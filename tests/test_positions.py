@@ -1,6 +1,8 @@
 """Models with a table of positions: what happens at its end."""
 
+import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,8 +11,10 @@ import numpy as np
 import pytest
 
 import jaxlm
+from jaxlm import sampling
 from jaxlm.data.corpus import from_stream
 from jaxlm.inference import generate, load_run
+from jaxlm.tokenizer import BOUNDARY, CharTokenizer
 from tests.conftest import opened
 
 SMALL: dict[str, Any] = {"n_layers": 1, "n_heads": 2, "d_model": 16}
@@ -76,6 +80,72 @@ def test_a_text_is_the_same_beside_longer_prompts(make_run, text, kind):
     assert max(map(len, alone)) > (4 if kind == "lines" else 20), "blind: too short to be cut short"
     after = generate(run, prompt=["abcdefgabcd", "c", "ab"], **settings)
     assert after[10:] == generate(run, prompt=["ab"] * 3, **settings)[10:]
+
+
+@dataclasses.dataclass(frozen=True)
+class Counter:
+    """A model of 16 positions that says "a", but at one position the boundary, which ends the text with "[NIV]"."""
+
+    marks_unknown: bool
+    boundary_at: int
+    max_length: int = 16
+    vocab_size: int = 2
+
+    def nearest(self) -> "Counter":
+        return self
+
+    def init_cache(self, params: Any, batch: int, length: int) -> jax.Array:
+        return jnp.int32(0)
+
+    def extend(self, params: Any, cache: jax.Array, tok_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+        drawn = jnp.where(cache == self.boundary_at, BOUNDARY, 1)
+        logits_V = jnp.where(jnp.arange(2) == drawn, 0.0, -jnp.inf)
+        return jnp.broadcast_to(logits_V, (*tok_BT.shape, 2)), cache + 1
+
+
+@pytest.fixture
+def limits(monkeypatch) -> list[list[int]]:
+    """The tokens that each pass may add to each row."""
+    seen: list[list[int]] = []
+    compiled = sampling.compiled
+
+    def watched(**options: Any) -> Any:
+        def generate_rows(*args: Any, **settings: Any) -> Any:
+            seen.append(args[5].tolist())
+            return compiled(**options)(*args, **settings)
+
+        return generate_rows
+
+    monkeypatch.setattr(sampling, "compiled", watched)
+    return seen
+
+
+def counter_run(kind: Any, model: Any) -> jaxlm.Run:
+    config = jaxlm.RunConfig(model=jaxlm.CountsConfig(), data=jaxlm.DataConfig(kind=kind), steps=1)
+    return jaxlm.Run(Path(), config, CharTokenizer("a"), model, {}, 0)
+
+
+@pytest.mark.parametrize("kind", ["dialogues", "stream"])
+def test_a_text_ends_where_no_vector_is_near_however_many_tokens_were_asked_for(limits, kind):
+    run = counter_run(kind, Counter(marks_unknown=True, boundary_at=5))
+    for most in (10, 40):
+        limits.clear()
+        assert generate(run, prompt="", max_tokens=most, key=jax.random.key(0)) == ["a" * 5 + "[NIV]"]
+        assert limits == [[min(most, 16)]]
+    limits.clear()
+    short, long = generate(run, prompt=["", "a" * 9], max_tokens=40, key=jax.random.key(0))
+    assert short == "aaaaa[NIV]"
+    assert long.startswith("a" * 17)
+    assert len(limits) > 1 and [rows[0] for rows in limits] == [16] + [0] * (len(limits) - 1)
+
+
+def test_what_has_reached_its_stop_is_not_continued(limits):
+    run = counter_run("stream", Counter(marks_unknown=False, boundary_at=-1))
+    assert generate(run, prompt="a", stop="aaa", max_tokens=60, key=jax.random.key(0)) == ["a"]
+    assert limits == [[16]]
+    limits.clear()
+    assert generate(run, prompt="a", max_tokens=60, key=jax.random.key(0)) == ["a" * 61]
+    assert limits == [[16], [9], [9], [9], [9], [8]]
 
 
 @pytest.mark.parametrize(
