@@ -231,7 +231,7 @@ def _has_ended(made: list[int], end: int | None, stop_S: tuple[int, ...]) -> boo
 def score(run: Run, text: str) -> TextScore:
     """How well the run's model predicts a text: lines, running text or dialogues, as the run was trained.
 
-    Raises UserError for a character that the tokenizer does not have.
+    Raises UserError for a character that the tokenizer does not have, and for parameters that give no number.
     """
     corpus = encode_text(text, run.tokenizer, run.config.data.kind)
     config = dataclasses.replace(run.config, batch_size=1)
@@ -240,7 +240,9 @@ def score(run: Run, text: str) -> TextScore:
     tokens = Tokens(*jax.device_put(tuple(host), sharding.replicated(mesh)))
     bytes_V = run.tokenizer.bytes_of_token
     nats = Evaluator(run.model, batcher, tokens, bytes_V, mesh).per_token(run.params, rows["train"])
-    possible = np.isfinite(nats)
+    if np.isnan(nats).any():
+        raise UserError(f"the parameters of run {str(run.path)!r} give a loss that is not a number: train it again")
+    possible = ~np.isposinf(nats)
     total = Score(
         nats=float(nats[possible].sum(dtype=np.float64)),
         tokens=len(nats),

@@ -181,6 +181,12 @@ def test_an_impossible_text_has_no_loss(counts_run):
     assert np.isfinite(scored.nats[:5]).all()
 
 
+def test_parameters_that_are_no_numbers_are_told_as_that(mlp_run):
+    broken = dataclasses.replace(mlp_run, params=jax.tree.map(lambda leaf: leaf * np.nan, mlp_run.params))
+    with pytest.raises(UserError, match=r"^the parameters of run '.*' give a loss that is not a number"):
+        score(broken, "emma")
+
+
 def test_running_text_is_scored_without_line_ends_of_its_own(stream_run):
     text = from_stream("\n".join(NAMES), stream_run.config.data)
     train = text.tokenizer.decode(text.tokens("train").tolist())
