@@ -237,12 +237,17 @@ def _hash_of(arrays: Constants) -> str:
 
 
 def _empty(run: RunDir) -> None:
-    """Take the results first, so that a kill in between leaves a run that trains again."""
+    """Take the results first, and what checkpoints need after them, so that a kill leaves a run that trains again.
+
+    What every run has (settings, tokenizer, fingerprint) stays until `_fill` replaces it: without, it were no run.
+    """
     for path in (run.eval, run.novelty, run.metrics, run.samples):
         path.unlink(missing_ok=True)
     for path in (run.checkpoints, run.broken, run.plots, run.tensorboard):
         if path.exists():
             shutil.rmtree(path)
+    for path in (run.seen, run.constants):
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -62,18 +62,37 @@ def test_an_empty_directory_becomes_a_run(tmp_path):
 
 
 def test_restart_throws_everything_away_but_what_is_not_the_runs(tmp_path):
-    with runs.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, _):
-        pass
+    table = {"vectors": np.ones((2, 3))}
+    with runs.hold(at(tmp_path / "run"), corpus(), restart=False, constants=table) as (run, _):
+        assert run.read_constants()
     for name in ("checkpoints/7/params", "broken/3", "plots", "tensorboard"):
         (run.path / name).mkdir(parents=True)
-    for path in (run.eval, run.metrics, run.samples, run.path / "notes.txt"):
+    for path in (run.eval, run.novelty, run.metrics, run.samples, run.path / "notes.txt"):
         path.write_text("{}")
     changed = at(tmp_path / "run", seed=5)
     with runs.hold(changed, corpus("bob\nabe\n"), restart=True) as (run, state):
-        assert state == "new" and run.read_config() == changed
+        assert state == "new" and run.read_config() == changed and not run.read_constants()
     assert set(run.read_tokenizer().words) == set("abeo")
     left = {path.name for path in run.path.iterdir()}
     assert left == {"config.json", "tokenizer.json", "seen.npz", "fingerprint.json", ".lock", "notes.txt"}
+
+
+def test_a_restart_as_word2vec_which_keeps_no_lines_throws_their_hashes_away(tmp_path):
+    with runs.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, _):
+        assert run.seen.exists()
+    with runs.hold(at(tmp_path / "run"), dataclasses.replace(corpus(), lines={}), restart=True):
+        assert not run.seen.exists()
+
+
+def test_a_restart_that_is_killed_at_the_checkpoints_leaves_them_what_they_need(tmp_path, monkeypatch):
+    table = {"vectors": np.ones((2, 3))}
+    with runs.hold(at(tmp_path / "run"), corpus(), restart=False, constants=table) as (run, _):
+        run.checkpoints.mkdir()
+    monkeypatch.setattr("shutil.rmtree", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt), runs.hold(at(tmp_path / "run"), corpus(), restart=True):
+        pass
+    with runs.hold(at(tmp_path / "run"), corpus(), restart=False, constants=table) as (run, state):
+        assert state == "resume" and run.read_constants() and run.read_seen()
 
 
 def test_every_difference_is_listed(tmp_path):
