@@ -1,8 +1,9 @@
-"""Errors that the command line answers with an exit code of their own, and what is said of a file that is not read."""
+"""Errors that the command line answers with an exit code of their own; what is said of files not read or written."""
 
 import contextlib
 import difflib
 import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +82,16 @@ def disk_reason(error: BaseException) -> str | None:
                 return text
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+@contextlib.contextmanager
+def writing(run_dir: Path) -> Iterator[None]:
+    """Makes or changes a run directory within: where the system refuses it, the UserError says so and why."""
+    try:
+        yield
+    except OSError as error:
+        place = None if error.filename is None else Path(os.fsdecode(error.filename))
+        ours = place is not None and (place.is_relative_to(run_dir.parent) or run_dir.is_relative_to(place))
+        if ours or disk_reason(error):
+            raise UserError(f"run_dir {str(run_dir)!r} cannot be written: {error.strerror}") from error
+        raise

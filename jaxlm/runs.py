@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import zipfile
@@ -17,7 +16,7 @@ import numpy as np
 from jaxlm.config import RunConfig
 from jaxlm.config.codec import differences, from_json, settings_that_change_numbers, to_json
 from jaxlm.data.corpus import SPLITS, line_hashes
-from jaxlm.errors import UserError, disk_reason, near_path
+from jaxlm.errors import UserError, near_path, writing
 from jaxlm.tokenizer import Tokenizer, WordTokenizer, tokenizer_from_json
 
 FORMAT = 1
@@ -139,29 +138,45 @@ def hold(
     """
     path = Path(config.run_dir or "runs/run")
     print_of_run = fingerprint(config, corpus, constants)
-    try:
-        is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
-        created = is_free and _create(path, config, corpus, print_of_run, constants)
-        run = RunDir(path)
-        if not run.fingerprint.is_file():
-            raise UserError(f"run_dir {str(path)!r} exists and is not a run directory: choose another with --run-dir")
-        with _locked(run):
+    with writing(path):
+        created = is_free(path) and _create(path, config, corpus, print_of_run, constants)
+        with claim(path, None if restart else print_of_run) as run:
             if restart:
                 _empty(run)
-            else:
-                _refuse_changes(open_existing(path), print_of_run)
             state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
             if state == "new" and not created:
                 _fill(run, config, corpus, print_of_run, constants)
             elif state == "resume":
                 write_json(run.config, to_json(config))
             yield run, state
-    except OSError as error:
-        place = None if error.filename is None else Path(os.fsdecode(error.filename))
-        ours = place is not None and (place.is_relative_to(path.parent) or path.is_relative_to(place))
-        if ours or disk_reason(error):
-            raise UserError(f"run_dir {str(path)!r} cannot be written: {error.strerror}") from error
-        raise
+
+
+@contextlib.contextmanager
+def claim(path: Path, print_of_run: dict[str, Any] | None) -> Iterator[RunDir]:
+    """A run directory that is there, locked against other processes and left as it is.
+
+    Raises UserError where it is no run directory, is in use, or has another fingerprint (None: any will do).
+    """
+    run = RunDir(path)
+    with writing(path):
+        if not run.fingerprint.is_file():
+            raise UserError(f"run_dir {str(path)!r} exists and is not a run directory: choose another with --run-dir")
+        with _locked(run):
+            if print_of_run is not None:
+                _refuse_changes(open_existing(path), print_of_run)
+            yield run
+
+
+def start_over(run: RunDir, config: RunConfig, corpus: Data) -> None:
+    """Throw away what is in a claimed run directory; it is then the config's, and new."""
+    with writing(run.path):
+        _empty(run)
+        _fill(run, config, corpus, fingerprint(config, corpus), None)
+
+
+def is_free(path: Path) -> bool:
+    """Whether a run directory can be made there."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,5 +1,6 @@
 """A sweep: one run after another, for every combination of some settings' values."""
 
+import contextlib
 import dataclasses
 import gc
 import itertools
@@ -7,10 +8,13 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxlm.config import RunConfig
-from jaxlm.errors import NonFiniteLoss, UserError
+from jaxlm.errors import NonFiniteLoss, UserError, writing
+
+if TYPE_CHECKING:
+    from jaxlm.training.work import Work
 
 LONGEST_NAME = 230
 """Bytes in a run directory's name, with room for what is added while it is made."""
@@ -108,16 +112,34 @@ def table(results: Sequence[Result]) -> str:
 
 def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool) -> None:
     """Find what would stop a run before one trains. Old runs are thrown away, where asked, when all else is good."""
-    from jaxlm.runs import hold
+    from jaxlm.runs import RunDir, claim, fingerprint, is_free, start_over
+
+    claimed: dict[Path, RunDir] = {}
+    with contextlib.ExitStack() as held:
+        for variant in runs:
+            for path, work in _chain(variant.config):
+                with writing(path):
+                    unheld = dry_run or is_free(path)
+                if not unheld:
+                    wanted = None if restart else fingerprint(work.config, work.corpus)
+                    claimed[path] = held.enter_context(claim(path, wanted))
+            if not restart:
+                held.close()  # nothing will be lost, and a process may have so many files open
+        if restart and not dry_run:
+            for variant in runs:  # settled again: all their data at once can be too much
+                for path, work in _chain(variant.config):
+                    if path in claimed:
+                        start_over(claimed[path], work.config, work.corpus)
+
+
+def _chain(config: RunConfig) -> list[tuple[Path, "Work"]]:
+    """A run, and before it what it stands on, each with its directory."""
     from jaxlm.training.job import settle_work
 
-    for variant in runs:
-        settle_work(variant.config)
-    for variant in runs:
-        if not dry_run and Path(variant.config.run_dir or "").exists():
-            work = settle_work(variant.config)
-            with hold(work.config, work.corpus, restart=restart):
-                pass
+    works = [settle_work(config)]
+    while (before := works[0].before) is not None:
+        works.insert(0, before)
+    return [(Path(work.config.run_dir or "runs/run"), work) for work in works]
 
 
 def _state(variant: Variant) -> str:

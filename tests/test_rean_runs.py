@@ -1,8 +1,10 @@
 """REAN's runs: constants stored once, a likelihood fitted to train, exact resumes, vectors given or trained first."""
 
 import dataclasses
+import fcntl
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,19 @@ import numpy as np
 import pytest
 
 import jaxlm
-from jaxlm import checkpoint, lr_range, sharding
+from jaxlm import checkpoint, lr_range, sharding, training
 from jaxlm.data.corpus import from_dialogues, load
 from jaxlm.inference import by_vector, load_vectors
 from jaxlm.models.base import CONSTANTS, with_constants
 from jaxlm.runs import RunDir, hold
+from jaxlm.sweep import sweep, variants
 from jaxlm.tokenizer import ReanTokenizer
 from jaxlm.tokenizer.rean import pieces
 from jaxlm.training import Stopped, loop, plan, train
 from jaxlm.training.setup import settle
 from jaxlm.training.word2vec import Word2vecWork
 from tests.conftest import write_run
+from tests.processes import tree
 
 TEXT = "\n\n".join(f"human: what is {i % 7}?\nnetwork: it is {i % 7} of {i % 3}." for i in range(40))
 DATA: dict[str, Any] = {"kind": "dialogues", "tokens": "rean", "example": "sequence", "min_count": 1, "max_length": 16}
@@ -131,6 +135,42 @@ def test_a_chain_that_is_stopped_in_either_part_goes_on_to_the_uninterrupted_one
     other = dataclasses.replace(CHAIN, vectors_from=dataclasses.replace(WORD2VEC, epochs=2.0))
     with pytest.raises(jaxlm.UserError, match="run_vectors' belongs to other data or settings: steps: "):
         write_run(tmp_path, other, **SETTINGS)
+
+
+@pytest.fixture
+def swept(chain, tmp_path, monkeypatch):
+    """Two runs of a sweep and their vectors, finished; none is trained again."""
+    runs = variants(settings(tmp_path, CHAIN, batch_size=8), {"optim.lr": (0.01, 0.02)})
+    for run in runs:
+        for ending in ("", "_vectors"):
+            shutil.copytree(f"{chain}{ending}", f"{run.config.run_dir}{ending}")
+    monkeypatch.setattr(training, "train", lambda config, **rest: None)
+    return runs
+
+
+@pytest.mark.parametrize("ending", ["", "_vectors"])
+def test_a_sweep_throws_nothing_away_before_all_its_directories_are_held(swept, tmp_path, ending):
+    used = f"{swept[-1].config.run_dir}{ending}"
+    before = tree(tmp_path)
+    with RunDir(Path(used)).lock.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(jaxlm.UserError, match=f"{used}' is in use"):
+            sweep(swept, restart=True)
+    assert tree(tmp_path) == before
+
+
+def test_a_sweep_restarts_the_vectors_too_with_other_settings(swept, tmp_path):
+    longer = dataclasses.replace(CHAIN, vectors_from=dataclasses.replace(WORD2VEC, epochs=3.0))
+    runs = variants(settings(tmp_path, longer, batch_size=8), {"optim.lr": (0.01, 0.02)})
+    before = tree(tmp_path)
+    with pytest.raises(jaxlm.UserError, match=r"0\.01_vectors' belongs to other data or settings: steps: "):
+        sweep(runs)
+    assert tree(tmp_path) == before
+    sweep(runs, restart=True)
+    for path in [f"{run.config.run_dir}{ending}" for run in runs for ending in ("", "_vectors")]:
+        run = RunDir(Path(path))
+        assert not run.eval.exists() and not run.checkpoints.exists() and not run.constants.exists()
+    sweep(runs)
 
 
 def test_a_dry_run_trains_no_vectors_and_writes_nothing(tmp_path):
