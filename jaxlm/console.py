@@ -145,7 +145,7 @@ def _compare(command: SampleCommand, run: Any) -> None:
     if command.json:
         print(json.dumps({"untrained": untrained, "trained": trained}, ensure_ascii=False))
     else:
-        print(show.side_by_side(untrained, trained, ("untrained", "trained")))
+        print(show.side_by_side(untrained, trained, (run.config.init_from or "untrained", "trained")))
 
 
 def _score(command: SampleCommand, run: Any) -> None:

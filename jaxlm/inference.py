@@ -43,8 +43,20 @@ class Run:
         return isinstance(self.model, PredictsVectors) and self.model.marks_unknown
 
     def untrained(self) -> Params:
-        """The parameters before the first step, derived from the seed again."""
-        return with_constants(untrained_params(self.config, self.model), self.params.get(CONSTANTS))
+        """The parameters before the first step: from the seed again, or those of the run that init_from names.
+
+        Raises UserError naming init_from where that run has been moved, deleted or replaced.
+        """
+        if (start := self.config.init_from) is None:
+            return with_constants(untrained_params(self.config, self.model), self.params.get(CONSTANTS))
+        try:
+            other = load_run(start)
+        except UserError as error:
+            raise UserError(f"init_from {start!r}, where training began, cannot be opened: {error}") from error
+        want, got = (jax.tree.map(np.shape, params) for params in (self.params, other.params))
+        if want != got or other.tokenizer != self.tokenizer or other.path.resolve() == self.path.resolve():
+            raise UserError(f"init_from {start!r} is no longer the run where training began")
+        return other.params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +103,7 @@ def load_run(
     if not config.model.predicts_text:
         raise UserError(f"run {str(path)!r} has vectors of words and gives no text a probability: ask for neighbours")
     params, step = _load_params(run, which, say)
-    constants = jax.device_put(run.read_constants(), sharding.replicated(sharding.make_mesh()))
-    params = with_constants(params, constants)
+    params = with_constants(params, jax.device_put(run.read_constants(), sharding.replicated(sharding.make_mesh())))
     return Run(Path(path), config, run.read_tokenizer(), config.model.build(), params, step)
 
 
@@ -104,8 +115,7 @@ def load_vectors(
     config = run.read_config()
     if config.model.predicts_text:
         raise UserError(f"run {str(path)!r} is of a language model, which has no vectors of words")
-    params, step = _load_params(run, which, say)
-    return VectorRun(Path(path), config, run.read_words(), params, step)
+    return VectorRun(Path(path), config, run.read_words(), *_load_params(run, which, say))
 
 
 def _load_params(run: RunDir, which: Literal["best", "last"], say: Callable[[str], None] | None) -> tuple[Params, int]:

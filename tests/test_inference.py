@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 from collections import Counter
 
 import chex
@@ -56,6 +57,21 @@ def test_the_untrained_parameters_are_those_of_step_0(mlp_run):
     dev = from_lines("\n".join(NAMES), mlp_run.config.data).lines["dev"]
     start = score(dataclasses.replace(mlp_run, params=untrained), "\n".join(dev))
     assert start.nats_per_token == pytest.approx(before["nats_per_token"], abs=1e-5)
+
+
+def test_a_run_that_starts_from_another_has_its_parameters_at_step_0(mlp_run, make_run, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(mlp_run.path, start)
+    run = load_run(make_run(steps=2, init_from=str(start), optim=jaxlm.OptimConfig(lr=1.0)))
+    chex.assert_trees_all_equal(run.untrained(), mlp_run.params)
+    with pytest.raises(UserError, match=r"init_from '.*start' is no longer the run"):
+        dataclasses.replace(run, path=start).untrained()
+    shutil.rmtree(start)
+    with pytest.raises(UserError, match=r"init_from '.*start', where training began, cannot be opened: .*exist"):
+        run.untrained()
+    make_run(jaxlm.MlpConfig(d_embed=4, d_hidden=5), name="start", steps=1)
+    with pytest.raises(UserError, match=r"init_from '.*start' is no longer the run"):
+        run.untrained()
 
 
 def open_metrics(run: Run) -> list[dict]:

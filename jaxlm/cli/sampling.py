@@ -65,7 +65,7 @@ class SampleCommand:
     stop: str = ""
     """End a sample before this text."""
     compare: bool = False
-    """Print samples of the untrained and of the trained parameters side by side."""
+    """Print samples of the untrained (those that init_from gave, if set) and of the trained parameters side by side."""
     nearest: bool = False
     """Beside each sample its nearest training line and their edit distance, and the rate of exact copies."""
     by_vector: bool = False
