@@ -193,7 +193,7 @@ def _generate(
     changes nothing.
     """
     lines, most = run.config.data.kind == "lines", run.model.max_length
-    end, stop_S = BOUNDARY if lines or run.marks_unknown else None, tuple(_tokens_of(run, stop))
+    end, stop_S = BOUNDARY if lines or run.marks_unknown else None, tuple(tokens_of(run, stop))
     generate_rows = sampling.compiled(**sharding.sampling_options(params, len(rows)))
     made: list[list[int]] = [[] for _ in rows]
     seen = rows if most is None else [row[-most:] for row in rows]
@@ -283,13 +283,13 @@ def classify(run_seen: dict[str, np.ndarray], texts: Sequence[str]) -> list[Seen
 
 def _prompt_tokens(run: Run, text: str) -> list[int]:
     try:
-        tokens = _tokens_of(run, text)
+        tokens = tokens_of(run, text)
     except UserError as error:
         raise UserError(f"prompt {text!r} cannot be used: {error}") from None
     return tokens or [run.tokenizer.start] if run.config.data.kind == "stream" else [BOUNDARY, *tokens]
 
 
-def _tokens_of(run: Run, text: str) -> list[int]:
+def tokens_of(run: Run, text: str) -> list[int]:
     """The tokens of a part of a text: line ends within a dialogue are boundaries."""
     if run.config.data.kind == "dialogues":
         return run.tokenizer.encode_lines(text.split("\n"))[:-1].tolist()

@@ -124,3 +124,12 @@ def test_a_sampled_dialogue_ends_where_a_blank_line_would_stand():
     key = jax.random.key(0)
     assert jaxlm.generate(run, prompt=["", "a:x\n"], key=key) == ["a:x\nb:y"] * 2
     assert jaxlm.generate(run, stop="\n", key=key) == ["a:x"]
+
+
+def test_a_run_on_dialogues_of_characters_ends(tmp_path):
+    """Its samples hold line ends, which no character stands for."""
+    (tmp_path / "text.txt").write_text(TEXT)
+    data = DataConfig(path=str(tmp_path / "text.txt"), kind="dialogues")
+    config = jaxlm.RunConfig(model=jaxlm.CountsConfig(order=3), data=data, run_dir=str(tmp_path / "run"), plots=False)
+    assert jaxlm.train(config, say=lambda line: None) == tmp_path / "run"
+    assert "\n" in (tmp_path / "run" / "samples.txt").read_text().partition("\n---\n")[0]

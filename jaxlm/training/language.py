@@ -18,7 +18,7 @@ from jaxlm.data.batches import Tokens
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.pairs import count_pairs, save_pairs
 from jaxlm.evaluation import NATS_PER_TOKEN, Evaluator, Score, token_fields
-from jaxlm.inference import Run, classify, generate, load_run
+from jaxlm.inference import Run, classify, generate, load_run, tokens_of
 from jaxlm.models.base import (
     CONSTANTS,
     FittedModel,
@@ -231,7 +231,7 @@ def _samples(job: Job, run: RunDir, best: Run) -> tuple[str, float | None]:
     texts = _draw(job, best)
     began = time.monotonic()
     _draw(job, best)
-    tokens = sum(len(best.tokenizer.encode(text)) + 1 for text in texts)
+    tokens = sum(len(tokens_of(best, text)) + 1 for text in texts)
     speed = tokens / max(time.monotonic() - began, 1e-9)
     if job.config.data.kind != "lines":
         return "\n---\n".join(texts) + "\n", speed
