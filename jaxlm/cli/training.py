@@ -1,6 +1,7 @@
 """The commands that take a config: loading configs/*.py, and overriding settings."""
 
 import dataclasses
+import itertools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import tyro
 from jaxlm.cli.parsing import parse
 from jaxlm.config import RunConfig
 from jaxlm.config.codec import load_module
+from jaxlm.config.rean import TableConfig
 from jaxlm.errors import UserError, near_path
 
 
@@ -70,7 +72,7 @@ def load_train(args: Sequence[str]) -> tuple[Path, RunConfig, list[str]]:
 
 def train_command(path: Path, config: RunConfig, args: Sequence[str]) -> TrainCommand:
     """A loaded config with its settings overridden."""
-    default = TrainCommand(_one_length(config, args))
+    default = TrainCommand(_default(config, args))
     command = parse(TrainCommand, args, prog=f"train.py {path}", default=default)
     run_dir = command.config.run_dir or str(Path("runs") / path.stem)
     return dataclasses.replace(command, config=dataclasses.replace(command.config, run_dir=run_dir))
@@ -85,7 +87,7 @@ def parse_range(args: list[str]) -> RangeCommand | None:
             raise UserError(f"config wants a file, as in: {prog} configs/names_mlp.py")
         return None
     path, config, rest = load_train(args)
-    default = RangeCommand(_one_length(config, rest), out=Path("runs") / f"{path.stem}-lr-range.png")
+    default = RangeCommand(_default(config, rest), out=Path("runs") / f"{path.stem}-lr-range.png")
     return parse(RangeCommand, rest, prog=f"{prog} {path}", default=default)
 
 
@@ -114,6 +116,11 @@ def load_config(path: Path) -> RunConfig:
     return config
 
 
+def _default(config: RunConfig, args: Sequence[str]) -> RunConfig:
+    """The config without what an argument takes the place of under another name."""
+    return _one_source(_one_length(config, args), args)
+
+
 def _one_length(config: RunConfig, args: Sequence[str]) -> RunConfig:
     """Let --epochs on the command line stand in for the config's steps, and the other way round."""
     given = {arg.partition("=")[0] for arg in args}
@@ -121,6 +128,17 @@ def _one_length(config: RunConfig, args: Sequence[str]) -> RunConfig:
         return dataclasses.replace(config, steps=None, epochs=config.epochs or 1.0)
     if "--steps" in given and "--epochs" not in given:
         return dataclasses.replace(config, steps=config.steps or 1, epochs=None)
+    return config
+
+
+def _one_source(config: RunConfig, args: Sequence[str]) -> RunConfig:
+    """Let --model.vectors FILE on the command line stand in for the config's vectors_from, unless that is there too."""
+    words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
+    files = [value for option, value in itertools.pairwise(words) if option == "--model.vectors" and value != "None"]
+    both = any(word.replace("_", "-").startswith("--model.vectors-from.") for word in words)
+    if files and not both and isinstance(config.model, TableConfig):
+        model = dataclasses.replace(config.model, vectors=files[-1], vectors_from=None)
+        return dataclasses.replace(config, model=model)
     return config
 
 

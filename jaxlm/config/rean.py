@@ -38,7 +38,8 @@ class TableConfig(PositionsConfig):
     """Settings of a model that stands on vectors of words."""
 
     vectors: str | None = None
-    """Words and their vectors: a file in word2vec's or GloVe's formats, or a run directory of word2vec."""
+    """Words and their vectors: a file in word2vec's or GloVe's formats, or a run directory of word2vec. On the command
+    line it takes the place of the config file's `vectors_from`."""
     vectors_from: VectorsConfig | None = None
     """In place of `vectors`: how they are trained first, in the directory beside the run's that ends in _vectors."""
     d_embed: int = 64
@@ -48,7 +49,10 @@ class TableConfig(PositionsConfig):
         super().__post_init__()
         check.at_least("model.d_embed", self.d_embed, 1)
         if self.vectors is not None and self.vectors_from is not None:
-            raise UserError(f"model.vectors and model.vectors_from exclude each other, got {self.vectors!r} and both")
+            raise UserError(
+                f"model.vectors and model.vectors_from exclude each other: give one of them, got {self.vectors!r} and "
+                "settings of a training"
+            )
 
     @property
     def has_vectors(self) -> bool:
