@@ -78,8 +78,8 @@ def measure(
     check.more_than("--low", low, 0)
     check.more_than("--high", high, low)
     check.between("--range-steps", steps, 20, 10**6)
-    if not config.model.trained_by_steps:
-        raise UserError(f"the range test wants a model trained by steps, got {type(config.model).__name__}")
+    if not (config.model.trained_by_steps and config.model.predicts_text):
+        raise UserError(f"the range test wants a language model trained by steps, got {type(config.model).__name__}")
     settings = dataclasses.replace(config.optim, schedule="constant")
     job = settle(dataclasses.replace(config, optim=settings, steps=steps, epochs=None))
     if job.learns_vectors:

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 from jaxlm import keys, lr_range, plots
 from jaxlm.cli import parse_range
-from jaxlm.config import CountsConfig, DataConfig, MlpConfig, OptimConfig, RunConfig
+from jaxlm.config import CountsConfig, DataConfig, MlpConfig, OptimConfig, RunConfig, Word2vecConfig
 from jaxlm.errors import UserError
 from jaxlm.lr_range import Curve, main, measure, smoothed, suggest, table
 from jaxlm.training import make_step
@@ -206,9 +206,10 @@ def test_a_picture_that_cannot_be_written_is_a_line(path, tmp_path):
         main([path, "--out", str(tmp_path / "d.png")])
 
 
-def test_counts_have_no_learning_rate(config):
-    with pytest.raises(UserError, match="wants a model trained by steps, got CountsConfig"):
-        measure(dataclasses.replace(config, model=CountsConfig()), low=1e-5, high=1, steps=20)
+@pytest.mark.parametrize("model", [CountsConfig(), Word2vecConfig()])
+def test_counts_have_no_learning_rate_and_word2vec_another_training(config, model):
+    with pytest.raises(UserError, match=rf"wants a language model trained by steps, got {type(model).__name__}$"):
+        measure(dataclasses.replace(config, model=model), low=1e-5, high=1, steps=20)
 
 
 def test_help_says_how_to_call(capsys):
