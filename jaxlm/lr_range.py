@@ -24,7 +24,7 @@ DIVERGED = 4.0
 SMOOTHING = 0.025
 """Standard deviation of the smoothing window, as a share of the test's steps."""
 OF_THE_FALL = 0.98
-"""The suggested rate has made this share of the smoothed loss's fall, in nats."""
+"""The suggested rate has made this share of the smoothed loss's fall."""
 LEAST_RISE, MOST_AT_ONCE = 0.1, 0.3
 """Shares of the fall: what the loss rises at the end, and has lost after a twentieth of the test, if the range is wide
 enough."""
@@ -39,7 +39,7 @@ class Curve(NamedTuple):
 
     rate_K: np.ndarray
     loss_K: np.ndarray
-    """Of each step's batch, in nats per token; all finite."""
+    """Of each step's batch, in the unit of the training loss; all finite, none negative."""
     smooth_K: np.ndarray
     stopped: bool
     """Whether the loss left all bounds before the highest rate."""
@@ -73,7 +73,7 @@ def measure(
 
     The settings' own rate and schedule do not matter, and nothing is kept (Smith 2017, "Cyclical learning rates for
     training neural networks", section 3.3, with geometric steps in place of equal ones). Ends early where the loss is
-    not a number or beyond DIVERGED. Raises UserError as `train` does.
+    not a number or beyond DIVERGED. Raises UserError as `train` does, and where a loss is negative.
     """
     check.more_than("--low", low, 0)
     check.more_than("--high", high, low)
@@ -101,8 +101,14 @@ def measure(
         state, told = jax.block_until_ready(compiled(state, tokens, min(most, steps - len(loss_K)), constants))
         loss_K = np.append(loss_K, np.asarray(told.loss_K, np.float64))
         progress.steps(len(loss_K), float(loss_K[-1]))
-        end = _end(loss_K, steps)
+        end = 0 if (loss_K < 0).any() else _end(loss_K, steps)
     progress.close()
+    below = np.flatnonzero(loss_K < 0)
+    if below.size:
+        raise UserError(
+            f"the range test wants a training loss that is never negative, got {loss_K[below[0]]:.4g} at step "
+            f"{below[0] + 1} (that of REAN's model.objective vmf may be): compare rates by train.py --sweep.optim.lr"
+        )
     if end == 0:
         raise UserError(f"--low {low:g}: the loss is {loss_K[0]} at the first step")
     rate_K = low * (high / low) ** (np.arange(steps) / (steps - 1))
@@ -134,7 +140,7 @@ def suggest(curve: Curve) -> float:
 
 
 def smoothed(loss_K: np.ndarray, steps: int) -> np.ndarray:
-    """Geometric means under a Gaussian window, so that one huge loss does not hide those before it."""
+    """Geometric means of losses, none negative, under a Gaussian window: a huge one does not hide those before it."""
     width = SMOOTHING * steps
     reach = math.ceil(3 * width)
     weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)

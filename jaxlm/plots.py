@@ -145,7 +145,7 @@ def rate_curve(
         axes.axvline(suggested, color="black", linestyle="--", linewidth=1, label=f"suggested: {suggested:.2g}")
     low, high = float(smooth_K.min()), float(np.quantile(loss_K, 0.95))
     axes.set_ylim(low - 0.1 * (high - low + 0.01), high + 0.1 * (high - low + 0.01))
-    _label(axes, "Range test", "learning rate", "nats per token")
+    _label(axes, "Range test", "learning rate", "training loss")
     figure.savefig(path)
 
 

@@ -315,3 +315,12 @@ def test_word2vec_takes_the_tokens_of_rean_as_its_words(tmp_path):
 def test_a_range_of_rates_wants_vectors_that_are_there(tmp_path):
     with pytest.raises(jaxlm.UserError, match=r"model\.vectors_from wants vectors to be trained first"):
         lr_range.measure(settings(tmp_path, CHAIN), low=1e-4, high=1.0, steps=20)
+
+
+def test_a_range_of_rates_wants_a_loss_that_is_never_negative(tmp_path):
+    """A density's is: that of von Mises and Fisher exceeds 1 on a sphere of many dimensions."""
+    model = jaxlm.ReanConfig(objective="vmf", table="random", **{**SIZES, "d_embed": 32})
+    with pytest.raises(
+        jaxlm.UserError, match=r"a training loss that is never negative, got -\d+\.\d+ at step 1 .*sweep"
+    ):
+        lr_range.measure(settings(tmp_path, model), low=1e-4, high=1.0, steps=20)
