@@ -70,8 +70,8 @@ class Progress:
         """The newest dev loss."""
         self._dev = loss
 
-    def steps(self, done: int, loss: float) -> None:
-        """`done` steps are behind us, the newest with this train loss."""
+    def steps(self, done: int, loss: float | None) -> None:
+        """`done` steps are behind us, the newest with this train loss; None: they had nothing to predict."""
         if self._bar is not None:
             self._bar.set_postfix_str(self._losses(loss), refresh=False)
             self._bar.update(done - self._done)
@@ -93,8 +93,9 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def _losses(self, loss: float) -> str:
-        return f"loss {loss:.4f}" + (f"  dev {self._dev:.4f}" if self._dev is not None else "")
+    def _losses(self, loss: float | None) -> str:
+        train = "no loss" if loss is None else f"loss {loss:.4f}"
+        return train + (f"  dev {self._dev:.4f}" if self._dev is not None else "")
 
 
 def summary_writer() -> Any:

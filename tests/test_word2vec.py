@@ -1,5 +1,6 @@
 """word2vec through train: the run directory, resume, refusal, and what it learns."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,7 +16,7 @@ from jaxlm import metrics, plots
 from jaxlm.cli import parse_sample
 from jaxlm.console import answer
 from jaxlm.inference import load_vectors
-from jaxlm.training import loop, plan, points
+from jaxlm.training import loop, pairs, plan, points, state
 from jaxlm.training.job import train
 from jaxlm.training.word2vec import Word2vecWork
 
@@ -161,6 +162,32 @@ def test_the_reported_loss_is_the_mean_over_pairs_of_all_steps(tmp_path):
     nats = sum((np.asarray(one.loss_K) * one.weight_K).sum() for one in (first, second))
     np.testing.assert_allclose(tally.loss_sum / tally.steps, nats / tally.steps)
     assert tally.steps == sum(one.pairs for one in told) and tally.tokens == sum(one.words for one in told)
+
+
+def test_a_text_without_pairs_has_no_loss_and_that_is_told(tmp_path, capfd):
+    (tmp_path / "text.txt").write_text("a a a a a a b b b b b b\n")
+    model = dataclasses.replace(MODEL, subsample=1e-9)
+    made = config(tmp_path, model, data=jaxlm.DataConfig(path=str(tmp_path / "text.txt"), split=(1, 0, 0)))
+    said: list[str] = []
+    train(made, say=said.append)
+    assert {line["loss"] for line in metrics.read(tmp_path / "run" / "metrics.jsonl")} == {None}
+    assert json.loads((tmp_path / "run" / "eval.json").read_text())["train"] is None
+    assert capfd.readouterr().err.startswith("step 12/12  no loss  ")
+    (line,) = [line for line in said if "no pair of words" in line]
+    assert "model.subsample" in line and "model.words.min_count" in line and "\n" not in line
+
+
+@pytest.mark.parametrize("empty_first", [True, False])
+def test_steps_without_pairs_weigh_nothing_in_the_loss(empty_first):
+    order = slice(None) if empty_first else slice(None, None, -1)
+    told = state.Chunk(
+        loss_K=np.array([0.0, 3.0])[order], count_K=np.array([9, 9]), lr=0.1, weight_K=np.array([0, 5])[order]
+    )
+    one = SimpleNamespace(tally=points.Tally(), progress=Mock(), log=Mock(), loss_fields=pairs.pair_fields)
+    loop.Loop._add_losses(cast(loop.Loop, one), told, 2)
+    one.progress.steps.assert_called_once_with(2, 3.0)
+    loop.Loop._write_train_line(cast(loop.Loop, one), 2, 0.1, 1.0)
+    assert one.log.write.call_args.kwargs["loss"] == 3.0
 
 
 def test_other_optimisers_are_refused(tmp_path):

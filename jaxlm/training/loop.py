@@ -199,6 +199,7 @@ class Loop:
         bad_K = np.flatnonzero(~np.isfinite(loss_K))
         if bad_K.size:
             self._fail(f"the loss is {loss_K[bad_K[0]]}", step - len(loss_K) + int(bad_K[0]) + 1)
+        told_K = loss_K
         if chunk.weight_K is None:
             self.tally.loss_sum += float(loss_K.sum())
             self.tally.steps += len(loss_K)
@@ -206,12 +207,13 @@ class Loop:
             weight_K = np.asarray(chunk.weight_K, np.float64)
             self.tally.loss_sum += float((loss_K * weight_K).sum())
             self.tally.steps += float(weight_K.sum())
+            told_K = loss_K[weight_K > 0]
         self.tally.tokens += int(np.asarray(chunk.count_K, np.float64).sum())
-        self.progress.steps(step, float(loss_K[-1]))
+        self.progress.steps(step, float(told_K[-1]) if told_K.size else None)
 
     def _write_train_line(self, step: int, lr: float, time_s: float) -> None:
         tally = self.tally
-        mean = tally.loss_sum / max(tally.steps, 1)
+        mean = tally.loss_sum / tally.steps if tally.steps else math.nan
         self.log.write(
             step=step,
             split="train",

@@ -116,8 +116,15 @@ class Word2vecWork:
             pictures.end(say)
 
     def tell_losses(self, run: RunDir, say: Callable[[str], None]) -> None:
-        """The losses of a finished run."""
+        """The losses of a finished run, or that there was nothing to learn from."""
         result = read_json(run.eval)
+        trained = [line["loss"] for line in metrics.read(run.metrics) if line["split"] == "train"]
+        if trained and all(loss is None for loss in trained):
+            count = "data" if self.config.data.tokens == "rean" else "model.words"
+            say(
+                "no pair of words was left in train, and none was trained: model.subsample 0 keeps the frequent words, "
+                f"a smaller {count}.min_count the rare ones"
+            )
         for split in SPLITS:
             if result[split] and result[split]["loss"] is not None:
                 say(f"{split}: {result[split]['loss']:.4f} nats/pair ({result[split]['pairs']:,} pairs)")
