@@ -55,10 +55,14 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 class Progress:
-    """Loss, dev loss, steps/s and time left: one moving line on a terminal, a plain line now and then elsewhere."""
+    """Loss, dev loss, speed and time left: one moving line on a terminal, a plain line now and then elsewhere.
 
-    def __init__(self, steps: int, start: int, out: TextIO | None = None):
+    The speed is in steps/s, or in `words`, words/s.
+    """
+
+    def __init__(self, steps: int, start: int, out: TextIO | None = None, *, words: bool = False):
         self._out = out or sys.stderr
+        self._read = 0 if words else None
         self._steps, self._start, self._done = steps, start, start
         self._began = self._last_line = time.monotonic()
         self._dev: float | None = None
@@ -70,20 +74,30 @@ class Progress:
         """The newest dev loss."""
         self._dev = loss
 
-    def steps(self, done: int, loss: float | None) -> None:
-        """`done` steps are behind us, the newest with this train loss; None: they had nothing to predict."""
+    def steps(self, done: int, loss: float | None, tokens: int = 0) -> None:
+        """`done` steps are behind us, the newest with this train loss; None: they had nothing to predict. Those since
+        the last call read so many tokens.
+        """
+        now = time.monotonic()
+        seconds = max(now - self._began, 1e-9)
+        if self._read is not None:
+            self._read += tokens
         if self._bar is not None:
-            self._bar.set_postfix_str(self._losses(loss), refresh=False)
+            words = f"  {per_second(self._read / seconds)} words/s" if self._read is not None else ""
+            self._bar.set_postfix_str(self._losses(loss) + words, refresh=False)
             self._bar.update(done - self._done)
         self._done = done
-        now = time.monotonic()
         last = done == self._steps
         if self._bar is None and (last or now - self._last_line >= SECONDS_BETWEEN_LINES):
             self._last_line = now
-            rate = (done - self._start) / max(now - self._began, 1e-9)
+            rate = (done - self._start) / seconds
             left = tqdm.format_interval((self._steps - done) / rate) if rate else "?"
+            if self._read is None:
+                speed = f"{per_second(rate)} steps/s"
+            else:
+                speed = f"{per_second(self._read / seconds)} words/s"
             print(
-                f"step {done:,}/{self._steps:,}  {self._losses(loss)}  {rate:,.0f} steps/s  {left} left",
+                f"step {done:,}/{self._steps:,}  {self._losses(loss)}  {speed}  {left} left",
                 file=self._out,
                 flush=True,
             )
@@ -96,6 +110,11 @@ class Progress:
     def _losses(self, loss: float | None) -> str:
         train = "no loss" if loss is None else f"loss {loss:.4f}"
         return train + (f"  dev {self._dev:.4f}" if self._dev is not None else "")
+
+
+def per_second(rate: float) -> str:
+    """A speed in whole numbers, below 10 in two digits."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def summary_writer() -> Any:

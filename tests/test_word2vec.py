@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import Mock
@@ -172,7 +173,7 @@ def test_a_text_without_pairs_has_no_loss_and_that_is_told(tmp_path, capfd):
     train(made, say=said.append)
     assert {line["loss"] for line in metrics.read(tmp_path / "run" / "metrics.jsonl")} == {None}
     assert json.loads((tmp_path / "run" / "eval.json").read_text())["train"] is None
-    assert capfd.readouterr().err.startswith("step 12/12  no loss  ")
+    assert re.fullmatch(r"step 12/12  no loss  [\d,.]+ words/s  00:00 left\n", capfd.readouterr().err)
     (line,) = [line for line in said if "no pair of words" in line]
     assert "model.subsample" in line and "model.words.min_count" in line and "\n" not in line
 
@@ -185,7 +186,7 @@ def test_steps_without_pairs_weigh_nothing_in_the_loss(empty_first):
     )
     one = SimpleNamespace(tally=points.Tally(), progress=Mock(), log=Mock(), loss_fields=pairs.pair_fields)
     loop.Loop._add_losses(cast(loop.Loop, one), told, 2)
-    one.progress.steps.assert_called_once_with(2, 3.0)
+    one.progress.steps.assert_called_once_with(2, 3.0, 18)
     loop.Loop._write_train_line(cast(loop.Loop, one), 2, 0.1, 1.0)
     assert one.log.write.call_args.kwargs["loss"] == 3.0
 

@@ -50,7 +50,7 @@ def fit(
     with checkpoint.CheckpointWriter(run.checkpoints, task.config.checkpoint.keep) as writer:
         metrics.cut(run.metrics, step if step else -1)
         log = metrics.MetricsLog(run.metrics, run.tensorboard if task.config.tensorboard else None)
-        progress = metrics.Progress(task.plan.steps, step)
+        progress = metrics.Progress(task.plan.steps, step, words=not task.config.model.predicts_text)
 
         def begin_the_rest() -> None:
             writer.open()

@@ -208,8 +208,9 @@ class Loop:
             self.tally.loss_sum += float((loss_K * weight_K).sum())
             self.tally.steps += float(weight_K.sum())
             told_K = loss_K[weight_K > 0]
-        self.tally.tokens += int(np.asarray(chunk.count_K, np.float64).sum())
-        self.progress.steps(step, float(told_K[-1]) if told_K.size else None)
+        tokens = int(np.asarray(chunk.count_K, np.float64).sum())
+        self.tally.tokens += tokens
+        self.progress.steps(step, float(told_K[-1]) if told_K.size else None, tokens)
 
     def _write_train_line(self, step: int, lr: float, time_s: float) -> None:
         tally = self.tally
