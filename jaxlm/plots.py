@@ -1,5 +1,6 @@
 """Pictures: python -m jaxlm.plots RUN draws those of a run (again). The only matplotlib, and no JAX."""
 
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,9 @@ from jaxlm import cli, metrics
 from jaxlm.data.pairs import Pairs, load_pairs
 from jaxlm.data.wordmap import load_map
 from jaxlm.errors import UserError
+from jaxlm.layout import LABEL_GAP, labels_apart
 from jaxlm.runs import open_existing
+from jaxlm.tokenizer import BOUNDARY, Tokenizer
 
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Noto Sans", "Noto Emoji", "Symbola")
 """Tried in turn for each character, where they are installed; the first comes with matplotlib."""
@@ -23,9 +26,18 @@ LOSS_UNITS = ("nats/token", "nats/pair")
 """What a loss curve shows: the first of these that a run has."""
 TABLE_TOKENS = 27
 """Rows and columns of the bigram table at most."""
+TABLE_FONT, LEAST_FONT = 8.0, 5.0
+"""Points of its letters, and of those of long tokens at least."""
+TABLE_ROOM = 0.87
+"""Share of a cell's width that letters may take; at some sizes they are an eighth wider than in proportion."""
+MEANING_OF_BOUNDARY = {
+    "lines": "a line's start or end",
+    "dialogues": "a turn's start or end",
+    "stream": "the text's start",
+}
 LISTED_PAIRS = 20
-LABEL_GAP, LABEL_MARGIN = 2.0, np.array([3.0, 0.5])
-"""Pixels between a point of a word map and its name's box; free room in that box on each side and above and below."""
+LABEL_MARGIN = np.array([3.0, 0.5])
+"""Pixels of free room in the box of a name on a word map, on each side and above and below."""
 
 
 def main(args: list[str]) -> int:
@@ -43,7 +55,7 @@ def main(args: list[str]) -> int:
         raise UserError(f"run {str(command.run)!r} has no plots/{numbers.name}: it was trained with --no-plots")
     if numbers == run.pairs:
         pairs = load_pairs(run.pairs)
-        bigram_table(pairs, run.plots / "bigrams.png")
+        bigram_table(pairs, run.plots / "bigrams.png", run.read_tokenizer(), run.read_config().data.kind)
         frequent_pairs(pairs, run.plots / "pairs.png")
     else:
         words, xy_N2 = load_map(run.word_map)
@@ -53,10 +65,11 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def bigram_table(pairs: Pairs, path: Path) -> None:
+def bigram_table(pairs: Pairs, path: Path, tokenizer: Tokenizer, kind: str) -> None:
     """The counts of train's pairs as a picture: each cell the pair and its count, darker the more often.
 
-    Of a larger vocabulary the TABLE_TOKENS most frequent tokens are shown.
+    Of a larger vocabulary the TABLE_TOKENS most frequent tokens are shown. `kind` is data.kind, for what the boundary
+    means. A pair that is wider than its cell stands in two lines, smaller where that is needed, and cut at LEAST_FONT.
     """
     count_VV = pairs.count_VV
     V = len(count_VV)
@@ -70,14 +83,26 @@ def bigram_table(pairs: Pairs, path: Path) -> None:
     axes = figure.add_axes((0.01, 0.01, 0.98, 0.96))
     axes.imshow(np.sqrt(table), cmap="Blues")
     dark = np.sqrt(table.max()) * 0.5
-    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "parse_math": False, "fontfamily": fonts}
-    for i, before in enumerate(spelled):
-        for j, after in enumerate(spelled):
-            color = "white" if np.sqrt(table[i, j]) > dark else "black"
-            axes.text(j, i, f"{before}{after}\n{table[i, j]}", color=color, **style)
+    style: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False, "fontfamily": fonts}
+    room = TABLE_ROOM * axes.bbox.height / len(shown)
+    widths = [_width(text, figure, fontsize=TABLE_FONT, **style) for text in spelled]
+    most = room * TABLE_FONT / LEAST_FONT
+    short = [t if w <= most else t[: int(len(t) * most / w) - 1] + "…" for t, w in zip(spelled, widths, strict=True)]
+    for i, j in itertools.product(range(len(shown)), repeat=2):
+        before, after, size = spelled[i], spelled[j], TABLE_FONT
+        if widths[i] + widths[j] > room:
+            before, after = f"{short[i]}\n", short[j]
+            size *= min(1.0, room / min(most, max(widths[i], widths[j])))
+        color = "white" if np.sqrt(table[i, j]) > dark else "black"
+        axes.text(j, i, f"{before}{after}\n{table[i, j]}", color=color, fontsize=size, **style)
     axes.set_axis_off()
-    part = f", the {TABLE_TOKENS} most frequent of {V} tokens" if V > TABLE_TOKENS else ""
-    axes.set_title(f"Pairs of tokens in train: the first is the row{part}; '.' is a line's start or end")
+    title = "Pairs of tokens in train: the first is the row"
+    if tokenizer.vocab_size > TABLE_TOKENS:
+        title += f", the {TABLE_TOKENS} most frequent of {tokenizer.vocab_size:,} tokens"
+    boundary = tokenizer.spell(BOUNDARY)
+    if boundary in (pairs.spelled[token] for token in shown):
+        title += f"; '{boundary}' is {MEANING_OF_BOUNDARY[kind]}"
+    axes.set_title(title, fontfamily=_fonts([title]))
     figure.savefig(path)
 
 
@@ -100,6 +125,7 @@ def frequent_pairs(pairs: Pairs, path: Path) -> None:
             tick.label1.set_parse_math(False)
         axes.invert_yaxis()
         axes.margins(x=0.15)
+        axes.locator_params(axis="x", nbins=4, integer=True)
         axes.set_xlabel("count in train")
         axes.set_title(title)
     figure.savefig(path)
@@ -112,15 +138,16 @@ def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
     """
     units = {line["unit"] for line in lines}
     unit = next((unit for unit in LOSS_UNITS if unit in units), LOSS_UNITS[0])
-    told = [line for line in lines if line["loss"] is not None and line["unit"] == unit]
+    styles = {"train": ("train (mean since the last point)", 0.8, None), "dev": ("dev", 1.8, "o")}
+    told = [line for line in lines if line["loss"] is not None and line["unit"] == unit and line["split"] in styles]
     figure = Figure(figsize=(8, 5), dpi=100)
     axes = figure.add_axes((0.1, 0.11, 0.88, 0.86))  # a run waits for this picture, and a layout draws it twice
-    styles = {"train": ("train (mean since the last point)", 0.8, None), "dev": ("dev", 1.8, "o")}
     for split, (label, width, marker) in styles.items():
         points = [(line["step"], line["loss"]) for line in told if line["split"] == split]
         if points:
             steps, losses = zip(*points, strict=True)
             end = f": {losses[-1]:.4f} at the end"
+            marker = marker or ("o" if len(points) == 1 else None)  # a line through one point is invisible
             axes.plot(steps, losses, label=label + end, linewidth=width, marker=marker, markersize=3)
     settled = [line["loss"] for line in told if line["step"] > 0]
     if settled:
@@ -227,36 +254,20 @@ def map_title(source: str, words: int, projection: str) -> str:
     return f"{words} words of {source} by {method} of their directions"
 
 
-def labels_apart(point_N2: np.ndarray, size_N2: np.ndarray, frame_4: np.ndarray) -> np.ndarray:
-    """Where boxes of the given sizes go, so that none lies on a point, on another box or over the frame's edge.
-
-    Each in turn takes the first free of the places around its point, the near ones first. All in pixels; the frame is
-    left, bottom, right, top. Returns the lower left corners, corner_N2; nan where there was no room.
-    """
-    angle_A = np.arange(16) * np.pi / 8  # from the right, against the clock
-    way_A2 = np.stack([np.cos(angle_A), np.sin(angle_A)], axis=1)
-    corner_N2 = np.full(point_N2.shape, np.nan)
-    for n, (point_2, size_2) in enumerate(zip(point_N2, size_N2, strict=True)):
-        reach_A2 = way_A2 / np.abs(way_A2).max(axis=1, keepdims=True) * size_2 / 2  # to the edge of the box
-        for gap in LABEL_GAP * np.array([1, 6, 12, 20]):
-            low_A2 = point_2 + way_A2 * gap + reach_A2 - size_2 / 2
-            high_A2 = low_A2 + size_2
-            free_A = (low_A2 >= frame_4[:2]).all(1) & (high_A2 <= frame_4[2:]).all(1)
-            on_point_AN = (low_A2[:, None] - 1 < point_N2) & (point_N2 < high_A2[:, None] + 1)
-            on_box_AN = (low_A2[:, None] < corner_N2 + size_N2) & (corner_N2 < high_A2[:, None])  # never for nan
-            free_A &= ~(on_point_AN.all(2) | on_box_AN.all(2)).any(1)
-            if free_A.any():
-                corner_N2[n] = low_A2[free_A.argmax()]
-                break
-    return corner_N2
-
-
 def _label(axes: Any, title: str, xlabel: str, ylabel: str) -> None:
     axes.set_title(title)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.grid(alpha=0.3)
     axes.legend()
+
+
+def _width(text: str, figure: Figure, **style: Any) -> float:
+    """Pixels that a text is wide."""
+    drawn = figure.text(0, 0, text, **style)
+    width = drawn.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width
+    drawn.remove()
+    return float(width)
 
 
 def _fonts(texts: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from matplotlib.image import imread
 
 from jaxlm import Embeddings, UserError, plots
 from jaxlm.embeddings import maps
+from jaxlm.layout import labels_apart
 
 
 def two_groups(n=20, width=12):
@@ -65,7 +66,7 @@ def test_without_scikit_learn_the_way_out_is_told(monkeypatch):
 def test_labels_lie_on_no_point_no_other_label_and_not_over_the_edge(n, room):
     rng = np.random.default_rng(2)
     point_N2, size_N2 = rng.uniform(0, 800, (n, 2)), rng.uniform((15, 8), (60, 12), (n, 2))
-    corner_N2 = plots.labels_apart(point_N2, size_N2, np.array([0, 0, 800, 800]))
+    corner_N2 = labels_apart(point_N2, size_N2, np.array([0, 0, 800, 800]))
     shown = np.flatnonzero(~np.isnan(corner_N2).any(1))
     assert (len(shown) == n) == room and 0 in shown
     assert (corner_N2[shown] >= 0).all() and (corner_N2[shown] + size_N2[shown] <= 800).all()

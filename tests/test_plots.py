@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 from jaxlm import plots
 from jaxlm.config import DataConfig
-from jaxlm.data.corpus import from_lines, from_stream
+from jaxlm.data.corpus import from_dialogues, from_lines, from_stream
 from jaxlm.data.pairs import count_pairs, load_pairs, save_pairs
 from jaxlm.plots import LISTED_PAIRS, TABLE_TOKENS, bigram_table, frequent_pairs, loss_curve
 
@@ -35,6 +35,14 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(plots, "Figure", Kept)
     return figures
+
+
+def table_of(corpus, path, kind="lines"):
+    bigram_table(count_pairs(corpus), path, corpus.tokenizer, kind)
+
+
+def bars_of(corpus, path):
+    frequent_pairs(count_pairs(corpus), path)
 
 
 def assert_picture(path):
@@ -71,7 +79,7 @@ def test_pairs_come_back_from_their_file(tmp_path):
 
 def test_the_table_shows_every_pair_of_27_tokens_with_its_count(tmp_path, drawn):
     corpus = corpus_of(NAMES)
-    bigram_table(count_pairs(corpus), tmp_path / "table.png")
+    table_of(corpus, tmp_path / "table.png")
     assert_picture(tmp_path / "table.png")
     (axes,) = drawn[0].axes
     pairs = counted_pairs(corpus)
@@ -88,12 +96,48 @@ def test_the_table_shows_every_pair_of_27_tokens_with_its_count(tmp_path, drawn)
 def test_of_more_tokens_the_table_shows_the_most_frequent(tmp_path, drawn):
     frequent, rare = ALPHABET, "0123456789éß"
     corpus = corpus_of("\n".join([*(frequent * 2), *rare]))
-    bigram_table(count_pairs(corpus), tmp_path / "table.png")
+    table_of(corpus, tmp_path / "table.png")
     assert_picture(tmp_path / "table.png")
     (axes,) = drawn[0].axes
     assert len(axes.texts) == TABLE_TOKENS**2
     assert {char for text in axes.texts for char in text.get_text().partition("\n")[0]} == set(frequent) | {"."}
     assert f"the {TABLE_TOKENS} most frequent of {1 + 26 + 12} tokens" in axes.get_title()
+
+
+def test_the_table_tells_the_whole_vocabulary_and_how_its_boundary_is_spelled(tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr("jaxlm.data.pairs.KEPT_TOKENS", 30)
+    text = "human: how are you.\nnetwork: well.\n\n" * 20 + "human: " + ALPHABET
+    dialogues = DataConfig(kind="dialogues", tokens="rean", min_count=1, split=(1, 0, 0))
+    corpus = from_dialogues(text, dialogues)
+    table_of(corpus, tmp_path / "table.png", "dialogues")
+    title = drawn[0].axes[0].get_title()
+    assert f"most frequent of {corpus.tokenizer.vocab_size} tokens" in title and corpus.tokenizer.vocab_size > 256
+    assert title.endswith("; '⏎' is a turn's start or end")
+    table_of(from_stream("to be " * 9, DataConfig(kind="stream")), tmp_path / "table.png", "stream")
+    assert drawn[1].axes[0].get_title().endswith("; '.' is the text's start")
+
+
+def test_no_label_of_the_table_leaves_its_cell(tmp_path, drawn):
+    long = ["pneumonoultramicroscopicsilicovolcanoconiosis", "network", "reservation", "日本語日本語日本語"]
+    text = "\n".join(" ".join([*long, *ALPHABET]) for _ in range(3))
+    corpus = from_lines(text, DataConfig(tokens="rean", min_count=1, split=(1, 0, 0)))
+    table_of(corpus, tmp_path / "table.png")
+    (axes,) = drawn[0].axes
+    cell = np.ptp(axes.transData.transform([(0, 0), (1, 0)])[:, 0])
+    boxes = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert max(box.width for box in boxes.values()) <= cell and max(box.height for box in boxes.values()) <= cell
+    assert any("…" in text for text in boxes) and "network␣\nnetwork␣\n0" in boxes
+    assert {text.get_fontsize() for text in axes.texts if len(text.get_text()) <= 6} == {plots.TABLE_FONT}
+
+
+def test_the_numbers_under_the_bars_stand_apart(tmp_path, drawn):
+    bars_of(corpus_of("\n".join(["ab" * 50] * 340)), tmp_path / "pairs.png")
+    axes = drawn[0].axes[0]
+    low, high = axes.get_xlim()
+    shown = [tick for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    boxes = [tick.label1.get_window_extent() for tick in shown]
+    assert len(boxes) > 2
+    assert all(left.x1 + 5 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 TEXTS = {
@@ -110,16 +154,16 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("draw", [bigram_table, frequent_pairs])
+@pytest.mark.parametrize("draw", [table_of, bars_of])
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 def test_any_characters_can_be_drawn(tmp_path, draw, text):
-    draw(count_pairs(corpus_of(text)), tmp_path / "plot.png")
+    draw(corpus_of(text), tmp_path / "plot.png")
     assert_picture(tmp_path / "plot.png")
 
 
 def test_no_pair_is_read_as_a_formula(tmp_path, drawn):
-    for draw in (bigram_table, frequent_pairs):
-        draw(count_pairs(corpus_of(TEXTS["dollars"])), tmp_path / "plot.png")
+    for draw in (table_of, bars_of):
+        draw(corpus_of(TEXTS["dollars"]), tmp_path / "plot.png")
     texts = [*drawn[0].axes[0].texts, *(label for axes in drawn[1].axes for label in axes.get_yticklabels())]
     assert "$$" in {text.get_text() for text in texts}
     assert not any(text.get_parse_math() for text in texts)
@@ -127,8 +171,8 @@ def test_no_pair_is_read_as_a_formula(tmp_path, drawn):
 
 def test_running_text_with_line_ends_can_be_drawn(tmp_path):
     corpus = from_stream("to be,\nor not\n\nto be\t!\n" * 3, DataConfig(kind="stream"))
-    for draw in (bigram_table, frequent_pairs):
-        draw(count_pairs(corpus), tmp_path / "plot.png")
+    for draw in (table_of, bars_of):
+        draw(corpus, tmp_path / "plot.png")
         assert_picture(tmp_path / "plot.png")
 
 
@@ -160,6 +204,22 @@ def test_the_loss_curve_shows_train_and_dev_against_the_step(tmp_path, drawn):
     assert [curves["dev"].get_xdata().tolist(), curves["dev"].get_ydata().tolist()] == [[0, 20], [3.3, 2.6]]
     assert curves["train"].get_label().endswith("2.5000 at the end")
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "nats per token")
+
+
+def test_the_loss_curve_is_framed_by_what_it_shows(tmp_path, drawn):
+    shown = [line(10, "train", 2.5), line(20, "dev", 2.6)]
+    loss_curve([*shown, line(20, "train_sample", 0.1), line(20, "test", 9.9)], tmp_path / "loss.png")
+    loss_curve(shown, tmp_path / "loss.png")
+    both, alone = (figure.axes[0].get_ylim() for figure in drawn)
+    assert both == alone
+    assert alone[0] < 2.5 < 2.6 < alone[1]
+
+
+@pytest.mark.parametrize("points, marker", [(1, "o"), (2, "None")])
+def test_a_train_loss_of_one_point_is_marked(tmp_path, drawn, points, marker):
+    loss_curve([line(1 + i, "train", 2.5) for i in range(points)], tmp_path / "loss.png")
+    (train,) = drawn[0].axes[0].lines
+    assert train.get_marker() == marker
 
 
 @pytest.mark.parametrize(
