@@ -103,6 +103,8 @@ class RunDir:
 def open_existing(path: Path) -> RunDir:
     """A run directory to read. Raises UserError where it is not one or is from a newer format."""
     run = RunDir(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"run {str(path)!r} is a file, not a run")
     if not path.is_dir():
         raise UserError(f"run {str(path)!r} does not exist{near_path(path)}; train it first: train.py CONFIG")
     if not run.fingerprint.is_file():

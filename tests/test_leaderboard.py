@@ -177,7 +177,7 @@ def unusable(tmp_path: Path) -> dict[Path, str]:
     (made_run(tmp_path / "broken") / "eval.json").write_text("{")
     words = {
         "empty": "is not a run directory",
-        "file": "does not exist",
+        "file": "is a file, not a run",
         "none": "does not exist",
         "unfinished": "is not finished",
         "newer": f"has format {FORMAT + 1}",

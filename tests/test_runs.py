@@ -144,6 +144,12 @@ def test_a_run_of_a_newer_format(tmp_path):
         runs.open_existing(tmp_path)
 
 
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "names_mlp-lr-range.png").touch()
+    with pytest.raises(UserError, match=r"names_mlp-lr-range\.png' is a file, not a run$"):
+        runs.open_existing(tmp_path / "names_mlp-lr-range.png")
+
+
 def test_a_missing_run_has_a_near_name(tmp_path):
     (tmp_path / "names_mlp").mkdir()
     with pytest.raises(UserError, match=r"does not exist.*did you mean.*names_mlp"):
