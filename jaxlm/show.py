@@ -55,9 +55,10 @@ def score_line(score: Score) -> str:
 
 def term_by_term(scored: TextScore) -> str:
     """Each token with its probability, log-probability in nats, and cost in bits."""
-    rows = ["token  probability   log p      bits"]
+    width = max(map(len, ("token", *scored.tokens)))
+    rows = [f"{'token':<{width}}  probability    log p      bits"]
     for token, nats in zip(scored.tokens, scored.nats.tolist(), strict=True):
-        rows.append(f"{token:<5}  {_probability(nats):>11.6f}  {-nats:>7.4f}  {nats / NATS_PER_BIT:>8.4f}")
+        rows.append(f"{token:<{width}}  {_probability(nats):>11.6f}  {-nats:>7.4f}  {nats / NATS_PER_BIT:>8.4f}")
     return "\n".join([*rows, score_line(scored.total)])
 
 

@@ -14,6 +14,7 @@ from jaxlm import sharding, show
 from jaxlm.data import batches
 from jaxlm.data.corpus import from_lines
 from jaxlm.evaluation import Evaluator, Score
+from jaxlm.inference import TextScore
 from tests.conftest import NAMES
 
 TEXT = "\n".join(["abcab", "ça", "bb", "a", "cacabbacab" * 3])
@@ -114,6 +115,13 @@ def test_a_perplexity_that_overflows_is_null(nats_per_token):
     assert entry["perplexity"] == (pytest.approx(math.exp(709)) if nats_per_token == 709 else None)
     json.dumps(entry, allow_nan=False)
     assert f"{nats_per_token:.4f} nats/token" in show.score_line(score)
+
+
+def test_a_table_of_tokens_is_as_wide_as_the_longest():
+    scored = TextScore(Score(6.0, 3, 13, 0), ["<0x20>", "a", "reservation␣"], np.array([1.0, 2.0, 3.0]))
+    head, *rows, _ = show.term_by_term(scored).splitlines()
+    assert {len(row) for row in rows} == {len(head)}
+    assert [row.index("0.") + 8 for row in rows] == [head.index("probability") + 11] * 3
 
 
 def keys(entry: dict[str, Any]) -> set[str]:
