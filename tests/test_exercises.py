@@ -173,6 +173,8 @@ def test_e06_scores_each_order_under_both_smoothings(here):
             plain = add_k_loss(corpus.lines["train"], corpus.lines["dev"], order, k, vocab_size())
             assert found.add_k[k][order] == pytest.approx(plain, rel=1e-5)
     assert_answered(here, "E06")
+    heading, row = here.said[1:3]
+    assert len(heading) == len(row) and heading == heading.rstrip()
 
 
 def test_calls_are_timed_in_turn_and_the_median_is_taken(monkeypatch):
@@ -190,10 +192,14 @@ def test_calls_are_timed_in_turn_and_the_median_is_taken(monkeypatch):
 
 @pytest.mark.parametrize(
     ("ours", "other", "words"),
-    [(1, 3, "3.0 times as fast"), (3, 1, "slower (3.0 times as long)"), (1, 1.05, "as fast (1.05 times)")],
+    [
+        (1, 3, "3.0 times as fast as by hand"),
+        (3, 1, "slower than by hand (3.0 times as long)"),
+        (1, 1.05, "as fast as by hand (1.05 times)"),
+    ],
 )
 def test_two_times_in_words(ours, other, words):
-    assert lab.against(ours, other) == words
+    assert lab.against(ours, other, "by hand") == words
 
 
 def test_curves_and_bars_show_their_numbers(tmp_path, monkeypatch):

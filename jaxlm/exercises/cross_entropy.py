@@ -107,11 +107,10 @@ def _answer(lab: Lab, found: Compared) -> None:
     for V in dict.fromkeys(V for V, _ in times):
         for way in ("by hand", "by softmax"):
             of_loss, of_gradient = (
-                against(times[V, f"from logits {what}"], times[V, f"{way} {what}"]) for what in ("loss", "gradient")
+                against(times[V, f"from logits {what}"], times[V, f"{way} {what}"], way)
+                for what in ("loss", "gradient")
             )
-            said.append(
-                f"at {V:,} logits a row the loss from logits was {of_loss} as {way}, its gradient {of_gradient}"
-            )
+            said.append(f"at {V:,} logits a row the loss from logits was {of_loss}, its gradient {of_gradient}")
     apart = max(loss.values()) - min(loss.values())
     limits = ", ".join(f"{name} {shift[name]} and {gap[name]}" for name in WAYS)
     lab.say(

@@ -29,7 +29,7 @@ def climb(lab: Lab, *, orders: Sequence[int] = ORDERS, added: Sequence[float] = 
     plain: dict[float, dict[int, float]] = {k: {} for k in added}
     best: Counted | None = None
     lab.say("dev loss in nats per token, counts of train:")
-    lab.say("  order  Kneser-Ney  " + "  ".join(f"add-{k:<5g}" for k in added))
+    lab.say("  order  Kneser-Ney  " + "  ".join(f"{f'add-{k:g}':>9}" for k in added))
     for order in orders:
         model = Counted.of(lab.job(CountsConfig(order=order, smoothing="kneser-ney"), "dev", "test"))
         smooth[order] = model.loss("dev")

@@ -120,8 +120,10 @@ def _clock(call: Callable[[], Any], repeats: int) -> float:
     return (time.perf_counter() - began) / repeats
 
 
-def against(ours: float, other: float) -> str:
-    """Two times in words: how ours compares with the other."""
+def against(ours: float, other: float, name: str) -> str:
+    """Two times in words: how ours compares with the other, which has the name."""
     if 0.9 < other / ours < 1.1:
-        return f"as fast ({other / ours:.2f} times)"
-    return f"{other / ours:.1f} times as fast" if other > ours else f"slower ({ours / other:.1f} times as long)"
+        return f"as fast as {name} ({other / ours:.2f} times)"
+    if other > ours:
+        return f"{other / ours:.1f} times as fast as {name}"
+    return f"slower than {name} ({ours / other:.1f} times as long)"

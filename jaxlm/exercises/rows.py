@@ -64,7 +64,7 @@ def compare(lab: Lab, *, rounds: int = 9) -> list[Compared]:
     worst = Differences(*map(max, zip(*(one.differ for one in found), strict=True)))
     lab.say(
         f"answer: the numbers are the same: logits to within {worst.logits:.1e}, the loss {worst.loss:.1e}, gradients "
-        f"{worst.gradient:.1e}. Against the product, indexing was {'; '.join(said)}. The one-hot matrix has a "
+        f"{worst.gradient:.1e}. Indexing was {'; '.join(said)}. The one-hot matrix has a "
         "column for each row of W, and the product reads all of them to keep one."
     )
     rows = [one.rows for one in found]
@@ -110,4 +110,4 @@ def _compare(job: Any, rounds: int) -> Compared:
 
 
 def _against(one: Compared, way: str) -> str:
-    return against(one.seconds[f"index {way}"], one.seconds[f"product {way}"])
+    return against(one.seconds[f"index {way}"], one.seconds[f"product {way}"], "the product")
