@@ -94,6 +94,17 @@ def test_a_row_of_zeros_is_orthogonal_to_all():
     np.testing.assert_allclose(search.similarity(unit_NE[0], unit_NE), np.zeros(2))
 
 
+@pytest.mark.parametrize("scale", [3e38, 1e25, 1.0, 1e-25, 1e-30, 1e-36])
+def test_cosines_do_not_depend_on_the_length_of_vectors(scale):
+    x_NE = np.float32(scale) * np.clip(normal(8, 5), -1, 1)
+    exact_NE = unit(x_NE.astype(np.float64))
+    np.testing.assert_allclose(search.unit(jnp.asarray(x_NE)), exact_NE, rtol=1e-5, atol=1e-7)
+    table = Embeddings(tuple("abcdefgh"), x_NE)
+    assert table.similarity("a", "b") == pytest.approx(exact_NE[0] @ exact_NE[1], abs=1e-6)
+    cosines = dict(table.similar("a", 7))
+    assert cosines == pytest.approx(dict(zip("bcdefgh", exact_NE[1:] @ exact_NE[0], strict=True)), abs=1e-6)
+
+
 def test_both_analogies_are_their_formulas():
     table_VE = unit(normal(500, 12))
     abc_B3 = np.random.default_rng(2).integers(0, 500, (40, 3)).astype(np.int32)
@@ -186,6 +197,10 @@ def test_answers_as_text_and_as_json(table, tmp_path):
     words = ["paris", "rome", "banana", "italy"]
     assert ask.odd_one_out(table, words).splitlines()[0] == "banana"
     assert json.loads(ask.odd_one_out(table, words, True))["odd"] == "banana"
+    (tmp_path / "questions").write_text(": all\nfrance paris italy rome\nonly three words\n")
+    assert ask.evaluate(table, tmp_path / "questions").endswith("\n1 line is not four words; it is left out")
+    (tmp_path / "questions").write_text(": all\nfrance paris italy rome\nonly three words\none\n")
+    assert ask.evaluate(table, tmp_path / "questions").endswith("\n2 lines are not four words; they are left out")
     assert ask.export(table, tmp_path / "x.bin") == f"6 words x 3 in {tmp_path / 'x.bin'}"
     assert json.loads(ask.export(table, tmp_path / "x.txt", True))["words"] == 6
     assert Embeddings.load(tmp_path / "x.bin").words == Embeddings.load(tmp_path / "x.txt").words == table.words

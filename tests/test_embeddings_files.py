@@ -113,12 +113,34 @@ def test_of_equal_words_the_first_stays_and_the_others_are_told(tmp_path):
     )
     (line,) = told
     assert "has 2 words again (the first: 'a'); the first of each is kept" in line
+    (tmp_path / "x").write_bytes(b"a 1 2\nb 3 4\na 5 6\n")
+    Embeddings.load(tmp_path / "x", say=told.append)
+    assert told[1].endswith("has 1 word again ('a'); the first of each is kept")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"2 2\na 1 2\nb 3 4\n", b"a 1 2\nb 3 4\n", b"2 2\na " + F + b"b " + F], ids=["word2vec", "glove", "binary"]
+)
+def test_a_utf8_mark_before_the_table_is_passed_over(tmp_path, raw):
+    (tmp_path / "plain").write_bytes(raw)
+    (tmp_path / "marked").write_bytes(b"\xef\xbb\xbf" + raw)
+    assert_same(Embeddings.load(tmp_path / "marked"), Embeddings.load(tmp_path / "plain"))
+    assert Embeddings.load(tmp_path / "marked").words == ("a", "b")
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".bin", ".glove.txt"])
+def test_a_first_word_that_begins_with_that_mark_keeps_it(tmp_path, suffix):
+    vectors = Embeddings(("\ufeffa", "b"), floats([1, 2], [3, 4]))
+    vectors.save(tmp_path / f"x{suffix}")
+    assert_same(Embeddings.load(tmp_path / f"x{suffix}"), vectors)
 
 
 def test_words_that_are_not_utf8_are_told_or_repaired(tmp_path):
     for raw, place in ((b"a 1 2\nb\xe9 3 4\n", "line 2"), (b"2 2\na " + F + b"b\xe9 " + F, "word 2")):
         (tmp_path / "x").write_bytes(raw)
-        with pytest.raises(UserError, match=rf"{place} wants UTF-8, got byte 0xe9 in the word b'b\\xe9'; load with"):
+        with pytest.raises(
+            UserError, match=rf"{place} wants UTF-8, got byte 0xe9 in the word b'b\\xe9': write it in UTF-8"
+        ):
             Embeddings.load(tmp_path / "x")
         assert Embeddings.load(tmp_path / "x", errors="replace").words == ("a", "b\ufffd")
         assert Embeddings.load(tmp_path / "x", errors="ignore").words == ("a", "b")

@@ -56,7 +56,7 @@ def evaluate(
             f"{row.name:<{width}}  {row.correct:>5}  {row.correct + row.wrong:>8}  {share:>6}  {row.unknown:>18}"
         )
     if score.malformed:
-        lines.append(f"{score.malformed} lines are not four words; they are left out")
+        lines.append(_left_out(score.malformed, "four words"))
     return "\n".join(lines)
 
 
@@ -67,10 +67,11 @@ def pairs(
     score = evaluation.evaluate_pairs(embeddings, path, restrict=restrict)
     if as_json:
         return _json(**dataclasses.asdict(score), unknown_share=score.unknown_share)
-    left_out = f"\n{score.malformed} lines are not 'word TAB word TAB score'; they are left out"
+    left_out = "\n" + _left_out(score.malformed, "'word TAB word TAB score'") if score.malformed else ""
+    have = "has" if score.unknown == 1 else "have"
     return (
-        f"Spearman {score.spearman:.4f}, Pearson {score.pearson:.4f} over {score.pairs} pairs; {score.unknown} more "
-        f"({score.unknown_share:.1%} of all) have an unknown word{left_out if score.malformed else ''}"
+        f"Spearman {score.spearman:.4f}, Pearson {score.pearson:.4f} over {score.pairs:,} pairs; {score.unknown:,} "
+        f"more ({score.unknown_share:.1%} of all) {have} an unknown word{left_out}"
     )
 
 
@@ -79,6 +80,12 @@ def export(embeddings: Embeddings, path: str | Path, as_json: bool = False) -> s
     embeddings.save(path)
     V, E = embeddings.vec_VE.shape
     return _json(path=str(path), words=V, numbers=E) if as_json else f"{V:,} words x {E} in {path}"
+
+
+def _left_out(lines: int, wanted: str) -> str:
+    if lines == 1:
+        return f"1 line is not {wanted}; it is left out"
+    return f"{lines:,} lines are not {wanted}; they are left out"
 
 
 def _at_least_1(top: int) -> int:

@@ -1,5 +1,6 @@
 """Tables of words and vectors in files: word2vec text and binary, GloVe text, each gzipped or not."""
 
+import codecs
 import contextlib
 import gzip
 import zlib
@@ -29,7 +30,7 @@ LONGEST_LINE = 2**20
 
 
 def read(path: Path, errors: Errors, say: Callable[[str], None]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Words and vec_VE (float32) of a file in any of the formats, told by its content.
+    """Words and vec_VE (float32) of a file in any of the formats, told by its content; a UTF-8 mark is passed over.
 
     Of equal words the first is kept, and `say` gets a line about the others. Raises UserError naming the file and the
     place in it where it cannot be read, where it is not as its first line says, or where a number is not finite.
@@ -66,6 +67,8 @@ def write(path: Path, words: tuple[str, ...], vec_VE: np.ndarray, format: Format
                 stream = cast(BinaryIO, stack.enter_context(packed))
             if chosen != "glove":
                 stream.write(b"%d %d\n" % vec_VE.shape)
+            elif words and words[0].startswith("\ufeff"):  # of two the first is taken for the file's mark
+                stream.write(codecs.BOM_UTF8)
             for piece in (binary.records if chosen == "binary" else text.lines)(words, vec_VE):
                 stream.write(piece)
         part.replace(path)
@@ -90,7 +93,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _read_table(stream: BinaryIO, name: str, errors: Errors) -> tuple[list[str], np.ndarray]:
-    line = stream.readline(LONGEST_LINE)
+    line = stream.readline(LONGEST_LINE).removeprefix(codecs.BOM_UTF8)
     header = line.split()
     if len(header) != 2 or not all(field.isdigit() for field in header):
         return _read_glove(stream, line, name, errors)
@@ -153,7 +156,7 @@ def _decoder(name: str, place: str, errors: Errors) -> text.Decode:
             word = spelled.split(b"\n")[before]
             raise UserError(
                 f"{name}, {place} {first + before} wants UTF-8, got byte 0x{spelled[error.start]:02x} in the word "
-                f"{word!r}; load with errors='replace' or 'ignore'"
+                f"{word!r}: write it in UTF-8, or read it in Python by Embeddings.load(..., errors='replace')"
             ) from None
 
     return decode
@@ -177,7 +180,9 @@ def _first_of_equal(
         return tuple(words), vec_VE
     kept = list(row_of.values())
     again = next(word for row, word in enumerate(words) if row_of[word] != row)
-    say(f"{name} has {len(words) - len(kept)} words again (the first: {again!r}); the first of each is kept")
+    more = len(words) - len(kept)
+    repeated = f"1 word again ({again!r})" if more == 1 else f"{more:,} words again (the first: {again!r})"
+    say(f"{name} has {repeated}; the first of each is kept")
     return tuple(row_of), vec_VE[kept]
 
 

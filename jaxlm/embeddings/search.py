@@ -23,9 +23,20 @@ class Found(NamedTuple):
 
 
 def unit(x_NE: jax.Array) -> jax.Array:
-    """Rows of length 1, x / |x|, along the last axis; a row of zeros stays one and is orthogonal to everything."""
+    """Rows of length 1, x / |x|, along the last axis; a row of zeros stays one and is orthogonal to everything.
+
+    Each row is divided by its largest magnitude first, so that no square overflows or vanishes in float32; XLA divides
+    by way of the reciprocal, and that of 3e38 would vanish too.
+    """
+    x_NE = x_NE * jnp.where(_largest(x_NE) > 1, 2.0**-64, 2.0**64)
+    most_N1 = _largest(x_NE)
+    x_NE = x_NE / jnp.where(most_N1 > 0, most_N1, 1.0)
     length_N1 = jnp.linalg.norm(x_NE, axis=-1, keepdims=True)
     return x_NE / jnp.where(length_N1 > 0, length_N1, 1.0)
+
+
+def _largest(x_NE: jax.Array) -> jax.Array:
+    return jnp.max(jnp.abs(x_NE), axis=-1, keepdims=True)
 
 
 def similarity(x_BE: jax.Array, y_BE: jax.Array) -> jax.Array:
