@@ -229,7 +229,10 @@ def test_what_only_shows_late_writes_nothing_either(cli, trained, tmp_path, mist
     if mistake == "no such run":
         args, words = ["--init-from", tmp_path / "nobody"], ["nobody"]
     elif mistake == "other shapes":
-        args, words = ["--init-from", trained, "--model.d-hidden", 5], ["init_from", "has parameters"]
+        args, words = (
+            ["--init-from", trained, "--model.d-hidden", 5],
+            ["init_from", "hidden is 4 x 4 there, 4 x 5 here"],
+        )
     else:
         (tmp_path / "empty" / "tensorboardX").mkdir(parents=True)
         (tmp_path / "empty" / "tensorboardX" / "__init__.py").write_text("raise ImportError('not installed')")

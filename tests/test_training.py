@@ -279,5 +279,7 @@ def test_epochs_are_turned_into_steps(tmp_path):
 def test_a_run_can_start_from_the_parameters_of_another(make_run, mlp_run):
     path = make_run(name="second", init_from=str(mlp_run.path), steps=1, optim=jaxlm.OptimConfig(lr=1e-9))
     chex.assert_trees_all_close(jaxlm.load_run(path).params, mlp_run.params, atol=1e-6)
-    with pytest.raises(jaxlm.UserError, match="init_from"):
+    F, V = MODEL.d_hidden, mlp_run.tokenizer.vocab_size
+    with pytest.raises(jaxlm.UserError, match=rf"; out is {V} x {F} there, {V} x 8 here") as told:
         make_run(dataclasses.replace(MODEL, d_hidden=8), name="third", init_from=str(mlp_run.path))
+    assert "embed is" not in str(told.value)

@@ -77,8 +77,8 @@ def settle(config: RunConfig) -> Job:
     )
     if (config.model.vocab_size or 0) < corpus.tokenizer.vocab_size:
         raise UserError(
-            f"model.vocab_size wants at least the data's {corpus.tokenizer.vocab_size} tokens, "
-            f"got {config.model.vocab_size}"
+            f"model.vocab_size wants at least the data's {corpus.tokenizer.vocab_size:,} tokens, "
+            f"got {config.model.vocab_size:,}"
         )
     model = config.model.build()
     if config.data.example == "window" and isinstance(model, SequenceModel):
@@ -135,7 +135,7 @@ def introduce(job: Job, say: Callable[[str], None]) -> None:
     """The start-up lines."""
     sizes = ", ".join(f"{split} {job.corpus.size(split):,}" for split in corpora.SPLITS)
     say(f"devices: {sharding.describe(job.config.gpu_memory)}")
-    say(f"data: {sizes} tokens, vocabulary {job.corpus.tokenizer.vocab_size}")
+    say(f"data: {sizes} tokens, vocabulary {job.corpus.tokenizer.vocab_size:,}")
 
 
 def describe(job: Job, say: Callable[[str], None]) -> None:
@@ -198,10 +198,22 @@ def _check_memory(model: LanguageModel[Any]) -> None:
 
 
 def _check_same_shapes(config: RunConfig, model: LanguageModel[Any], params: Params) -> None:
-    own = parameters.abstract_params(model)
-    want, got = (
-        {jax.tree_util.keystr(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (own, params)
-    )
-    if want != got:
-        raise UserError(f"init_from {config.init_from!r} has parameters {got}, this model wants {want}")
+    want, got = _shapes(parameters.abstract_params(model)), _shapes(params)
+    differ = [
+        f"{name} is {_extents(got.get(name))} there, {_extents(want.get(name))} here"
+        for name in {**want, **got}
+        if want.get(name) != got.get(name)
+    ]
+    if differ:
+        raise UserError(f"init_from {config.init_from!r} has other parameters than this model: {'; '.join(differ)}")
+
+
+def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    """By the names that a model gives its arrays."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/").removeprefix("params/") for path, _ in leaves]
+    return {name: leaf.shape for name, (_, leaf) in zip(names, leaves, strict=True)}
+
+
+def _extents(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else " x ".join(map(str, shape)) or "a number"
