@@ -1,11 +1,15 @@
 """Ranges of settings."""
 
+import ast
 import dataclasses
+import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import jaxlm
 from jaxlm.config import (
     CheckpointConfig,
     CountsConfig,
@@ -152,3 +156,17 @@ def test_the_data_fills_only_what_was_left_open():
 def test_building_without_a_vocabulary_is_refused(model):
     with pytest.raises(ValueError, match="vocab_size wants a number to build the model, got None"):
         model.build()
+
+
+def test_what_help_says_of_a_setting_has_line_ends_between_sentences_only():
+    package = Path(jaxlm.__file__).parent
+    said = [
+        str(text.value.value)
+        for path in (*package.glob("config/*.py"), *package.glob("cli/*.py"), package / "exercises/__main__.py")
+        for kind in ast.walk(ast.parse(path.read_text()))
+        if isinstance(kind, ast.ClassDef)
+        for field, text in itertools.pairwise(kind.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    ]
+    assert len(said) > 100
+    assert [text for text in said if any(not line.endswith(".") for line in text.split("\n"))] == []

@@ -44,8 +44,8 @@ class SampleCommand:
     """Sample from a trained run, score a text with it, or ask the vectors of words of a word2vec run or a file."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """The run directory, or for questions about words a file of vectors (word2vec's formats or GloVe's, gzipped or
-    not)."""
+    """The run directory, or for questions about words a file of vectors.
+    Its format is one of word2vec's or GloVe's, gzipped or not."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 20
     """Samples for a prompt."""
     prompt: str = ""

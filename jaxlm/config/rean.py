@@ -65,15 +65,16 @@ class ReanConfig(TableConfig, TransformerConfig):
     """A transformer between two projections that predicts the vector of the next token."""
 
     objective: Literal["softmax", "contrastive", "vmf", "cosine", "mse"] = "softmax"
-    """softmax: cross-entropy over s cos(e, v) + b. contrastive: the same among the batch's targets and sampled words,
-    at a cost that the vocabulary is not in: of a table that is trained a step moves the rows that it reads, no others
-    (training.state.row_step). vmf: von Mises-Fisher. cosine, mse: distance to the next vector."""
+    """softmax: cross-entropy over s cos(e, v) + b.
+    contrastive: the same among the batch's targets and sampled words, at a cost that the vocabulary is not in.
+    Of a table that is trained its steps move the rows that they read, no others (training.state.row_step).
+    vmf: von Mises-Fisher. cosine, mse: distance to the next vector."""
     table: Literal["frozen", "tuned", "random", "learned"] = "learned"
-    """Where the tokens' vectors come from. frozen: those given, as they are. tuned: those and a learned difference.
-    random: drawn once. learned: from scratch."""
+    """Where the tokens' vectors come from. frozen: those given, as they are.
+    tuned: those and a learned difference. random: drawn once. learned: from scratch."""
     rows: Literal["centered", "unit", "raw"] = "centered"
-    """frozen, tuned: what is done to the vectors. raw: a common scale. unit: length 1 each. centered: their mean taken
-    away before that."""
+    """frozen, tuned: what is done to the vectors.
+    raw: a common scale. unit: length 1 each. centered: their mean taken away before that."""
     scale: float = 10.0
     """softmax, contrastive: the first value of s, which is learned: an inverse temperature."""
     negatives: int = 1024

@@ -20,23 +20,24 @@ class DataConfig:
     name: Literal["ssa_2017", "makemore", "tinyshakespeare"] = "ssa_2017"
     """A named set: ssa_2017 comes with the package, the others are downloaded once."""
     kind: Literal["lines", "stream", "dialogues"] = "lines"
-    """lines: one example a line. stream: running text. dialogues: one example for all lines up to a blank one, each
-    line a turn that begins with its speaker's label."""
+    """lines: one example a line. stream: running text.
+    dialogues: one example for all lines up to a blank one, each a turn that begins with its speaker's label."""
     labels: tuple[str, str] = ("human", "network")
     """dialogues: the labels of who asks and who answers; ": " follows them."""
     tokens: Literal["characters", "rean"] = "characters"
-    """characters: one token each. rean: words with the white space after them, other characters alone, unknown words
-    in bytes. word2vec finds its words by model.words with characters; with rean these tokens are its words."""
+    """characters: one token each.
+    rean: words with the white space after them, other characters alone, unknown words in bytes.
+    word2vec finds its words by model.words with characters; with rean these tokens are its words."""
     min_count: int = 2
     """rean: how often train has a word at least; the rarer ones are spelled in bytes."""
     vocab_limit: int | None = None
     """rean: words at most, the most frequent. None: any number."""
     example: Literal["window", "sequence"] = "window"
-    """What one row of a batch is. window: a context and its next token. sequence: a whole line, or a stretch of a
-    stream, with a prediction at every position."""
+    """What one row of a batch is. window: a context and its next token.
+    sequence: a whole line, or a stretch of a stream, with a prediction at every position."""
     max_length: int = 256
-    """Predictions in a sequence at most. A longer line is cut into overlapping sequences; a stream's sequences have
-    this length."""
+    """Predictions in a sequence at most.
+    A longer line is cut into overlapping sequences; a stream's sequences have this length."""
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, dev and test. Lines and dialogues are shuffled first, a stream is cut by position."""
     split_seed: int = 42

@@ -21,8 +21,8 @@ class WavenetConfig(ModelConfig):
     d_hidden: int = 128
     """Width of each layer."""
     style: Literal["fusion", "gated"] = "fusion"
-    """fusion: tanh of the normalised pair, as in the makemore lecture. gated: tanh times sigmoid, with residuals and
-    skips, as in the paper."""
+    """fusion: tanh of the normalised pair, as in the makemore lecture.
+    gated: tanh times sigmoid, with residuals and skips, as in the paper."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

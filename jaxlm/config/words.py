@@ -25,13 +25,13 @@ class WordsConfig:
     max_sentence: int = 1000
     """Words in a sentence at most; a longer one is cut, and windows do not reach over the cut."""
     phrases: float | None = None
-    """Join two words a b to a_b where (count(a b) - phrase_discount) / (count(a) count(b)) times the number of words is
-    above this. None: no phrases; 100 is a start."""
+    """Two words a b become a_b where (count(a b) - phrase_discount) * words / (count(a) * count(b)) is above this.
+    None: no phrases; 100 is a start."""
     phrase_discount: float = 5.0
     """Keeps pairs of rare words apart."""
     max_counted: int = 5_000_000
-    """Different words, or pairs of words for phrases, kept count of at once; a million take about 0.12 GB. Where a text
-    has more, those seen least so far are dropped while counting, as word2vec's programs do."""
+    """Different words, or pairs of words for phrases, kept count of at once; a million take about 0.12 GB.
+    Where a text has more, those seen least so far are dropped while counting, as word2vec's programs do."""
 
     def __post_init__(self) -> None:
         check.at_least("model.words.min_count", self.min_count, 1)
