@@ -123,7 +123,12 @@ class CheckpointWriter:
         with self._disk_errors():
             self._checkpointer.save_checkpointables(step, parts, force=True, overwrite=True, custom_metadata=notes)
             place = self._directory / str(step)
-            (place / SUMS).write_text(json.dumps(_file_sums(place)))
+            part = place.with_name(f"{SUMS}.part")  # whole or not there: a checkpoint without sums is good
+            try:
+                part.write_text(json.dumps(_file_sums(place)))
+                part.replace(place / SUMS)
+            finally:
+                part.unlink(missing_ok=True)
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:

@@ -146,10 +146,8 @@ def hold(
             if restart:
                 _empty(run)
             state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
-            if state == "new" and not created:
+            if state == "resume" or (state == "new" and not created):  # files may have been lost
                 _fill(run, config, corpus, print_of_run, constants)
-            elif state == "resume":
-                write_json(run.config, to_json(config))
             yield run, state
 
 
@@ -166,6 +164,8 @@ def claim(path: Path, print_of_run: dict[str, Any] | None) -> Iterator[RunDir]:
         with _locked(run):
             if print_of_run is not None:
                 _refuse_changes(open_existing(path), print_of_run)
+            elif _is_json(run.fingerprint):  # else a damaged run, which is there to be started over
+                open_existing(path)
             yield run
 
 
@@ -207,6 +207,14 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"run file {str(path)!r} cannot be read: {error}") from error
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 def dump(value: Any) -> str:

@@ -4,7 +4,6 @@ import io
 
 import pytest
 
-from jaxlm import metrics
 from jaxlm.metrics import Progress, per_second
 
 
@@ -19,7 +18,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch):
     """The time, which stands still but for the test."""
     now = [100.0]
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("jaxlm.metrics.time.monotonic", lambda: now[0])
     return now
 
 

@@ -77,6 +77,29 @@ def test_restart_throws_everything_away_but_what_is_not_the_runs(tmp_path):
     assert left == {"config.json", "tokenizer.json", "seen.npz", "fingerprint.json", ".lock", "notes.txt"}
 
 
+@pytest.mark.parametrize("restart", [True, False])
+@pytest.mark.parametrize("content", ['{"theirs": 1}', '{"format": 2, "settings": {}}'])
+def test_what_is_no_run_or_a_newer_one_is_left_alone(tmp_path, content, restart):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "fingerprint.json").write_text(content)
+    with (
+        pytest.raises(UserError, match=r"is not a run directory|update jaxlm"),
+        runs.hold(at(tmp_path / "run"), corpus(), restart=restart),
+    ):
+        pass
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"checkpoints", "fingerprint.json", ".lock"}
+
+
+def test_files_that_were_lost_are_there_again_before_a_run_goes_on(tmp_path):
+    with runs.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, _):
+        run.checkpoints.mkdir()
+    words = run.read_tokenizer().words
+    run.tokenizer.unlink()
+    run.seen.write_bytes(b"torn")
+    with runs.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, state):
+        assert state == "resume" and run.read_tokenizer().words == words and run.read_seen()
+
+
 def test_a_restart_as_word2vec_which_keeps_no_lines_throws_their_hashes_away(tmp_path):
     with runs.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, _):
         assert run.seen.exists()
