@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch):
     """The time, which stands still but for the test."""
     now = [100.0]
-    monkeypatch.setattr("jaxlm.metrics.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     return now
 
 

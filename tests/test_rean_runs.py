@@ -15,13 +15,11 @@ import pytest
 
 import jaxlm
 from jaxlm import checkpoint, lr_range, sharding, training
-from jaxlm.cli import parse_range, parse_train
 from jaxlm.data.corpus import from_dialogues, load
 from jaxlm.inference import by_vector, load_vectors
 from jaxlm.models.base import CONSTANTS, with_constants
 from jaxlm.runs import RunDir, hold
 from jaxlm.sweep import sweep, variants
-from jaxlm.sweep_args import parse_sweep
 from jaxlm.tokenizer import ReanTokenizer
 from jaxlm.tokenizer.rean import pieces
 from jaxlm.training import Stopped, loop, plan, train
@@ -83,17 +81,6 @@ def vectors(tmp_path):
     path = tmp_path / "vectors.txt"
     jaxlm.Embeddings(GIVEN, row_VE).save(path)
     return path
-
-
-@pytest.fixture
-def rean(tmp_path):
-    """A config file whose vectors are trained."""
-    path = tmp_path / "rean.py"
-    path.write_text(
-        "from jaxlm import ReanConfig, RunConfig, VectorsConfig\n"
-        "config = RunConfig(model=ReanConfig(table='tuned', vectors_from=VectorsConfig(epochs=3.0)), steps=100)\n"
-    )
-    return str(path)
 
 
 def test_a_run_keeps_its_table_once_and_tells_its_loss_apart_from_the_likelihood(chain):
@@ -265,36 +252,21 @@ def test_vectors_are_given_or_trained_and_only_for_a_table_that_wants_them():
         jaxlm.ReanConfig(table="learned", vectors_from=jaxlm.VectorsConfig())
 
 
+@pytest.mark.parametrize("text", [TEXT, TEXT + "".join(map(chr, range(0x4E00, 0x4F00)))], ids=["few", "many"])
 @pytest.mark.parametrize(
-    ("args", "vectors", "epochs"),
-    [
-        ([], None, 3.0),
-        (["--model.vectors", "a=b.bin"], "a=b.bin", None),
-        (["--model.vectors=a=b.bin"], "a=b.bin", None),
-        (["--model.vectors", "None"], None, 3.0),
-        (["--model.vectors-from.epochs", "2"], None, 2.0),
-    ],
+    "model",
+    [jaxlm.ReanConfig(table="random", **SIZES), CHAIN, dataclasses.replace(CHAIN, table="frozen", objective="softmax")],
+    ids=lambda model: model.table,
 )
-def test_given_vectors_stand_in_for_the_files_training_of_some(rean, args, vectors, epochs):
-    trained = None if epochs is None else jaxlm.VectorsConfig(epochs=epochs)
-    model = jaxlm.ReanConfig(table="tuned", vectors=vectors, vectors_from=trained)
-    for parse in (parse_train, parse_range):
-        command = parse([rean, *args])
-        assert command is not None and command.config.model == model
-
-
-def test_a_sweep_goes_from_trained_vectors_to_given_ones(rean):
-    runs = parse_sweep([rean, "--sweep.model.vectors", "None", "a.bin"]).runs
-    assert [run.config.model for run in runs] == [
-        jaxlm.ReanConfig(table="tuned", vectors_from=jaxlm.VectorsConfig(epochs=3.0)),
-        jaxlm.ReanConfig(table="tuned", vectors="a.bin"),
-    ]
-
-
-@pytest.mark.parametrize("how", ["--model.vectors-from.epochs", "--model.vectors_from.epochs"])
-def test_vectors_and_a_training_of_some_together_are_refused(rean, how):
-    with pytest.raises(jaxlm.UserError, match=r"^[^\n]*exclude each other: give one of them, got 'a\.bin' and [^\n]*$"):
-        parse_train([rean, "--model.vectors", "a.bin", how, "2"])
+def test_a_table_that_is_not_learned_wants_the_tokens_of_rean(tmp_path, model, text):
+    made = settings(tmp_path, model)
+    (tmp_path / "text.txt").write_text(text)
+    made = dataclasses.replace(made, data=dataclasses.replace(made.data, tokens="characters", min_count=2))
+    with pytest.raises(
+        jaxlm.UserError, match=r"^data\.tokens wants rean for .*, got characters: give --data\.tokens rean"
+    ):
+        train(made, say=lambda line: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 
 def test_word2vec_takes_the_tokens_of_rean_as_its_words(tmp_path):

@@ -137,9 +137,15 @@ class ReanModel(SequenceModel):
 
         words are the last tokens of the vocabulary, count_V how often train has each token. A word that the file
         does not have, with the white space after it or without, is a row of zeros. Rows of the boundary and of bytes
-        are drawn, for where they are not trained; those of the faithful model are zeros.
+        are drawn, for where they are not trained; those of the faithful model are zeros. Raises UserError where tokens
+        that would have trained rows, as the boundary and bytes have, are words.
         """
         m = self.module
+        if m.specials > self.vocab_size - len(words):
+            raise UserError(
+                f"data.tokens wants rean for model.table {m.table} with model.objective {m.objective}, which trains "
+                "rows of the boundary and of bytes, got characters: give --data.tokens rean"
+            )
         made: dict[str, np.ndarray] = {}
         if m.table != "learned":
             made["vectors"] = self._vectors(words, vectors, np.random.default_rng([seed, DRAWN]))[m.specials :]
