@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from jaxlm.cli import EXIT_NON_FINITE, parse_train, run_main
+from jaxlm.cli import EXIT_NON_FINITE, leave_in_order, parse_train, run_main
 
 
 def main(args: list[str]) -> int:
@@ -19,6 +19,7 @@ def main(args: list[str]) -> int:
         return 0
     from jaxlm.training import Stopped
 
+    leave_in_order()
     try:
         return work()
     except Stopped as stopped:

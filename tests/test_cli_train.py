@@ -202,3 +202,13 @@ def test_what_a_terminal_cannot_show_is_escaped(cli, tmp_path):
 
 def test_a_terminal_is_still_one_for_a_command_that_outlives_it():
     assert start._output(Mock(isatty=lambda: True), outlived=True).isatty()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("seconds", [0.3, 0.5, 0.7])
+def test_a_signal_while_libraries_are_imported_ends_it_at_once(cli, tmp_path, signum, seconds):
+    process = cli.start_train("--run-dir", tmp_path / "run")
+    done = processes.signal_when(lambda: True, process, signum, delay=seconds)
+    assert done.code in (128 + signum, -signum)  # before the first line of train.py it is the system's
+    assert "Traceback" not in done.stderr or done.code == -signum
+    assert not (tmp_path / "run" / "eval.json").exists()

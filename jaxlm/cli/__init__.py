@@ -3,7 +3,7 @@
 from jaxlm.cli.parsing import parse
 from jaxlm.cli.reports import LeaderboardCommand, PlotsCommand, parse_leaderboard
 from jaxlm.cli.sampling import SampleCommand, parse_sample
-from jaxlm.cli.start import EXIT_NON_FINITE, EXIT_USER, run_main
+from jaxlm.cli.start import EXIT_NON_FINITE, EXIT_USER, leave_in_order, run_main
 from jaxlm.cli.training import (
     RangeCommand,
     TrainCommand,
@@ -22,6 +22,7 @@ __all__ = [
     "RangeCommand",
     "SampleCommand",
     "TrainCommand",
+    "leave_in_order",
     "load_config",
     "load_train",
     "parse",

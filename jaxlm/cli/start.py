@@ -22,9 +22,13 @@ def run_main(main: Callable[[list[str]], int], *, outlives_output: bool = False)
     """Call main with the arguments and exit as the contract says: a user's mistake is one line and code 2.
 
     Characters that the terminal does not have are escaped. A command whose results are files outlives its output: it
-    goes on where nobody reads any more, or the disk that takes its lines is full.
+    goes on where nobody reads any more, or the disk that takes its lines is full. Until it calls `leave_in_order`, a
+    signal ends it at once.
     """
-    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
+    if outlives_output:
+        _leave_at_once()
+    else:
+        leave_in_order()
     gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
     sys.stdout, sys.stderr = (_output(stream, outlives_output) for stream in (sys.stdout, sys.stderr))
     try:
@@ -33,6 +37,8 @@ def run_main(main: Callable[[list[str]], int], *, outlives_output: bool = False)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         code = 128 + signal.SIGINT
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except UserError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         code = EXIT_USER
@@ -48,8 +54,26 @@ def run_main(main: Callable[[list[str]], int], *, outlives_output: bool = False)
         _drop(sys.stdout)
         print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
         code = EXIT_USER
+    if code > 128:  # threads of libraries may be at work, and crash when Python is taken down under them
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     gc.freeze()  # at the end nothing is worth a search for cycles
     sys.exit(code)
+
+
+def leave_in_order() -> None:
+    """From here on SIGINT and SIGTERM are exceptions: there is something to lose."""
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave_at_once() -> None:
+    """While libraries are imported: an exception there is swallowed, or ends in a crash of the library's own."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, lambda signum, frame: os._exit(128 + signum))
 
 
 class _Outlived:

@@ -108,7 +108,7 @@ class OptimConfig:
         for boundary in self.boundaries:
             check.between("optim.boundaries", boundary, 0, check.MOST)
         for factor in self.factors:
-            check.between("optim.factors", factor, 0, 1e30)
+            check.between("optim.factors", factor, 0, 3.4e38)
 
 
 @dataclasses.dataclass(frozen=True)
