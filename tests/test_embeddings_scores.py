@@ -214,5 +214,5 @@ def test_scores_are_told_by_section_and_in_all(tmp_path):
     assert [part["accuracy"] for part in answer["sections"]] == [1.0, None]
     path.write_text("a\tb\t1\nb\tc\t2\na\tc\t2.5\na\tx\t1\n")
     line = ask.pairs(table, path)
-    assert line.startswith("Spearman ") and line.endswith("over 3 pairs; 1 more (25.0% of all) have an unknown word")
+    assert line.startswith("Spearman ") and line.endswith("over 3 pairs; 1 more (25.0% of all) has an unknown word")
     assert json.loads(ask.pairs(table, path, as_json=True))["unknown_share"] == 0.25

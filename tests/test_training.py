@@ -71,13 +71,12 @@ def test_a_scan_of_eight_steps_is_eight_steps(tmp_path, changes):
         assert len(set(np.asarray(many.loss_K).tolist())) == 8
 
 
-@pytest.mark.parametrize("example", ["window", "sequence"])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_each_step_drops_something_else(tmp_path, example, dropout):
+def test_each_step_drops_something_else(tmp_path, dropout):
     """On the same batch, with a learning rate that moves nothing, across the end of a chunk too."""
     model = jaxlm.GptConfig(context=16, n_layers=1, n_heads=2, d_model=8, dropout=dropout)
     settings: dict[str, Any] = {
-        "data": {"example": example},
+        "data": {"example": "sequence"},
         "batch_size": "full",
         "optim": jaxlm.OptimConfig(lr=1e-30),
     }
@@ -283,3 +282,9 @@ def test_a_run_can_start_from_the_parameters_of_another(make_run, mlp_run):
     with pytest.raises(jaxlm.UserError, match=rf"; out is {V} x {F} there, {V} x 8 here") as told:
         make_run(dataclasses.replace(MODEL, d_hidden=8), name="third", init_from=str(mlp_run.path))
     assert "embed is" not in str(told.value)
+
+
+@pytest.mark.parametrize("model", [jaxlm.GptConfig(), jaxlm.RnnConfig(), jaxlm.BowConfig()])
+def test_a_model_that_reads_from_the_start_is_not_trained_on_windows(tmp_path, model):
+    with pytest.raises(jaxlm.UserError, match=f"data.example wants sequence for a {type(model).__name__}"):
+        chunk_of(tmp_path, model=model)

@@ -38,8 +38,8 @@ class TableConfig(PositionsConfig):
     """Settings of a model that stands on vectors of words."""
 
     vectors: str | None = None
-    """Words and their vectors: a file in word2vec's or GloVe's formats, or a run directory of word2vec. On the command
-    line it takes the place of the config file's `vectors_from`."""
+    """Words and their vectors: a file in word2vec's or GloVe's formats, or a run directory of word2vec.
+    On the command line it takes the place of the config file's `vectors_from`."""
     vectors_from: VectorsConfig | None = None
     """In place of `vectors`: how they are trained first, in the directory beside the run's that ends in _vectors."""
     d_embed: int = 64
