@@ -36,9 +36,11 @@ def run_main(main: Callable[[list[str]], int], *, outlives_output: bool = False)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        code = 128 + signal.SIGINT
+        _leave(128 + signal.SIGINT)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if code > 128:
+            _leave(code)
     except UserError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         code = EXIT_USER
@@ -54,10 +56,6 @@ def run_main(main: Callable[[list[str]], int], *, outlives_output: bool = False)
         _drop(sys.stdout)
         print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
         code = EXIT_USER
-    if code > 128:  # threads of libraries may be at work, and crash when Python is taken down under them
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
     gc.freeze()  # at the end nothing is worth a search for cycles
     sys.exit(code)
 
@@ -67,6 +65,13 @@ def leave_in_order() -> None:
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit in the middle of things: libraries' threads may be at work, and crash if Python is taken down with them."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _leave_at_once() -> None:

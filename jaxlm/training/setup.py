@@ -25,7 +25,7 @@ from jaxlm.training.state import TrainState
 from jaxlm.training.vectors import read_vectors
 
 WIDE = 1024
-"""A model with no size as large as this fits into any machine."""
+"""A size of a model from which on it is asked for its memory before it is begun."""
 
 
 class Job(NamedTuple):
@@ -86,8 +86,6 @@ def settle(config: RunConfig) -> Job:
             f"data.example wants sequence for a {type(config.model).__name__}, which reads a text from its start, got "
             "window; give --data.example sequence"
         )
-    if config.model.trained_by_steps and _is_wide(config):
-        _check_memory(model)
     batcher, host, rows = prepare(config, corpus, model.context, model.max_length)
     if config.epochs is not None:
         steps = max(1, math.ceil(config.epochs * batcher.examples / batcher.batch_size))
@@ -101,6 +99,8 @@ def settle(config: RunConfig) -> Job:
     start = without_constants(other.params) if other else None
     first = other is None and isinstance(config.model, TableConfig) and config.model.vectors_from is not None
     arrays = _constants(config, corpus, model, other)
+    if config.model.trained_by_steps and _is_wide(config):
+        _check_memory(model)
     return Job(config, corpus, model, mesh, batcher, host, rows, start, first, arrays)
 
 
