@@ -18,6 +18,7 @@ import jax
 
 from jaxlm.background import background_thread
 from jaxlm.errors import UserError, disk_reason
+from jaxlm.runs import write_bytes
 
 # Orbax leaves such coroutines behind where a checkpoint cannot be loaded; they warn whenever they are collected.
 warnings.filterwarnings("ignore", message="coroutine .*_background_load. was never awaited", category=RuntimeWarning)
@@ -123,12 +124,8 @@ class CheckpointWriter:
         with self._disk_errors():
             self._checkpointer.save_checkpointables(step, parts, force=True, overwrite=True, custom_metadata=notes)
             place = self._directory / str(step)
-            part = place.with_name(f"{SUMS}.part")  # whole or not there: a checkpoint without sums is good
-            try:
-                part.write_text(json.dumps(_file_sums(place)))
-                part.replace(place / SUMS)
-            finally:
-                part.unlink(missing_ok=True)
+            # whole or not there: a checkpoint without sums is good
+            write_bytes(place / SUMS, json.dumps(_file_sums(place)).encode())
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:
