@@ -112,7 +112,8 @@ def table(results: Sequence[Result]) -> str:
 
 def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool) -> None:
     """Find what would stop a run before one trains. Old runs are thrown away, where asked, when all else is good."""
-    from jaxlm.runs import RunDir, claim, fingerprint, is_free, start_over
+    from jaxlm.claims import claim, fingerprint, is_free, start_over
+    from jaxlm.runs import RunDir
 
     claimed: dict[Path, RunDir] = {}
     with contextlib.ExitStack() as held:

@@ -13,11 +13,12 @@ import pytest
 
 import jaxlm
 from jaxlm import leaderboard, novelty
+from jaxlm.claims import hold
 from jaxlm.data.corpus import load
 from jaxlm.errors import UserError
 from jaxlm.leaderboard import rank, read_row, read_rows, table
 from jaxlm.metrics import read
-from jaxlm.runs import FORMAT, RunDir, hold, read_json
+from jaxlm.runs import FORMAT, RunDir, read_json
 from tests.conftest import NAMES, REPOSITORY
 
 KEYS = [

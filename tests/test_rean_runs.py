@@ -15,10 +15,11 @@ import pytest
 
 import jaxlm
 from jaxlm import checkpoint, lr_range, sharding, training
+from jaxlm.claims import hold
 from jaxlm.data.corpus import from_dialogues, load
 from jaxlm.inference import by_vector, load_vectors
 from jaxlm.models.base import CONSTANTS, with_constants
-from jaxlm.runs import RunDir, hold
+from jaxlm.runs import RunDir
 from jaxlm.sweep import sweep, variants
 from jaxlm.tokenizer import ReanTokenizer
 from jaxlm.tokenizer.rean import pieces

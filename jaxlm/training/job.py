@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxlm.claims import hold
 from jaxlm.config import RunConfig
-from jaxlm.runs import RunDir, hold, read_json
+from jaxlm.runs import RunDir, read_json
 from jaxlm.training.work import Work
 
 

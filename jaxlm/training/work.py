@@ -5,8 +5,9 @@ from typing import Protocol
 
 import numpy as np
 
+from jaxlm.claims import Data
 from jaxlm.config import RunConfig
-from jaxlm.runs import Data, RunDir
+from jaxlm.runs import RunDir
 
 
 class Work(Protocol):

@@ -1,0 +1,198 @@
+"""Who may write a run directory: create, lock, fingerprint, resume, refuse or start over."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from jaxlm.config import RunConfig
+from jaxlm.config.codec import differences, settings_that_change_numbers, to_json
+from jaxlm.data.corpus import line_hashes
+from jaxlm.errors import UserError, writing
+from jaxlm.runs import FORMAT, RunDir, dump, open_existing, read_json, write_json
+from jaxlm.tokenizer import Tokenizer, WordTokenizer
+
+Constants = Mapping[str, np.ndarray]
+State = Literal["new", "resume", "done"]
+
+
+class Data(Protocol):
+    """What a run directory keeps of its data."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | WordTokenizer:
+        """What encodes the text."""
+        ...
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 of the text."""
+        ...
+
+    @property
+    def split_hash(self) -> str:
+        """SHA-256 of the settings that split it."""
+        ...
+
+    @property
+    def lines(self) -> dict[str, list[str]]:
+        """Each split's lines, that samples are compared with; empty where nothing is sampled."""
+        ...
+
+
+def fingerprint(config: RunConfig, corpus: Data, constants: Constants | None = None) -> dict[str, Any]:
+    """What decides between done, resume and refuse: hashes of data, tokenizer, split, constants, and the settings."""
+    return {
+        "format": FORMAT,
+        "data": corpus.data_hash,
+        "tokenizer": hashlib.sha256(dump(corpus.tokenizer.to_json()).encode()).hexdigest(),
+        "split": corpus.split_hash,
+        **({"constants": _hash_of(constants)} if constants else {}),
+        "settings": settings_that_change_numbers(to_json(config)),
+    }
+
+
+@contextlib.contextmanager
+def hold(
+    config: RunConfig, corpus: Data, *, restart: bool, constants: Constants | None = None
+) -> Iterator[tuple[RunDir, State]]:
+    """The run directory of a config, locked against other processes, and what is to be done in it.
+
+    Raises UserError, with everything as it was, where the directory cannot be used.
+    """
+    path = Path(config.run_dir or "runs/run")
+    print_of_run = fingerprint(config, corpus, constants)
+    with writing(path):
+        created = is_free(path) and _create(path, config, corpus, print_of_run, constants)
+        with claim(path, None if restart else print_of_run) as run:
+            if restart and not created:
+                _empty(run)
+            state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
+            if state == "resume" or (state == "new" and not created):  # files may have been lost
+                _fill(run, config, corpus, print_of_run, constants)
+            yield run, state
+
+
+@contextlib.contextmanager
+def claim(path: Path, print_of_run: dict[str, Any] | None) -> Iterator[RunDir]:
+    """A run directory that is there, locked against other processes and left as it is.
+
+    Raises UserError where it is no run directory, is in use, or has another fingerprint (None: any will do).
+    """
+    run = RunDir(path)
+    with writing(path):
+        if not run.fingerprint.is_file():
+            raise UserError(f"run_dir {str(path)!r} exists and is not a run directory: choose another with --run-dir")
+        with _locked(run):
+            if print_of_run is not None:
+                _refuse_changes(open_existing(path), print_of_run)
+            elif _is_json(run.fingerprint):  # else a damaged run, which is there to be started over
+                open_existing(path)
+            yield run
+
+
+def start_over(run: RunDir, config: RunConfig, corpus: Data) -> None:
+    """Throw away what is in a claimed run directory; it is then the config's, and new."""
+    with writing(run.path):
+        _empty(run)
+        _fill(run, config, corpus, fingerprint(config, corpus), None)
+
+
+def is_free(path: Path) -> bool:
+    """Whether a run directory can be made there."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return False
+    return True
+
+
+def _create(
+    path: Path, config: RunConfig, corpus: Data, print_of_run: dict[str, Any], constants: Constants | None
+) -> bool:
+    """Make the directory beside its place, fill it, and move it there: it is whole or it is not. Whether it is ours:
+    another process may have been faster.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        part.chmod(0o755)
+        _fill(RunDir(part), config, corpus, print_of_run, constants)
+        try:
+            part.rename(path)
+        except OSError:
+            return False
+        return True
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _fill(
+    run: RunDir, config: RunConfig, corpus: Data, print_of_run: dict[str, Any], constants: Constants | None
+) -> None:
+    write_json(run.config, to_json(config))
+    write_json(run.tokenizer, corpus.tokenizer.to_json())
+    if corpus.lines:
+        np.savez(run.seen, **{split: line_hashes(lines) for split, lines in corpus.lines.items()})  # type: ignore[arg-type]
+    if constants:
+        np.savez(run.constants, **constants)  # type: ignore[arg-type]
+    write_json(run.fingerprint, print_of_run)
+
+
+def _hash_of(arrays: Constants) -> str:
+    sha256 = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        sha256.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return sha256.hexdigest()
+
+
+def _empty(run: RunDir) -> None:
+    """Take the results first, and what checkpoints need after them, so that a kill leaves a run that trains again.
+
+    What every run has (settings, tokenizer, fingerprint) stays until `_fill` replaces it: without, it were no run.
+    """
+    for path in (run.eval, run.novelty, run.metrics, run.samples):
+        path.unlink(missing_ok=True)
+    for path in (run.checkpoints, run.broken, run.plots, run.tensorboard):
+        if path.exists():
+            shutil.rmtree(path)
+    for path in (run.seen, run.constants):
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(run: RunDir) -> Iterator[None]:
+    with run.lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"run_dir {str(run.path)!r} is in use by another process: wait for it, or choose another --run-dir"
+            ) from None
+        yield
+
+
+def _refuse_changes(run: RunDir, now: dict[str, Any]) -> None:
+    was = read_json(run.fingerprint)
+    changed = [
+        f"{name} has other content (sha256 {was[name][:8]}, now {now[name][:8]})"
+        for name in ("data", "tokenizer", "split", "constants")
+        if name in was and name in now and was[name] != now[name]
+    ]
+    changed += differences(was["settings"], now["settings"])
+    if changed:
+        raise UserError(
+            f"run_dir {str(run.path)!r} belongs to other data or settings: {'; '.join(changed)}. "
+            "Take another --run-dir, or --restart to throw the old run away"
+        )
