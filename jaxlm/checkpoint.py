@@ -8,7 +8,7 @@ import shutil
 import sys
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,11 +48,12 @@ class CheckpointWriter:
     """Saves the checkpoints of one run: the newest `keep`, and the best by dev loss, stay.
 
     Each holds `params` and `training` (the rest of the state) apart, so that sampling reads parameters alone. Saving
-    goes on in a thread until `wait`. A context manager: leaving it ends what was begun.
+    goes on in a thread until `wait`, which calls `when_saved` after each. A context manager: leaving it ends what was
+    begun.
     """
 
-    def __init__(self, directory: Path, keep: int):
-        self._directory, self._keep = directory, keep
+    def __init__(self, directory: Path, keep: int, when_saved: Callable[[], None] = lambda: None):
+        self._directory, self._keep, self._when_saved = directory, keep, when_saved
         self._dev_losses = {one.step: one.dev_loss for one in saved(directory)}
         self._quiet = contextlib.ExitStack()
         self._quiet.enter_context(_quiet_asyncio())
@@ -126,6 +127,7 @@ class CheckpointWriter:
             place = self._directory / str(step)
             # whole or not there: a checkpoint without sums is good
             write_bytes(place / SUMS, json.dumps(_file_sums(place)).encode())
+            self._when_saved()
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:

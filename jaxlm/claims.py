@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,6 +16,7 @@ from jaxlm.config import RunConfig
 from jaxlm.config.codec import differences, settings_that_change_numbers, to_json
 from jaxlm.data.corpus import line_hashes
 from jaxlm.errors import UserError, writing
+from jaxlm.restart import set_aside, settle, throw_away
 from jaxlm.runs import FORMAT, RunDir, dump, open_existing, read_json, write_json
 from jaxlm.tokenizer import Tokenizer, WordTokenizer
 
@@ -59,21 +60,32 @@ def fingerprint(config: RunConfig, corpus: Data, constants: Constants | None = N
     }
 
 
+def place_of(config: RunConfig) -> Path:
+    """Where a config's run is."""
+    return Path(config.run_dir or "runs/run")
+
+
 @contextlib.contextmanager
 def hold(
-    config: RunConfig, corpus: Data, *, restart: bool, constants: Constants | None = None
+    config: RunConfig,
+    corpus: Data,
+    *,
+    restart: bool,
+    constants: Constants | None = None,
+    say: Callable[[str], None] = print,
 ) -> Iterator[tuple[RunDir, State]]:
     """The run directory of a config, locked against other processes, and what is to be done in it.
 
-    Raises UserError, with everything as it was, where the directory cannot be used.
+    A restart sets the run that was there aside; it comes back where the new one ends without a checkpoint. Raises
+    UserError, with everything as it was, where the directory cannot be used.
     """
-    path = Path(config.run_dir or "runs/run")
+    path = place_of(config)
     print_of_run = fingerprint(config, corpus, constants)
     with writing(path):
         created = is_free(path) and _create(path, config, corpus, print_of_run, constants)
-        with claim(path, None if restart else print_of_run) as run:
+        with claim(path, None if restart else print_of_run, say) as run:
             if restart and not created:
-                _empty(run)
+                set_aside(run)
             state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
             if state == "resume" or (state == "new" and not created):  # files may have been lost
                 _fill(run, config, corpus, print_of_run, constants)
@@ -81,8 +93,8 @@ def hold(
 
 
 @contextlib.contextmanager
-def claim(path: Path, print_of_run: dict[str, Any] | None) -> Iterator[RunDir]:
-    """A run directory that is there, locked against other processes and left as it is.
+def claim(path: Path, print_of_run: dict[str, Any] | None, say: Callable[[str], None] = print) -> Iterator[RunDir]:
+    """A run directory that is there, locked against other processes, each restart in it settled before and after.
 
     Raises UserError where it is no run directory, is in use, or has another fingerprint (None: any will do).
     """
@@ -90,7 +102,7 @@ def claim(path: Path, print_of_run: dict[str, Any] | None) -> Iterator[RunDir]:
     with writing(path):
         if not run.fingerprint.is_file():
             raise UserError(f"run_dir {str(path)!r} exists and is not a run directory: choose another with --run-dir")
-        with _locked(run):
+        with _locked(run), _settled(run, say):
             if print_of_run is not None:
                 _refuse_changes(open_existing(path), print_of_run)
             elif _is_json(run.fingerprint):  # else a damaged run, which is there to be started over
@@ -101,7 +113,8 @@ def claim(path: Path, print_of_run: dict[str, Any] | None) -> Iterator[RunDir]:
 def start_over(run: RunDir, config: RunConfig, corpus: Data) -> None:
     """Throw away what is in a claimed run directory; it is then the config's, and new."""
     with writing(run.path):
-        _empty(run)
+        set_aside(run)
+        throw_away(run)
         _fill(run, config, corpus, fingerprint(config, corpus), None)
 
 
@@ -157,18 +170,18 @@ def _hash_of(arrays: Constants) -> str:
     return sha256.hexdigest()
 
 
-def _empty(run: RunDir) -> None:
-    """Take the results first, and what checkpoints need after them, so that a kill leaves a run that trains again.
+@contextlib.contextmanager
+def _settled(run: RunDir, say: Callable[[str], None]) -> Iterator[None]:
+    _settle(run, say)
+    try:
+        yield
+    finally:
+        _settle(run, say)
 
-    What every run has (settings, tokenizer, fingerprint) stays until `_fill` replaces it: without, it were no run.
-    """
-    for path in (run.eval, run.novelty, run.metrics, run.samples):
-        path.unlink(missing_ok=True)
-    for path in (run.checkpoints, run.broken, run.plots, run.tensorboard):
-        if path.exists():
-            shutil.rmtree(path)
-    for path in (run.seen, run.constants):
-        path.unlink(missing_ok=True)
+
+def _settle(run: RunDir, say: Callable[[str], None]) -> None:
+    if settle(run):
+        say(f"the restart of {run.path} ended before its first checkpoint: the run that was there before is back")
 
 
 @contextlib.contextmanager

@@ -37,7 +37,21 @@ class RunDir:
         self.pairs = self.plots / "pairs.npz"
         self.word_map = self.plots / "words.npz"
         self.tensorboard = path / "tensorboard"
+        self.replaced = path / "replaced"
+        self.discarded = path / "replaced.part"
         self.lock = path / ".lock"
+
+    @property
+    def contents(self) -> tuple[Path, ...]:
+        """All that a run may consist of but its fingerprint; results come first."""
+        results = (self.eval, self.novelty, self.metrics, self.samples)
+        folders = (self.checkpoints, self.broken, self.plots, self.tensorboard)
+        return (*results, *folders, self.seen, self.constants, self.config, self.tokenizer)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a whole one, which may be damaged."""
+        return any(entry.name.isdecimal() for entry in self.checkpoints.glob("*"))
 
     def read_config(self) -> RunConfig:
         """The resolved settings."""

@@ -72,12 +72,13 @@ def sweep(
 ) -> list[Result]:
     """Train the runs in turn as `train` does, finished ones not again; the results come best first.
 
-    All settings, data and run directories are checked before the first step. A run whose loss is not a number is told,
+    All settings, data and run directories are checked before the first step; `restart` then throws all the old runs
+    away, so that a sweep that was stopped goes on without it. A run whose loss is not a number is told,
     and the next one follows. Raises UserError and Stopped as `train` does.
     """
     from jaxlm.training import train
 
-    _check(runs, restart=restart, dry_run=dry_run)
+    _check(runs, restart=restart, dry_run=dry_run, say=say)
     if dry_run:
         say("\n".join([f"{len(runs)} runs:", *(f"  {run.config.run_dir}{_state(run)}" for run in runs)]))
         return []
@@ -110,7 +111,7 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join([*lines, best])
 
 
-def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool) -> None:
+def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool, say: Callable[[str], None]) -> None:
     """Find what would stop a run before one trains. Old runs are thrown away, where asked, when all else is good."""
     from jaxlm.claims import claim, fingerprint, is_free, start_over
     from jaxlm.runs import RunDir
@@ -123,7 +124,7 @@ def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool) -> None:
                     unheld = dry_run or is_free(path)
                 if not unheld:
                     wanted = None if restart else fingerprint(work.config, work.corpus)
-                    claimed[path] = held.enter_context(claim(path, wanted))
+                    claimed[path] = held.enter_context(claim(path, wanted, say))
             if not restart:
                 held.close()  # nothing will be lost, and a process may have so many files open
         if restart and not dry_run:
@@ -135,12 +136,13 @@ def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool) -> None:
 
 def _chain(config: RunConfig) -> list[tuple[Path, "Work"]]:
     """A run, and before it what it stands on, each with its directory."""
+    from jaxlm.claims import place_of
     from jaxlm.training.job import settle_work
 
     works = [settle_work(config)]
     while (before := works[0].before) is not None:
         works.insert(0, before)
-    return [(Path(work.config.run_dir or "runs/run"), work) for work in works]
+    return [(place_of(work.config), work) for work in works]
 
 
 def _state(variant: Variant) -> str:

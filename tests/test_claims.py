@@ -78,9 +78,11 @@ def test_restart_throws_everything_away_but_what_is_not_the_runs(tmp_path):
     changed = at(tmp_path / "run", seed=5)
     with claims.hold(changed, corpus("bob\nabe\n"), restart=True) as (run, state):
         assert state == "new" and run.read_config() == changed and not run.read_constants()
+        (run.checkpoints / "1").mkdir(parents=True)
     assert set(run.read_tokenizer().words) == set("abeo")
     left = {path.name for path in run.path.iterdir()}
-    assert left == {"config.json", "tokenizer.json", "seen.npz", "fingerprint.json", ".lock", "notes.txt"}
+    own = {"config.json", "tokenizer.json", "seen.npz", "fingerprint.json", "checkpoints", ".lock"}
+    assert left == own | {"notes.txt"}
 
 
 @pytest.mark.parametrize("restart", [True, False])
@@ -111,17 +113,6 @@ def test_a_restart_as_word2vec_which_keeps_no_lines_throws_their_hashes_away(tmp
         assert run.seen.exists()
     with claims.hold(at(tmp_path / "run"), dataclasses.replace(corpus(), lines={}), restart=True):
         assert not run.seen.exists()
-
-
-def test_a_restart_that_is_killed_at_the_checkpoints_leaves_them_what_they_need(tmp_path, monkeypatch):
-    table = {"vectors": np.ones((2, 3))}
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=False, constants=table) as (run, _):
-        run.checkpoints.mkdir()
-    monkeypatch.setattr("shutil.rmtree", Mock(side_effect=KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt), claims.hold(at(tmp_path / "run"), corpus(), restart=True):
-        pass
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=False, constants=table) as (run, state):
-        assert state == "resume" and run.read_constants() and run.read_seen()
 
 
 def test_every_difference_is_listed(tmp_path):

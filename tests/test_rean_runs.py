@@ -134,7 +134,7 @@ def test_a_chain_that_is_stopped_in_either_part_goes_on_to_the_uninterrupted_one
     for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(part.params), strict=True):
         np.testing.assert_array_equal(a, b)
     other = dataclasses.replace(CHAIN, vectors_from=dataclasses.replace(WORD2VEC, epochs=2.0))
-    with pytest.raises(jaxlm.UserError, match="run_vectors' belongs to other data or settings: steps: "):
+    with pytest.raises(jaxlm.UserError, match=r"run' belongs to other .*: model.vectors_from.epochs: 1.5, now 2.0\."):
         write_run(tmp_path, other, **SETTINGS)
 
 
@@ -172,6 +172,16 @@ def test_a_sweep_restarts_the_vectors_too_with_other_settings(swept, tmp_path):
         run = RunDir(Path(path))
         assert not run.eval.exists() and not run.checkpoints.exists() and not run.constants.exists()
     sweep(runs)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_no_vectors_are_trained_where_the_run_itself_could_not_be(chain, tmp_path, restart):
+    shutil.copytree(chain, tmp_path / "run")
+    with (tmp_path / "run" / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(jaxlm.UserError, match="run' is in use"):
+            train(settings(tmp_path, CHAIN), restart=restart)
+    assert not (tmp_path / "run_vectors").exists()
 
 
 def test_a_dry_run_trains_no_vectors_and_writes_nothing(tmp_path):

@@ -28,7 +28,7 @@ class TrainCommand:
 
     config: Annotated[tyro.conf.AvoidSubcommands[RunConfig], tyro.conf.arg(name="")]
     restart: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Throw the run directory's old training away and start over."""
+    """Start over; the old run comes back where the new one ends before its first checkpoint, but in a sweep."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the resolved config, parameters, memory and tokens; train nothing."""
 

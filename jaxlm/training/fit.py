@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from jaxlm import checkpoint, metrics
 from jaxlm.config import RunConfig
 from jaxlm.models.base import Params
+from jaxlm.restart import throw_away
 from jaxlm.runs import RunDir
 from jaxlm.training.loop import Loop
 from jaxlm.training.plan import Plan
@@ -47,7 +49,8 @@ def fit(
     """
     state, tally = _resume(run, task.state, say)
     step = int(state.step)
-    with checkpoint.CheckpointWriter(run.checkpoints, task.config.checkpoint.keep) as writer:
+    keep, forget_old = task.config.checkpoint.keep, partial(throw_away, run)
+    with checkpoint.CheckpointWriter(run.checkpoints, keep, when_saved=forget_old) as writer:
         metrics.cut(run.metrics, step if step else -1)
         log = metrics.MetricsLog(run.metrics, run.tensorboard if task.config.tensorboard else None)
         progress = metrics.Progress(task.plan.steps, step, words=not task.config.model.predicts_text)

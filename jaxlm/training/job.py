@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from jaxlm.claims import hold
+from jaxlm.claims import claim, fingerprint, hold, is_free, place_of
 from jaxlm.config import RunConfig
 from jaxlm.runs import RunDir, read_json
 from jaxlm.training.work import Work
@@ -24,6 +24,8 @@ def train(
 def _train(work: Work, *, restart: bool, dry_run: bool, say: Callable[[str], None]) -> Path | None:
     before = work.before
     if before is not None:
+        if not dry_run:
+            _check_place(work, restart, say)
         say(f"first the vectors, in {before.config.run_dir}")
         path = _train(before, restart=restart, dry_run=dry_run, say=say)
         if path is not None:
@@ -32,7 +34,7 @@ def _train(work: Work, *, restart: bool, dry_run: bool, say: Callable[[str], Non
     if dry_run:
         work.describe(say)
         return None
-    with hold(work.config, work.corpus, restart=restart, constants=work.constants) as (run, state):
+    with hold(work.config, work.corpus, restart=restart, constants=work.constants, say=say) as (run, state):
         if state == "done":
             say(f"{run.path} is trained already; --restart trains it again")
         else:
@@ -42,6 +44,14 @@ def _train(work: Work, *, restart: bool, dry_run: bool, say: Callable[[str], Non
         result = read_json(run.eval)
         say(f"step {result['step']:,} of {result['steps']:,}, {result['train_time_s']:.1f} s, in {run.path}")
     return run.path
+
+
+def _check_place(work: Work, restart: bool, say: Callable[[str], None]) -> None:
+    """Raise UserError where the run could not follow what is trained before it."""
+    place = place_of(work.config)
+    if not is_free(place):
+        with claim(place, None if restart else fingerprint(work.config, work.corpus), say):
+            pass
 
 
 def settle_work(config: RunConfig) -> Work:
