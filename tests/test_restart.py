@@ -127,7 +127,8 @@ def test_with_a_checkpoint_of_its_own_the_new_run_stays_alone_whenever_that_ende
 
 def test_a_failure_before_the_first_checkpoint_brings_the_old_run_back(tmp_path):
     run = a_run(tmp_path / "run")
-    before, told = held(run.path), []
+    before = held(run.path)
+    told: list[str] = []
     with (
         pytest.raises(MemoryError),
         claims.hold(at(run.path, seed=5), corpus("bob\nabe\n"), restart=True, say=told.append) as (_, state),
