@@ -114,9 +114,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         part.write_bytes(content)
         part.replace(path)
-    except OSError:
+    finally:
         part.unlink(missing_ok=True)
-        raise
 
 
 def read_json(path: Path) -> Any:

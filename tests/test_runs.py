@@ -33,16 +33,17 @@ def test_a_missing_run_has_a_near_name(tmp_path):
         runs.open_existing(tmp_path / "names_mlpp")
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, error):
     path = tmp_path / "eval.json"
     runs.write_json(path, {"step": 1})
 
-    def full(self, content):
+    def torn(self, content):
         Path.open(self, "wb").close()
-        raise OSError(28, "No space left on device", str(self))
+        raise error
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(Path, "write_bytes", torn)
+    with pytest.raises(type(error)):
         runs.write_json(path, {"step": 2})
     assert runs.read_json(path) == {"step": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["eval.json"]
