@@ -214,7 +214,11 @@ def test_a_missing_config_is_answered_with_the_nearest_file(tmp_path):
             "import no_such_module\n",
             r"^config '.*bad\.py' fails as it is loaded: ModuleNotFoundError: .*no_such_module",
         ),
-        (MLP.replace("steps", "stepz"), r"^config '.*bad\.py' fails as it is loaded: TypeError: .*stepz"),
+        (
+            MLP.replace("steps", "stepz"),
+            r"^config '.*bad\.py': RunConfig has no setting 'stepz' \(did you mean 'steps'\?\)$",
+        ),
+        (MLP.replace("100", "5.5"), r"^config '.*bad\.py': steps wants a whole number or None, got 5\.5$"),
         (MLP.replace("100", "0"), r"^config '.*bad\.py': steps wants a number from 1 to 2147483647, got 0$"),
         (MLP.replace(", steps=100", ""), r"^config '.*bad\.py': steps wants a number of updates"),
         ("x = 1 is 1\n", r"got none$"),

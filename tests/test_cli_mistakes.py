@@ -28,6 +28,7 @@ CONFIGS = {
     "failing": "raise RuntimeError('no\\nluck')\n",
     "leaving": "import sys; sys.exit(0)\n",
     "out of range": "from jaxlm import MlpConfig, RunConfig\nconfig = RunConfig(model=MlpConfig(), steps=0)\n",
+    "no brackets": "from jaxlm import MlpConfig, RunConfig\nconfig = RunConfig(model=MlpConfig, steps=3)\n",
 }
 
 
@@ -40,6 +41,7 @@ CONFIGS = {
         ("leaving", ["fails as it is loaded: SystemExit: 0"]),
         ("failing", ["RuntimeError", "no luck"]),
         ("out of range", ["steps", "got 0"]),
+        ("no brackets", ["model wants a ModelConfig such as MlpConfig(...), got the class MlpConfig: add brackets"]),
     ],
 )
 def test_a_config_that_cannot_be_used(cli, tmp_path, name, words):

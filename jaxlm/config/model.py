@@ -5,6 +5,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxlm.config import check
+from jaxlm.config.settings import Settings
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(abc.ABC):
+class ModelConfig(Settings, abc.ABC, group="model."):
     """A model's settings. A subclass adds its sizes and builds the model from them.
 
     A subclass in a file of your own works with train.py as these do.

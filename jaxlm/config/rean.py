@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from jaxlm.config import check
 from jaxlm.config.model import PositionsConfig, TransformerConfig
 from jaxlm.config.run import OptimConfig
+from jaxlm.config.settings import Settings
 from jaxlm.config.word2vec import Word2vecConfig
 from jaxlm.errors import UserError
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class VectorsConfig:
+class VectorsConfig(Settings, group="model.vectors_from."):
     """A word2vec training on the run's own tokens, of train alone, before the run itself."""
 
     model: Word2vecConfig = dataclasses.field(default_factory=lambda: Word2vecConfig(subsample=1e-4))

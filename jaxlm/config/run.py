@@ -5,6 +5,7 @@ from typing import Literal
 
 from jaxlm.config import check
 from jaxlm.config.model import ModelConfig
+from jaxlm.config.settings import Settings
 from jaxlm.errors import UserError
 
 MOST_SAMPLES = 2**20
@@ -12,7 +13,7 @@ MOST_SAMPLES = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings, group="data."):
     """Where the text comes from and how it becomes examples."""
 
     path: str | None = None
@@ -57,7 +58,7 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Settings, group="optim."):
     """The optimiser and its learning-rate schedule."""
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -112,7 +113,7 @@ class OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalConfig:
+class EvalConfig(Settings, group="eval."):
     """When losses are taken, and how much of a split they read."""
 
     every: int | None = None
@@ -129,7 +130,7 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Settings, group="checkpoint."):
     """When the state is saved, and how many are kept."""
 
     every: int | None = None
@@ -143,7 +144,7 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SampleConfig:
+class SampleConfig(Settings, group="sample."):
     """The samples a run prints and keeps at its end."""
 
     n: int = 20
@@ -160,7 +161,7 @@ class SampleConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Settings):
     """One run: a model, its data, and how it is trained."""
 
     model: ModelConfig

@@ -5,11 +5,12 @@ import re
 from typing import Literal
 
 from jaxlm.config import check
+from jaxlm.config.settings import Settings
 from jaxlm.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class WordsConfig:
+class WordsConfig(Settings, group="model.words."):
     """From text to a vocabulary and sentences of its words: a line (data.kind lines) or a stretch of text."""
 
     pattern: str = r"[^\W_]+"
