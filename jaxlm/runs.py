@@ -54,8 +54,12 @@ class RunDir:
         return any(entry.name.isdecimal() for entry in self.checkpoints.glob("*"))
 
     def read_config(self) -> RunConfig:
-        """The resolved settings."""
-        return from_json(read_json(self.config))
+        """The resolved settings. Raises UserError where they cannot be had."""
+        tree = read_json(self.config)
+        try:
+            return from_json(tree)
+        except UserError as error:
+            raise UserError(f"run file {str(self.config)!r}: {error}") from error
 
     def read_tokenizer(self) -> Tokenizer:
         """What encodes and decodes."""

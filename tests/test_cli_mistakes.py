@@ -211,6 +211,15 @@ def test_a_fingerprint_that_cannot_be_read(cli, tmp_path, content):
     assert tree(tmp_path) == before
 
 
+def test_settings_of_a_run_that_cannot_be_used(cli, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "config.json").write_text("{}")
+    before = tree(run)
+    refused(cli.sample(run), "run file", "config.json", "'model' is missing")
+    assert tree(run) == before
+
+
 @pytest.mark.slow
 def test_a_run_in_use_is_left_alone_until_it_ends(cli, tmp_path):
     log, args = tmp_path / "run" / "metrics.jsonl", ("--run-dir", tmp_path / "run", "--steps", 10**9)

@@ -78,8 +78,13 @@ config = RunConfig(model=OwnConfig(widths=(3, 4, 5), inner=Inner(depth=2)), step
 
 @pytest.mark.parametrize(
     "field",
-    ["", "pairs: tuple[tuple[int, int], ...] = ((1, 2), (3, 4))", "other: Inner | None = Inner(7)"],
-    ids=["plain", "tuple of tuples", "optional group"],
+    [
+        "",
+        "pairs: tuple[tuple[int, int], ...] = ((1, 2), (3, 4))",
+        "other: Inner | None = Inner(7)",
+        "many: tuple[Inner, ...] = (Inner(1), Inner(2))",
+    ],
+    ids=["plain", "tuple of tuples", "optional group", "tuple of groups"],
 )
 def test_a_users_own_model_class_survives_json(tmp_path, field):
     path = tmp_path / "own.py"
@@ -133,9 +138,25 @@ def test_a_file_edited_within_a_second_is_read_anew(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sede": 1}, "config.json has the setting 'sede', which this version does not know"),
-        ({"data": {"pth": "x"}}, "config.json has the setting 'data.pth', which"),
-        ({"model": {"class": "jaxlm.config.mlp:MlpConfig", "widht": 3}}, "config.json has the setting 'model.widht'"),
+        ({"sede": 1}, "^the setting 'sede' is not one that this version knows$"),
+        ({"data": {"pth": "x"}}, "^the setting 'data.pth' is not one that this version knows"),
+        ({"model": {"class": "jaxlm.config.mlp:MlpConfig", "widht": 3}}, "^the setting 'model.widht' is not one"),
+        (
+            {"model": {"class": "jaxlm.config.mlp:MlpConfig", "context": "3"}},
+            "^model.context wants a whole number, got '3'",
+        ),
+        ({"model": {}}, "^model.class wants the module and the name of a ModelConfig, got None$"),
+        ({"model": {"class": 3}}, "^model.class wants .* got 3$"),
+        ({"model": {"class": "jaxlm.config:ModelConfig"}}, "'jaxlm.config:ModelConfig' .* is not a ModelConfig"),
+        ({"model": 3}, "^model wants a ModelConfig such as MlpConfig.*, got 3$"),
+        ({"data": 3}, r"^data wants DataConfig\(\.\.\.\), got 3$"),
+        ({"data": {"split": [1, 0]}}, r"^data.split wants a tuple \(a number, a number, a number\), got \(1, 0\)$"),
+        (
+            {"optim": {"boundaries": [[0.5]]}},
+            r"^optim.boundaries wants a tuple \(a number, \.\.\.\), got \(\(0.5,\),\)$",
+        ),
+        ({"steps": "x"}, "^steps wants a whole number or None, got 'x'$"),
+        ({"steps": {"x": 1}}, "^steps wants a whole number or None, got {'x': 1}$"),
         (
             {"model": {"class": "jaxlm.config.mlp:Nothing"}},
             "model class 'jaxlm.config.mlp:Nothing' .* is not a ModelConfig",
@@ -151,7 +172,25 @@ def test_json_that_does_not_fit_is_refused(change, message):
         from_json({**to_json(FULL), **change})
 
 
-@pytest.mark.parametrize("source", ["config = (\n", "1 / 0\n"], ids=["syntax", "raises"])
+@pytest.mark.parametrize("tree", [[], 3, None, "x"])
+def test_json_that_holds_no_settings_is_refused(tree):
+    with pytest.raises(UserError, match=r"^the settings want to be an object \{\.\.\.\}, got "):
+        from_json(tree)
+
+
+def test_a_setting_without_a_default_is_missed_by_name(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(OWN.format(field="needed: int = dataclasses.field(kw_only=True)").replace("(w", "(needed=1, w"))
+    tree = to_json(load_config(path))
+    del tree["model"]["needed"]
+    for change, name in ((tree, "model.needed"), ({"steps": 3}, "model")):
+        with pytest.raises(UserError, match=f"^the setting '{name}' is missing$"):
+            from_json(change)
+
+
+@pytest.mark.parametrize(
+    "source", ["config = (\n", "1 / 0\n", "import sys; sys.exit(0)\n"], ids=["syntax", "raises", "leaves"]
+)
 def test_a_model_file_that_broke_since_is_refused(tmp_path, source):
     path = tmp_path / "own.py"
     path.write_text(source)

@@ -33,6 +33,16 @@ def test_a_missing_run_has_a_near_name(tmp_path):
         runs.open_existing(tmp_path / "names_mlpp")
 
 
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '{"model": {}}', '{"model": {"class": "jaxlm:CountsConfig", "order": "x"}}', "{"]
+)
+def test_damaged_settings_of_a_run_name_their_file(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"^run file '.*config\.json'") as caught:
+        runs.RunDir(tmp_path).read_config()
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, error):
     path = tmp_path / "eval.json"

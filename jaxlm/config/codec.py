@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import importlib
 import importlib.util
+import inspect
+import itertools
 import json
 import sys
 import types
@@ -13,6 +15,7 @@ from typing import Any
 
 from jaxlm.config.model import ModelConfig
 from jaxlm.config.run import RunConfig
+from jaxlm.config.settings import alternatives, hints, items
 from jaxlm.errors import UserError
 
 SAME_NUMBERS = (
@@ -44,12 +47,11 @@ def to_json(config: RunConfig) -> dict[str, Any]:
     return tree
 
 
-def from_json(tree: dict[str, Any]) -> RunConfig:
-    """The RunConfig that `to_json` wrote. Raises UserError where a name or a value does not fit."""
-    tree = dict(tree)
-    model = dict(tree.pop("model"))
-    model_class = _find_class(model.pop("class"))
-    return RunConfig(model=_decode(model_class, model, "model"), **_decode_fields(RunConfig, tree, ""))
+def from_json(tree: Any) -> RunConfig:
+    """The RunConfig that `to_json` wrote. Raises UserError where a name or a value does not fit, or one is missing."""
+    if not isinstance(tree, dict):
+        raise UserError(f"the settings want to be an object {{...}}, got a {type(tree).__name__}")
+    return typing.cast(RunConfig, _decode(RunConfig, tree, ""))
 
 
 def load_module(path: Path) -> types.ModuleType:
@@ -108,34 +110,43 @@ def _find_class(name: str) -> type[ModelConfig]:
     where, _, qualname = name.rpartition(":")
     try:
         module = load_module(Path(where)) if where.endswith(".py") else importlib.import_module(where)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"model class {name!r} of this run cannot be loaded: {type(error).__name__}: {error}"
         ) from error
     cls = getattr(module, qualname, None)
-    if not (isinstance(cls, type) and issubclass(cls, ModelConfig)):
+    if not (isinstance(cls, type) and issubclass(cls, ModelConfig)) or inspect.isabstract(cls):
         raise UserError(f"model class {name!r} of this run is not a ModelConfig")
     return cls
 
 
-def _decode(cls: type, tree: dict[str, Any], where: str) -> Any:
-    return cls(**_decode_fields(cls, tree, where + "."))
-
-
-def _decode_fields(cls: type, tree: dict[str, Any], prefix: str) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
+def _decode(cls: type, tree: dict[str, Any], prefix: str) -> Any:
+    if cls is ModelConfig:
+        tree = dict(tree)
+        name = tree.pop("class", None)
+        if not isinstance(name, str):
+            raise UserError(f"{prefix}class wants the module and the name of a ModelConfig, got {name}")
+        cls = _find_class(name)
     fields: dict[str, Any] = {}
     for name, value in tree.items():
-        if name not in hints:
-            raise UserError(f"config.json has the setting {prefix + name!r}, which this version does not know")
-        fields[name] = _decode_value(hints[name], value, prefix + name)
-    return fields
+        if name not in hints(cls):
+            raise UserError(f"the setting {prefix + name!r} is not one that this version knows")
+        fields[name] = _decode_value(hints(cls)[name], value, prefix + name)
+    for field in dataclasses.fields(cls):
+        if field.name not in fields and field.default is field.default_factory is dataclasses.MISSING:
+            raise UserError(f"the setting {prefix + field.name!r} is missing")
+    return cls(**fields)
 
 
 def _decode_value(hint: Any, value: Any, where: str) -> Any:
+    kinds = alternatives(hint)
     if isinstance(value, list):
-        return tuple(_decode_value(None, item, where) for item in value)
-    if isinstance(value, dict):
-        group = next((kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)), None)
-        return value if group is None else _decode(typing.cast(type, group), value, where)
+        shape = next((kind for kind in kinds if typing.get_origin(kind) is tuple), None)
+        return tuple(
+            _decode_value(kind, item, where)
+            for kind, item in itertools.zip_longest(items(shape, len(value))[: len(value)], value)
+        )
+    group = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+    if isinstance(value, dict) and group is not None:
+        return _decode(typing.cast(type, group), value, where + ".")
     return value
