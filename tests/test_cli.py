@@ -206,7 +206,7 @@ def test_a_missing_config_is_answered_with_the_nearest_file(tmp_path):
     ("source", "message"),
     [
         ("x = 1\n", r"^config '.*bad\.py' wants a line `config = RunConfig\(\.\.\.\)`, got none$"),
-        ("config = 3\n", r"^config '.*bad\.py' wants a line `config = RunConfig\(\.\.\.\)`, got a int$"),
+        ("config = 3\n", r"^config '.*bad\.py' wants a line `config = RunConfig\(\.\.\.\)`, got 3$"),
         ("x = 1\n\nconfig = (\n", r"^config '.*bad\.py' does not parse: .* \(line 3\)$"),
         ("def f():\nreturn 1\n", r"^config '.*bad\.py' does not parse: .* \(line 2\)$"),
         ("raise KeyError('x')\n", r"^config '.*bad\.py' fails as it is loaded: KeyError: 'x'$"),

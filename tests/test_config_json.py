@@ -96,6 +96,13 @@ def test_a_users_own_model_class_survives_json(tmp_path, field):
     assert (type(again.model).__name__, repr(again)) == ("OwnConfig", repr(config))
 
 
+def test_a_value_of_ones_own_that_json_does_not_have_is_refused(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text("from pathlib import Path\n" + OWN.format(field='place: Path = Path("here")'))
+    with pytest.raises(UserError, match=r"settings want numbers.*PosixPath\('here'\)"):
+        to_json(load_config(path))
+
+
 def test_a_users_own_model_class_is_found_by_another_process(tmp_path):
     path = tmp_path / "own.py"
     path.write_text(OWN.format(field=""))

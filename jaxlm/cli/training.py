@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import reprlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,7 +112,7 @@ def load_config(path: Path) -> RunConfig:
         raise UserError(f"config {str(path)!r} fails as it is loaded: {type(error).__name__}: {error}") from error
     config = getattr(module, "config", None)
     if not isinstance(config, RunConfig):
-        got = "none" if config is None else f"a {type(config).__name__}"
+        got = "none" if config is None else reprlib.repr(config)
         raise UserError(f"config {str(path)!r} wants a line `config = RunConfig(...)`, got {got}")
     return config
 

@@ -37,9 +37,10 @@ SAME_NUMBERS = (
 def to_json(config: RunConfig) -> dict[str, Any]:
     """The settings as plain JSON values; the model carries the class that reads it back.
 
-    A model class from a file of the user's own is named by that file, any other by its module.
+    A model class from a file of the user's own is named by that file, any other by its module. Raises UserError for a
+    value of such a class that JSON does not have.
     """
-    tree: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    tree: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=_refuse))
     cls = type(config.model)
     module = sys.modules[cls.__module__]
     by_file = getattr(module, "__loaded_from_path__", None)
@@ -94,6 +95,10 @@ def settings_that_change_numbers(tree: dict[str, Any]) -> dict[str, Any]:
         for name, value in _flatten(tree).items()
         if not any(name == same or name.startswith(same + ".") for same in SAME_NUMBERS)
     }
+
+
+def _refuse(value: object) -> Any:
+    raise UserError(f"settings want numbers, strings, True, False, None, tuples or dicts of them, got {value!r}")
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
