@@ -119,8 +119,8 @@ def start_over(run: RunDir, config: RunConfig, corpus: Data) -> None:
 
 
 def is_free(path: Path) -> bool:
-    """Whether a run directory can be made there."""
-    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    """Whether a run directory can be made there: nothing is, or a directory with a lock at most."""
+    return not path.exists() or (path.is_dir() and {entry.name for entry in path.iterdir()} <= {RunDir(path).lock.name})
 
 
 def _is_json(path: Path) -> bool:
@@ -136,7 +136,16 @@ def _create(
 ) -> bool:
     """Make the directory beside its place, fill it, and move it there: it is whole or it is not. Whether it is ours:
     another process may have been faster.
+
+    An empty one that is there stays, since it can be a link, a disk's mount or a shell's working directory: it gets its
+    fingerprint, and is then a run whose files were lost.
     """
+    if path.is_dir():
+        run = RunDir(path)
+        with _locked(run):
+            if not run.fingerprint.exists():
+                write_json(run.fingerprint, print_of_run)
+        return False
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:

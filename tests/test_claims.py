@@ -62,9 +62,21 @@ def test_a_run_that_is_made_has_all_its_files(tmp_path, restart):
         assert state == "new" and run.read_seen() and run.read_constants()
 
 
-def test_an_empty_directory_becomes_a_run(tmp_path):
-    with claims.hold(at(tmp_path), corpus(), restart=False) as (run, state):
-        assert state == "new" and run.read_config().steps == 10
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("name", ["link", "empty", "locked"])
+def test_an_empty_directory_becomes_a_run_and_stays_where_it_is(tmp_path, monkeypatch, name, restart):
+    """In its place it is the same directory as before: a disk may be mounted there, or a shell be in it."""
+    for path in (tmp_path / "empty", tmp_path / "locked"):
+        path.mkdir()
+    (tmp_path / "locked" / ".lock").touch()
+    (tmp_path / "link").symlink_to("empty")
+    inode = (tmp_path / name).stat().st_ino
+    monkeypatch.chdir(tmp_path / name)
+    for path in (tmp_path / name, Path()):
+        with claims.hold(at(path), corpus(), restart=restart) as (run, state):
+            assert state == "new" and run.read_config() == at(path) and run.read_seen() and run.read_tokenizer()
+    assert (tmp_path / name).stat().st_ino == inode
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "link", "locked"}
 
 
 def test_restart_throws_everything_away_but_what_is_not_the_runs(tmp_path):
