@@ -17,7 +17,7 @@ from jaxlm.config.codec import differences, settings_that_change_numbers, to_jso
 from jaxlm.data.corpus import line_hashes
 from jaxlm.errors import UserError, writing
 from jaxlm.restart import set_aside, settle, throw_away
-from jaxlm.runs import FORMAT, RunDir, dump, open_existing, read_json, write_json
+from jaxlm.runs import FORMAT, RunDir, hash_of_json, open_existing, write_json
 from jaxlm.tokenizer import Tokenizer, WordTokenizer
 
 Constants = Mapping[str, np.ndarray]
@@ -53,7 +53,7 @@ def fingerprint(config: RunConfig, corpus: Data, constants: Constants | None = N
     return {
         "format": FORMAT,
         "data": corpus.data_hash,
-        "tokenizer": hashlib.sha256(dump(corpus.tokenizer.to_json()).encode()).hexdigest(),
+        "tokenizer": hash_of_json(corpus.tokenizer.to_json()),
         "split": corpus.split_hash,
         **({"constants": _hash_of(constants)} if constants else {}),
         "settings": settings_that_change_numbers(to_json(config)),
@@ -206,7 +206,7 @@ def _locked(run: RunDir) -> Iterator[None]:
 
 
 def _refuse_changes(run: RunDir, now: dict[str, Any]) -> None:
-    was = read_json(run.fingerprint)
+    was = run.read_fingerprint()
     changed = [
         f"{name} has other content (sha256 {was[name][:8]}, now {now[name][:8]})"
         for name in ("data", "tokenizer", "split", "constants")

@@ -106,12 +106,15 @@ def _sample(command: SampleCommand, run: Any) -> None:
     from jaxlm.inference import classify
     from jaxlm.runs import RunDir
 
-    texts = _texts(command, run)
-    if run.config.data.kind != "lines":
+    texts, seen = _texts(command, run), None
+    if run.config.data.kind == "lines":
+        try:
+            seen = classify(RunDir(run.path).read_seen(), texts)
+        except UserError as error:
+            print(f"the samples are not sorted: {error}", file=sys.stderr)
+    if seen is None:
         print(json.dumps([{"text": text} for text in texts], ensure_ascii=False) if command.json else _joined(texts))
-        return
-    seen = classify(RunDir(run.path).read_seen(), texts)
-    if command.json:
+    elif command.json:
         pairs = [{"text": text, "seen": where} for text, where in zip(texts, seen, strict=True)]
         print(json.dumps(pairs, ensure_ascii=False))
     else:

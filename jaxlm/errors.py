@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 class UserError(ValueError):
@@ -57,6 +58,16 @@ def decode(raw: bytes, path: Path, what: str, offset: int = 0, lines: int = 0) -
             f"{str(path)!r}; convert it with: iconv -f latin1 -t utf-8"
         ) from None
     return text if offset else text.removeprefix("\ufeff")
+
+
+def check_fields(tree: Any, **kinds: tuple[type, ...]) -> None:
+    """Raise ValueError where a field of an object from JSON is missing or of none of its kinds."""
+    for name, kind in kinds.items():
+        if name not in tree:
+            raise ValueError(f"{name} is missing")
+        if not isinstance(tree[name], kind):
+            wanted = " or ".join(one.__name__ for one in kind)
+            raise ValueError(f"{name} wants {wanted}, got {type(tree[name]).__name__}")
 
 
 def refuse_binary(raw: bytes, path: Path, what: str) -> None:

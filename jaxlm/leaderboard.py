@@ -105,9 +105,10 @@ def read_row(path: Path) -> Row:
     run = open_existing(path)
     if not run.eval.exists():
         raise UserError(f"run {str(path)!r} is not finished (it has no eval.json): train.py with its config goes on")
-    config, result, hashes, tokenizer = map(read_json, (run.config, run.eval, run.fingerprint, run.tokenizer))
+    config, tokenizer = map(read_json, (run.config, run.tokenizer))
     if isinstance(tokenizer, dict) and tokenizer.get("kind") == "words":
         raise UserError(f"run {str(path)!r} has vectors of words, and no likelihood to rank it by")
+    result, hashes, lines = run.read_eval(), run.read_fingerprint(), metrics.read(run.metrics)
     try:
         return Row(
             group=_in_words(config["data"], tokenizer_from_json(tokenizer).vocab_size, hashes),
@@ -117,19 +118,19 @@ def read_row(path: Path) -> Row:
             dev=_loss(result["dev"]),
             test=_loss(result["test"]),
             train=_loss(result["train"]),
-            params=int(result["params"]),
+            params=result["params"],
             constants=int(result.get("constants", 0)),
-            step=int(result["step"]),
-            steps=int(result["steps"]),
-            train_time_s=float(result["train_time_s"]),
-            tokens_per_s=_speed(metrics.read(run.metrics)),
-            ms_per_step=_step_ms(metrics.read(run.metrics)),
-            decoded_tokens_per_s=result.get("decoded_tokens_per_s"),
+            step=result["step"],
+            steps=result["steps"],
+            train_time_s=result["train_time_s"],
+            tokens_per_s=_speed(lines),
+            ms_per_step=_step_ms(lines),
+            decoded_tokens_per_s=_finite(result.get("decoded_tokens_per_s")),
             data_hash=hashes["data"],
             tokenizer_hash=hashes["tokenizer"],
             split_hash=hashes["split"],
         )
-    except (LookupError, TypeError, ValueError, AttributeError, OSError) as error:
+    except Exception as error:  # what an edited file makes its reader raise can be anything
         raise UserError(
             f"run {str(path)!r} has files that cannot be understood ({type(error).__name__}: {error}); train it again "
             "with --restart"
@@ -147,7 +148,9 @@ def with_shares(row: Row, n: int, device: str, tell: Callable[[str], None]) -> R
         return dataclasses.replace(row, samples=shares_of_run(RunDir(Path(row.run)), n, row.step, device))
     except UserError as error:
         tell(f"no samples: {error}")
-        return row
+    except Exception as error:  # one run that is damaged in a way not foreseen costs the others no place
+        tell(f"no samples: run {row.run!r} cannot be used ({type(error).__name__}: {error})")
+    return row
 
 
 def rank(rows: Sequence[Row]) -> list[Row]:
@@ -209,7 +212,7 @@ def _loss(entry: dict[str, Any] | None) -> Loss | None:
 
 def _finite(value: Any) -> float | None:
     if value is not None and not math.isfinite(value):
-        raise ValueError(f"a loss is {value}")
+        raise ValueError(f"a loss or speed is {value}")
     return None if value is None else float(value)
 
 

@@ -9,7 +9,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, check_fields
+from jaxlm.runs import decoding, write_bytes
 
 NATS_PER_BIT = math.log(2)
 SECONDS_BETWEEN_LINES = 5.0
@@ -40,18 +41,20 @@ class MetricsLog:
 
 
 def cut(path: Path, step: int) -> None:
-    """Drop the lines beyond a step, and a last line that a kill left in half, so that a resume can append."""
+    """Drop the lines beyond a step, and those that a kill or other damage cut, so that a resume can append."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text("utf-8").splitlines() if _step_of(line) <= step]
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(line + "\n" for line in kept), "utf-8")
-    part.replace(path)
+    kept = [line for line in path.read_bytes().splitlines() if _step_of(line) <= step]
+    write_bytes(path, b"".join(line + b"\n" for line in kept))
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All lines of metrics.jsonl."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    """All lines of metrics.jsonl. Raises UserError where one is damaged."""
+    lines = []
+    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
+        with decoding(path, f"delete line {number}"):
+            lines.append(_parsed(line))
+    return lines
 
 
 class Progress:
@@ -130,8 +133,14 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _step_of(line: str) -> float:
+def _parsed(line: bytes) -> dict[str, Any]:
+    told = json.loads(line)
+    check_fields(told, step=(int,), split=(str,), loss=(int, float, type(None)), unit=(str,))
+    return dict(told)
+
+
+def _step_of(line: bytes) -> float:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        return float(_parsed(line)["step"])
+    except (ValueError, TypeError):
         return math.inf

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlm.data.corpus import load
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, check_fields
 from jaxlm.runs import RunDir, read_json, write_json
 
 SEED = 0
@@ -108,7 +108,7 @@ def training_lines(run: RunDir) -> list[str]:
         corpus = load(config)
     except UserError as error:
         raise UserError(f"--nearest wants the data of run {str(run.path)!r} back in its place: {error}") from error
-    was = read_json(run.fingerprint)["data"]
+    was = run.read_fingerprint()["data"]
     if corpus.data_hash != was:
         place = f"data.name {config.name}" if config.path is None else f"data.path {config.path!r}"
         raise UserError(
@@ -135,9 +135,11 @@ def shares_of_run(run: RunDir, n: int, step: int, device: str = "auto") -> Share
 
 def _kept(run: RunDir) -> Shares | None:
     try:
-        return Shares(**read_json(run.novelty))
-    except (UserError, TypeError):
+        kept = Shares(**read_json(run.novelty))
+        check_fields(vars(kept), **dict.fromkeys(vars(kept), (int, float)))
+    except (ValueError, TypeError):
         return None
+    return kept
 
 
 def _draw(path: Path, n: int, step: int, device: str) -> list[str]:

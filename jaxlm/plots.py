@@ -16,7 +16,7 @@ from jaxlm.data.pairs import Pairs, load_pairs
 from jaxlm.data.wordmap import load_map
 from jaxlm.errors import UserError
 from jaxlm.layout import LABEL_GAP, labels_apart
-from jaxlm.runs import open_existing
+from jaxlm.runs import decoding, open_existing
 from jaxlm.tokenizer import BOUNDARY, Tokenizer
 
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Noto Sans", "Noto Emoji", "Symbola")
@@ -54,11 +54,13 @@ def main(args: list[str]) -> int:
     if not numbers.is_file():
         raise UserError(f"run {str(command.run)!r} has no plots/{numbers.name}: it was trained with --no-plots")
     if numbers == run.pairs:
-        pairs = load_pairs(run.pairs)
+        with decoding(numbers):
+            pairs = load_pairs(numbers)
         bigram_table(pairs, run.plots / "bigrams.png", run.read_tokenizer(), run.read_config().data.kind)
         frequent_pairs(pairs, run.plots / "pairs.png")
     else:
-        words, xy_N2 = load_map(run.word_map)
+        with decoding(numbers):
+            words, xy_N2 = load_map(numbers)
         word_map(words, xy_N2, run.plots / "words.png", map_title(run.path.name, len(words), "pca"))
     if may_go_on() and run.metrics.exists():
         loss_curve(metrics.read(run.metrics), run.plots / "loss.png")

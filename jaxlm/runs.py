@@ -1,7 +1,9 @@
 """The run directory: its files by name, what is in them, and how they are written."""
 
+import contextlib
+import hashlib
 import json
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,15 @@ import numpy as np
 from jaxlm.config import RunConfig
 from jaxlm.config.codec import from_json
 from jaxlm.data.corpus import SPLITS
-from jaxlm.errors import UserError, near_path
+from jaxlm.errors import UserError, check_fields, near_path
 from jaxlm.tokenizer import Tokenizer, WordTokenizer, tokenizer_from_json
 
 FORMAT = 1
 """Of the run directory. A run of a newer format is refused."""
+MADE_ANEW = "run train.py again, which makes it anew (of a finished run, delete eval.json before)"
+"""The fix where a file is damaged that a resume writes."""
+START_OVER = "put it back, or start over with train.py --restart"
+"""The fix where it is the fingerprint: nothing else says whose the run is."""
 
 
 class RunDir:
@@ -61,28 +67,54 @@ class RunDir:
         except UserError as error:
             raise UserError(f"run file {str(self.config)!r}: {error}") from error
 
+    def read_fingerprint(self) -> dict[str, Any]:
+        """What decides between done, resume and refuse. Raises UserError where a part is missing or no such thing."""
+        found = read_json(self.fingerprint, START_OVER)
+        with decoding(self.fingerprint, START_OVER):
+            check_fields({"constants": "", **found}, data=(str,), tokenizer=(str,), split=(str,), constants=(str,))
+            check_fields(found, settings=(dict,))
+        return dict(found)
+
     def read_tokenizer(self) -> Tokenizer:
-        """What encodes and decodes."""
-        return tokenizer_from_json(read_json(self.tokenizer))
+        """What encodes and decodes. Raises UserError where it is not what the run was trained with."""
+        return tokenizer_from_json(self._vocabulary())
 
     def read_words(self) -> WordTokenizer:
-        """The vocabulary of vectors."""
-        return WordTokenizer.from_json(read_json(self.tokenizer))
+        """The vocabulary of vectors. Raises UserError where it is not what the run was trained with."""
+        return WordTokenizer.from_json(self._vocabulary())
+
+    def _vocabulary(self) -> Any:
+        found = read_json(self.tokenizer)
+        with decoding(self.tokenizer):
+            if read_json(self.fingerprint).get("tokenizer") not in (None, hash_of_json(found)):
+                raise UserError(f"run file {str(self.tokenizer)!r} is not what the run was trained with: {MADE_ANEW}")
+        return found
 
     def read_seen(self) -> dict[str, np.ndarray]:
-        """Hashes of each split's lines."""
-        with np.load(self.seen) as arrays:
+        """Hashes of each split's lines. Raises UserError where they are lost or damaged."""
+        with decoding(self.seen):
+            arrays = _arrays(self.seen)
             return {split: arrays[split] for split in SPLITS}
 
     def read_constants(self) -> dict[str, np.ndarray]:
-        """What the model has beside its parameters; empty for most models. Raises UserError where it is broken."""
-        if not self.constants.exists():
+        """What the model has beside its parameters; empty for most models. Raises UserError where it is damaged, or
+        lost by a run that has them.
+        """
+        if not self.constants.exists() and "constants" not in read_json(self.fingerprint):
             return {}
-        try:
-            with np.load(self.constants) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise UserError(f"run file {str(self.constants)!r} cannot be read: {error}") from error
+        with decoding(self.constants):
+            return _arrays(self.constants)
+
+    def read_eval(self) -> dict[str, Any]:
+        """The results. Raises UserError where a number or a split is missing or no such thing."""
+        found = read_json(self.eval)
+        with decoding(self.eval):
+            check_fields(found, params=(int,), step=(int,), steps=(int,), train_time_s=(int, float))
+            for split in SPLITS:
+                check_fields(found, **{split: (dict, type(None))})
+                if found[split] is not None:
+                    _check_loss({"impossible": 0, **found[split]})
+        return dict(found)
 
 
 def open_existing(path: Path) -> RunDir:
@@ -94,13 +126,26 @@ def open_existing(path: Path) -> RunDir:
         raise UserError(f"run {str(path)!r} does not exist{near_path(path)}; train it first: train.py CONFIG")
     if not run.fingerprint.is_file():
         raise UserError(f"run {str(path)!r} is not a run directory (it has no fingerprint.json)")
-    found = read_json(run.fingerprint)
+    found = read_json(run.fingerprint, START_OVER)
     made = found.get("format") if isinstance(found, dict) else None
     if not isinstance(made, int):
         raise UserError(f"run {str(path)!r} is not a run directory: its fingerprint.json is not ours")
     if made > FORMAT:
         raise UserError(f"run {str(path)!r} has format {made}, this version reads up to {FORMAT}: update jaxlm")
     return run
+
+
+@contextlib.contextmanager
+def decoding(path: Path, fix: str = MADE_ANEW) -> Iterator[None]:
+    """Reads a file of a run within: where it is lost or damaged, the UserError says so, why, and the fix."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"run file {str(path)!r} is missing: {fix}") from None
+    except Exception as error:  # what a torn file makes its reader raise can be anything
+        raise UserError(f"run file {str(path)!r} cannot be read ({type(error).__name__}: {error}): {fix}") from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -122,14 +167,30 @@ def write_bytes(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, fix: str = MADE_ANEW) -> Any:
     """A JSON file of a run. Raises UserError where it is missing or broken."""
-    try:
+    with decoding(path, fix):
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"run file {str(path)!r} cannot be read: {error}") from error
 
 
 def dump(value: Any) -> str:
     """JSON as people can read it; NaN and infinity are a bug."""
     return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def hash_of_json(value: Any) -> str:
+    """SHA-256 of a value as its file spells it."""
+    return hashlib.sha256(dump(value).encode()).hexdigest()
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file. It is opened here because NumPy leaves a torn one open."""
+    with path.open("rb") as file, np.load(file) as arrays:
+        return dict(arrays)
+
+
+def _check_loss(entry: dict[str, Any]) -> None:
+    """Raise ValueError where a split's part of eval.json, of tokens or of word2vec's pairs, lacks a number."""
+    loss, unit = ("loss", "pairs") if "pairs" in entry else ("nats_per_token", "bytes")
+    numbers = dict.fromkeys(("tokens", "impossible", unit), (int,))
+    check_fields(entry, **numbers, **{loss: (int, float, type(None))})

@@ -153,14 +153,14 @@ def _state(variant: Variant) -> str:
 
 
 def _result(variant: Variant) -> Result:
-    from jaxlm.runs import RunDir, read_json
+    from jaxlm.runs import RunDir
 
     run = RunDir(Path(variant.config.run_dir or ""))
-    hashes = read_json(run.fingerprint)
+    hashes = run.read_fingerprint()
     texts = tuple(hashes[name] for name in ("data", "tokenizer", "split"))
     if not run.eval.exists():
         return Result(variant, "dev" if variant.config.data.split[1] else "train", math.nan, texts)
-    scores = read_json(run.eval)
+    scores = run.read_eval()
     split = "dev" if scores["dev"] else "train"
     nats = scores[split].get("loss", scores[split]["nats_per_token"])
     return Result(variant, split, math.inf if nats is None else nats, texts)

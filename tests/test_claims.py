@@ -79,6 +79,22 @@ def test_an_empty_directory_becomes_a_run_and_stays_where_it_is(tmp_path, monkey
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "link", "locked"}
 
 
+@pytest.mark.parametrize("changes", [{"settings": ...}, {"settings": []}, {"data": 3}, {"constants": 3}])
+def test_a_damaged_fingerprint_is_a_line_and_can_be_started_over(tmp_path, changes):
+    config, table = at(tmp_path / "run"), {"vectors": np.ones((2, 3))}
+    with claims.hold(config, corpus(), restart=False, constants=table) as (run, _):
+        whole = json.loads(run.fingerprint.read_text())
+    run.fingerprint.write_text(json.dumps({k: v for k, v in (whole | changes).items() if v is not ...}))
+    (name,) = changes
+    with (
+        pytest.raises(UserError, match=rf"fingerprint\.json.*{name}.*--restart"),
+        claims.hold(config, corpus(), restart=False, constants=table),
+    ):
+        pass
+    with claims.hold(config, corpus(), restart=True, constants=table) as (run, state):
+        assert state == "new" and run.read_fingerprint() == whole
+
+
 def test_restart_throws_everything_away_but_what_is_not_the_runs(tmp_path):
     table = {"vectors": np.ones((2, 3))}
     with claims.hold(at(tmp_path / "run"), corpus(), restart=False, constants=table) as (run, _):

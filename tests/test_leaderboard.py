@@ -26,6 +26,8 @@ KEYS = [
     *("tokens_per_s", "ms_per_step", "decoded_tokens_per_s", "data_hash", "tokenizer_hash", "split_hash", "samples"),
 ]
 
+LOSS_OF_A_LINE = {"loss": 2.5, "unit": "nats/token"}
+
 
 def loss(nats: float | None, impossible: int = 0) -> dict[str, Any]:
     entry = {"nats_per_token": nats, "bits_per_byte": None if nats is None else nats * 2, "perplexity": None}
@@ -39,7 +41,13 @@ def made_run(path: Path, dev: Any = 2.0, **changes: Any) -> Path:
     dev = dev if dev is None or isinstance(dev, dict) else loss(dev)
     files: dict[str, Any] = {
         "config.json": {"model": {"class": "jaxlm.config.gpt:GptConfig"}, "data": data | changes.pop("data", {})},
-        "fingerprint.json": {"format": FORMAT, "data": "d" * 64, "tokenizer": "t" * 64, "split": "s" * 64},
+        "fingerprint.json": {
+            "format": FORMAT,
+            "data": "d" * 64,
+            "tokenizer": "t" * 64,
+            "split": "s" * 64,
+            "settings": {},
+        },
         "tokenizer.json": {"kind": "characters", "characters": "abc"},
         "eval.json": {"train": loss(1.5), "dev": dev, "test": loss(2.25), "step": 3, "steps": 40, "params": 5000},
         "novelty.json": {"n": 1000, "seed": 0, "step": 3, "train": 0.25, "dev_or_test": 0.05, "new": 0.7},
@@ -51,7 +59,7 @@ def made_run(path: Path, dev: Any = 2.0, **changes: Any) -> Path:
         (path / name).write_text(json.dumps(content))
     told = [(10, 0.5, "train", 100.0), (20, 1.0, "train", None), (40, 1.6, "train", 400.0), (50, 1.8, "train", 300.0)]
     lines = [
-        json.dumps({"step": step, "time_s": time, "split": split, "tokens_per_s": speed})
+        json.dumps({"step": step, "time_s": time, "split": split, "tokens_per_s": speed} | LOSS_OF_A_LINE)
         for step, time, split, speed in [*told, (50, 9.9, "dev", 9e9)]
     ]
     (path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
@@ -182,10 +190,10 @@ def unusable(tmp_path: Path) -> dict[Path, str]:
         "none": "does not exist",
         "unfinished": "is not finished",
         "newer": f"has format {FORMAT + 1}",
-        "nan": "a loss is nan",
-        "foreign": "cannot be understood",
+        "nan": "a loss or speed is nan",
+        "foreign": "params wants int, got NoneType",
         "strange": "cannot be understood",
-        "cut": "cannot be understood",
+        "cut": "delete line 1",
         "broken": "cannot be read",
     }
     return {tmp_path / name: text for name, text in words.items()}

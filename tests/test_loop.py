@@ -66,7 +66,7 @@ def loop_of(log: metrics.MetricsLog, evaluate: Any, *, beside: bool = True, ran:
         writer=Writer(saved=[], is_idle=True, best_step=24),  # type: ignore[arg-type]
         progress=Mock(),
         tally=Tally(),
-        loss_fields=lambda loss: {},
+        loss_fields=lambda loss: {"unit": "nats/token"},
         beside=beside,
     )
 

@@ -66,7 +66,10 @@ def test_a_huge_loss_has_no_perplexity_in_json():
     assert entry["nats_per_token"] == 800 and entry["perplexity"] is None
 
 
-LINES = ['{"step": 0, "split": "dev"}', '{"step": 5, "split": "train"}', '{"step": 5, "split": "dev"}', '{"step": 10}']
+LINES = [
+    json.dumps({"step": step, "split": split, "loss": 2.5, "unit": "nats/token"})
+    for step, split in [(0, "dev"), (5, "train"), (5, "dev"), (10, "train")]
+]
 
 
 @pytest.mark.parametrize(

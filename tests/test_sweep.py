@@ -213,10 +213,12 @@ def pretend(monkeypatch, losses, hashes="abc"):
         loss, text = next(left)
         run = RunDir(Path(config.run_dir))
         run.path.mkdir(parents=True)
-        run.fingerprint.write_text(json.dumps({"data": "d", "tokenizer": "t", "split": text}))
+        run.fingerprint.write_text(json.dumps({"data": "d", "tokenizer": "t", "split": text, "settings": {}}))
         if loss is not None and math.isnan(loss):
             raise NonFiniteLoss("the loss is nan at step 3")
-        run.eval.write_text(json.dumps({"dev": {"nats_per_token": loss}, "train": None}))
+        dev = {"nats_per_token": loss, "tokens": 9, "bytes": 9}
+        numbers = {"params": 5, "step": 1, "steps": 1, "train_time_s": 1.0}
+        run.eval.write_text(json.dumps({"dev": dev, "train": None, "test": None, **numbers}))
 
     monkeypatch.setattr(training, "train", train)
 

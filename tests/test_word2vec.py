@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import Mock
@@ -69,6 +70,22 @@ def finished(tmp_path_factory):
     said: list[str] = []
     train(made, say=said.append)
     return made, base / "run", said
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("eval.json", '"pairs":', '"pairz":'),
+        ("eval.json", '"loss":', '"loss": "2", "_":'),
+        ("metrics.jsonl", "{", "\x00"),
+    ],
+)
+def test_a_finished_run_with_damaged_results_is_a_line(finished, tmp_path, name, old, new):
+    made, path, _ = finished
+    run = shutil.copytree(path, tmp_path / "run")
+    (run / name).write_text((run / name).read_text().replace(old, new))
+    with pytest.raises(jaxlm.UserError, match=re.escape(name)):
+        train(dataclasses.replace(made, run_dir=str(run)), say=lambda line: None)
 
 
 def test_the_run_directory_is_the_contract(finished):

@@ -44,5 +44,5 @@ def save_pairs(pairs: Pairs, path: Path) -> None:
 
 def load_pairs(path: Path) -> Pairs:
     """Read pairs.npz."""
-    with np.load(path) as arrays:
+    with path.open("rb") as file, np.load(file) as arrays:
         return Pairs(arrays["count"], arrays["spelled"].tolist())

@@ -13,5 +13,5 @@ def save_map(words: Sequence[str], xy_N2: np.ndarray, path: Path) -> None:
 
 def load_map(path: Path) -> tuple[list[str], np.ndarray]:
     """Read words.npz."""
-    with np.load(path) as arrays:
+    with path.open("rb") as file, np.load(file) as arrays:
         return arrays["words"].tolist(), arrays["xy"]

@@ -6,7 +6,7 @@ from jaxlm import plots
 from jaxlm.config import CheckpointConfig, CountsConfig, NgramConfig, OptimConfig, RunConfig, SampleConfig
 from jaxlm.data.corpus import SPLITS
 from jaxlm.exercises.lab import Counted, Lab
-from jaxlm.runs import RunDir, read_json
+from jaxlm.runs import RunDir
 from jaxlm.training import train
 
 NAMES = {2: "bigram", 3: "trigram"}
@@ -57,7 +57,7 @@ def _descend(lab: Lab, order: int, steps: int) -> float:
     )
     path = train(config, restart=True, say=lambda line: None)
     assert path is not None
-    return float(read_json(RunDir(path).eval)["train"]["nats_per_token"])
+    return float(RunDir(path).read_eval()["train"]["nats_per_token"])
 
 
 class HeldOut(NamedTuple):

@@ -80,7 +80,7 @@ def fit(
         finally:
             progress.close()
             log.close()
-    return float(max(line["time_s"] for line in metrics.read(run.metrics)))
+    return loop.seconds
 
 
 def _resume(run: RunDir, state: TrainState, say: Callable[[str], None]) -> tuple[TrainState, Tally]:

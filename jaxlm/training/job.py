@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jaxlm.claims import claim, fingerprint, hold, is_free, place_of
 from jaxlm.config import RunConfig
-from jaxlm.runs import RunDir, read_json
+from jaxlm.runs import RunDir
 from jaxlm.training.work import Work
 
 
@@ -39,9 +39,10 @@ def _train(work: Work, *, restart: bool, dry_run: bool, say: Callable[[str], Non
             say(f"{run.path} is trained already; --restart trains it again")
         else:
             work.train(run, say)
-        say(run.samples.read_text("utf-8").rstrip("\n"))
+        if run.samples.is_file():
+            say(run.samples.read_text("utf-8", errors="replace").rstrip("\n"))
         work.tell_losses(run, say)
-        result = read_json(run.eval)
+        result = run.read_eval()
         say(f"step {result['step']:,} of {result['steps']:,}, {result['train_time_s']:.1f} s, in {run.path}")
     return run.path
 

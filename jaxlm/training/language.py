@@ -29,7 +29,7 @@ from jaxlm.models.base import (
     without_constants,
 )
 from jaxlm.parameters import abstract_params
-from jaxlm.runs import RunDir, read_json, write_bytes, write_json
+from jaxlm.runs import RunDir, write_bytes, write_json
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.pictures import Pictures
 from jaxlm.training.plan import Plan, step_flops
@@ -120,7 +120,7 @@ class LanguageWork:
 
     def tell_losses(self, run: RunDir, say: Callable[[str], None]) -> None:
         """The losses of a finished run."""
-        result = read_json(run.eval)
+        result = run.read_eval()
         for split in SPLITS:
             if result[split] is not None:
                 say(f"{split}: {show.score_line(Score.from_json(result[split]))}")

@@ -82,6 +82,8 @@ class Loop:
         self.saves_begun = 0
         self.thread = background_thread("scores")
         self.began = time.monotonic() - self.tally.seconds
+        self.seconds = self.tally.seconds_at_line
+        """When the steps had ended that were told last, over all sittings."""
 
     def run(self) -> TrainState:
         """All steps that are left. Raises NonFiniteLoss at the first loss that is not a number, and Stopped after
@@ -184,7 +186,7 @@ class Loop:
             self._end_next()
         point = self.ended.popleft()
         assert point.ended is not None
-        time_s = point.ended - self.began
+        time_s = self.seconds = point.ended - self.began
         if point.chunk:
             self._add_losses(point.chunk, point.step)
         if point.chunk and point.logs:

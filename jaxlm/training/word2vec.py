@@ -24,7 +24,7 @@ from jaxlm.embeddings import maps
 from jaxlm.errors import UserError
 from jaxlm.inference import VectorRun, load_vectors
 from jaxlm.models.base import Params
-from jaxlm.runs import RunDir, dump, read_json, write_bytes, write_json
+from jaxlm.runs import RunDir, dump, write_bytes, write_json
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.pairs import PairScore, Trainer, pair_fields
 from jaxlm.training.pictures import Pictures
@@ -117,7 +117,7 @@ class Word2vecWork:
 
     def tell_losses(self, run: RunDir, say: Callable[[str], None]) -> None:
         """The losses of a finished run, or that there was nothing to learn from."""
-        result = read_json(run.eval)
+        result = run.read_eval()
         trained = [line["loss"] for line in metrics.read(run.metrics) if line["split"] == "train"]
         if trained and all(loss is None for loss in trained):
             count = "data" if self.config.data.tokens == "rean" else "model.words"
