@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxlm.background import background_thread
-from jaxlm.errors import UserError, disk_reason
+from jaxlm.errors import UserError, check_fields, disk_reason
 from jaxlm.runs import write_bytes
 
 # Orbax leaves such coroutines behind where a checkpoint cannot be loaded; they warn whenever they are collected.
@@ -145,11 +145,12 @@ class CheckpointWriter:
 
 
 def saved(directory: Path) -> list[Saved]:
-    """All checkpoints whose notes can be read, oldest first."""
+    """All checkpoints whose notes can be read and have what `Saved` tells, oldest first."""
     found = []
     for step in steps(directory):
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             notes = json.loads((directory / str(step) / NOTES).read_text("utf-8"))["custom_metadata"]
+            check_fields(notes, dev_loss=(int, float, type(None)))
             if notes["step"] == step:
                 found.append(Saved(step, notes))
     return found
@@ -200,10 +201,22 @@ def set_aside(directory: Path, step: int) -> None:
 
 def set_aside_unreadable(directory: Path) -> list[int]:
     """Set aside every checkpoint without readable notes, and give their steps. Orbax would not list the others."""
-    broken = sorted(set(steps(directory)) - {one.step for one in saved(directory)})
+    broken = unreadable(directory)
     for step in broken:
         set_aside(directory, step)
+    for step in set(steps(directory)) - {one.step for one in saved(directory)}:
+        shutil.rmtree(directory / str(step))
     return broken
+
+
+def unreadable(directory: Path) -> list[int]:
+    """The steps of the checkpoints without readable notes, oldest first.
+
+    One that has none while a newer one has is not among them: Orbax deletes file by file, and a kill leaves some.
+    """
+    readable = [one.step for one in saved(directory)]
+    others = sorted(set(steps(directory)) - set(readable))
+    return [step for step in others if step > max(readable, default=-1) or (directory / str(step) / NOTES).exists()]
 
 
 def abstract_like(tree: Any) -> Any:

@@ -124,13 +124,17 @@ def _load_params(run: RunDir, which: Literal["best", "last"], say: Callable[[str
     if which == "last":
         saved.sort(key=lambda one: -one.step)
     everywhere = sharding.replicated(sharding.make_mesh())
+    broken = checkpoint.unreadable(run.checkpoints)
     for one in saved:
         params = checkpoint.load_params(run.checkpoints, one, everywhere)
         if params is not None:
+            if say:
+                for step in broken:
+                    say(f"checkpoint {step} of {run.path} is broken: taking that of step {one.step}")
             return params, one.step
-        if say:
-            say(f"checkpoint {one.step} of {run.path} is broken: taking the next best")
-    raise UserError(f"run {str(run.path)!r} has no checkpoint that can be read: train it again with train.py")
+        broken.append(one.step)
+    again = "train.py --restart" if run.eval.exists() else "train.py"
+    raise UserError(f"run {str(run.path)!r} has no checkpoint that can be read: train it again with {again}")
 
 
 def generate(

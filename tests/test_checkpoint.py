@@ -156,6 +156,36 @@ def test_sampling_takes_the_next_best_checkpoint_that_can_be_read(tmp_path, mlp_
         load_run(tmp_path / "run")
 
 
+@pytest.mark.parametrize("change", ['"dev_loss_":', '"dev_loss": "1.0", "_":', '"dev_loss": [], "_":'])
+def test_notes_without_a_dev_loss_are_broken(tmp_path, change):
+    save(tmp_path / "checkpoints", {1: 3.0, 2: 2.0})
+    notes = tmp_path / "checkpoints" / "2" / checkpoint.NOTES
+    notes.write_text(notes.read_text().replace('"dev_loss":', change))
+    assert [one.step for one in checkpoint.best_first(tmp_path / "checkpoints")] == [1]
+    assert checkpoint.unreadable(tmp_path / "checkpoints") == [2]
+
+
+@pytest.mark.parametrize("left", range(0, 18, 3))
+def test_a_kill_while_orbax_deletes_an_old_checkpoint_is_no_news(tmp_path, left):
+    """It deletes file by file, in any order."""
+    directory = tmp_path / "checkpoints"
+    save(directory, {1: 1.0, 2: 9.0, 3: 3.0, 4: 4.0}, keep=4)
+    files = sorted(path for path in (directory / "2").rglob("*") if path.is_file())
+    for path in random.Random(left).sample(files, len(files) - left):
+        path.unlink()
+    assert checkpoint.set_aside_unreadable(directory) == []
+    with checkpoint.CheckpointWriter(directory, 2) as writer:
+        writer.save(5, **state(5), dev_loss=5.0, notes={})
+    assert checkpoint.steps(directory) == [1, 4, 5] and not (tmp_path / "broken").exists()
+
+
+def test_a_newest_checkpoint_without_notes_is_news(tmp_path):
+    save(tmp_path / "checkpoints", {1: 1.0, 2: 2.0})
+    (tmp_path / "checkpoints" / "2" / checkpoint.NOTES).unlink()
+    assert checkpoint.set_aside_unreadable(tmp_path / "checkpoints") == [2]
+    assert (tmp_path / "broken" / "2").is_dir()
+
+
 LATE = """
 import asyncio, time
 import tensorstore

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm import leaderboard, metrics, novelty, plots
+from jaxlm import checkpoint, leaderboard, metrics, novelty, plots
 from jaxlm.cli import SampleCommand
 from jaxlm.config import RunConfig
 from jaxlm.console import answer
@@ -174,6 +176,43 @@ def test_a_damaged_line_of_metrics_is_named_and_a_resume_drops_it(run, again, li
     run.eval.unlink()
     again()
     assert run.metrics.read_bytes() == whole
+
+
+@pytest.mark.parametrize("notes", [{}, {"tally": None}, {"tally": {"steps": "1"}}, {"tally": {"stepz": 1}}])
+def test_a_checkpoint_with_a_damaged_tally_gives_way(run, again, notes):
+    """Here there is none before it: the run begins anew."""
+    (one,) = checkpoint.saved(run.checkpoints)
+    place = run.checkpoints / str(one.step) / checkpoint.NOTES
+    edit(place, custom_metadata={name: one.notes[name] for name in ("step", "dev_loss")} | notes)
+    (place.parent / checkpoint.SUMS).unlink()
+    before = run.read_eval()
+    run.eval.unlink()
+    assert any(f"checkpoint {one.step} of {run.path} is broken" in line for line in again())
+    assert run.read_eval()["dev"] == before["dev"]
+
+
+def test_a_broken_best_checkpoint_is_told_where_training_ends(run, again, mlp_run):
+    better = mlp_run.step - 1
+    with checkpoint.CheckpointWriter(run.checkpoints, 2) as writer:
+        params = jax.tree.map(lambda x: x + 1, mlp_run.params)
+        writer.save(better, params, {"step": jnp.int32(better)}, dev_loss=0.0, notes={})
+    (run.checkpoints / str(better) / "params" / "manifest.ocdbt").write_bytes(b"")
+    run.eval.unlink()
+    told = f"checkpoint {better} of {run.path} is broken: taking that of step {mlp_run.step}"
+    assert told in again() and run.read_eval()["step"] == mlp_run.step
+    said: list[str] = []
+    assert load_run(run.path, say=said.append).step == mlp_run.step and said == [told]
+    (run.checkpoints / str(better) / checkpoint.NOTES).write_bytes(b"")
+    assert load_run(run.path, say=said.append).step == mlp_run.step and said == [told, told]
+
+
+def test_the_advice_without_checkpoints_is_one_that_train_takes(run):
+    shutil.rmtree(run.checkpoints)
+    with pytest.raises(UserError, match=r"no checkpoint .*train\.py --restart$"):
+        load_run(run.path)
+    run.eval.unlink()
+    with pytest.raises(UserError, match=r"no checkpoint .*train\.py$"):
+        load_run(run.path)
 
 
 @pytest.mark.parametrize("content", TORN[1:])

@@ -92,8 +92,9 @@ def _resume(run: RunDir, state: TrainState, say: Callable[[str], None]) -> tuple
     resumed: tuple[TrainState, Tally] | None = None
     for one in reversed(checkpoint.saved(run.checkpoints)):
         loaded = checkpoint.load(run.checkpoints, one, like)
-        if loaded is not None:
-            resumed = TrainState(params=loaded["params"], **loaded["training"]), Tally(**one.notes["tally"])
+        tally = Tally.from_notes(one.notes)
+        if loaded is not None and tally is not None:
+            resumed = TrainState(params=loaded["params"], **loaded["training"]), tally
             break
         checkpoint.set_aside(run.checkpoints, one.step)
         broken.append(one.step)

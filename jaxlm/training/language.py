@@ -108,14 +108,14 @@ class LanguageWork:
                     def when_told(best_params: Params | None) -> None:
                         pictures.draw_losses()
                         if best_params is not None:
-                            ends.append(_ending(self.job, run, best_params))
+                            ends.append(_ending(self.job, run, say, best_params))
 
                     seconds = fit(_task(self.job), run, say, meanwhile=meanwhile, when_told=when_told)
             else:
                 draw()
                 seconds, params = _fit_counts(self.job, run, say)
-                ends.append(_ending(self.job, run, params))
-            _finish(self.job, run, ends[0] if ends else _ending(self.job, run), seconds)
+                ends.append(_ending(self.job, run, say, params))
+            _finish(self.job, run, ends[0] if ends else _ending(self.job, run, say), seconds)
             pictures.end(say)
 
     def tell_losses(self, run: RunDir, say: Callable[[str], None]) -> None:
@@ -189,10 +189,11 @@ def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> tuple[floa
     return counted - began, params
 
 
-def _ending(job: Job, run: RunDir, params: Params | None = None) -> Ending:
+def _ending(job: Job, run: RunDir, say: Callable[[str], None], params: Params | None = None) -> Ending:
     """Score every split with the parameters that are known to be the best, or else with the best checkpoint."""
     if params is None:
-        best = dataclasses.replace(load_run(run.path), model=job.model)  # programs are compiled for this object
+        loaded = load_run(run.path, say=say)
+        best = dataclasses.replace(loaded, model=job.model)  # programs are compiled for this object
     else:
         params = with_constants(params, job.constants())
         best = Run(run.path, job.config, job.corpus.tokenizer, job.model, params, job.config.last_step)

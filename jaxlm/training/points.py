@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
+from jaxlm.errors import check_fields
 from jaxlm.training.state import Chunk, TrainState
 
 
@@ -18,6 +19,16 @@ class Tally:
     tokens: int = 0
     seconds_at_line: float = 0.0
     seconds: float = 0.0
+
+    @classmethod
+    def from_notes(cls, notes: dict[str, Any]) -> "Tally | None":
+        """That of a checkpoint's notes; None where they are damaged."""
+        try:
+            tally = cls(**notes["tally"])
+            check_fields(vars(tally), **dict.fromkeys(vars(tally), (int, float)))
+        except (LookupError, TypeError, ValueError):
+            return None
+        return tally
 
 
 class Scored(Protocol):

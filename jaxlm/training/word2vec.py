@@ -102,7 +102,7 @@ class Word2vecWork:
     def train(self, run: RunDir, say: Callable[[str], None]) -> None:
         """Steps, losses, neighbours, pictures."""
         seconds = fit(self.task(), run, say)
-        best = load_vectors(run.path)
+        best = load_vectors(run.path, say=say)
         params = jax.device_put(best.params, jax.devices()[0])
         enough = len(best.tokenizer.words) >= maps.FEWEST
         with Pictures(run, wanted=self.config.plots and enough) as pictures:
