@@ -141,6 +141,11 @@ def test_a_model_trained_by_steps_wants_a_length_and_counts_do_not():
     assert RunConfig(model=CountsConfig()).steps is None
 
 
+def test_counts_start_from_no_parameters():
+    with pytest.raises(UserError, match=r"^init_from wants a model that is trained by steps, got 'r' for a Co"):
+        RunConfig(model=CountsConfig(), init_from="r")
+
+
 def test_settings_cannot_be_changed_in_place():
     with pytest.raises(dataclasses.FrozenInstanceError):
         run().seed = 1

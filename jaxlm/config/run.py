@@ -204,6 +204,11 @@ class RunConfig(Settings):
             raise UserError(f"steps and epochs exclude each other, got steps {self.steps} and epochs {self.epochs}")
         if self.model.trained_by_steps and self.steps is None and self.epochs is None:
             raise UserError("steps wants a number of updates (or give epochs), got neither")
+        if self.init_from is not None and not self.model.trained_by_steps:
+            raise UserError(
+                f"init_from wants a model that is trained by steps, got {self.init_from!r} for a "
+                f"{type(self.model).__name__}: leave it out"
+            )
 
     @property
     def last_step(self) -> int:
