@@ -48,14 +48,19 @@ class Data(Protocol):
         ...
 
 
-def fingerprint(config: RunConfig, corpus: Data, constants: Constants | None = None) -> dict[str, Any]:
-    """What decides between done, resume and refuse: hashes of data, tokenizer, split, constants, and the settings."""
+def fingerprint(
+    config: RunConfig, corpus: Data, constants: Constants | None = None, init_from: str | None = None
+) -> dict[str, Any]:
+    """What decides between done, resume and refuse: hashes of data, tokenizer, split, constants and the parameters that
+    init_from gives, and the settings.
+    """
     return {
         "format": FORMAT,
         "data": corpus.data_hash,
         "tokenizer": hash_of_json(corpus.tokenizer.to_json()),
         "split": corpus.split_hash,
-        **({"constants": _hash_of(constants)} if constants else {}),
+        **({"constants": hash_of(constants)} if constants else {}),
+        **({"init_from": init_from} if init_from else {}),
         "settings": settings_that_change_numbers(to_json(config)),
     }
 
@@ -72,6 +77,7 @@ def hold(
     *,
     restart: bool,
     constants: Constants | None = None,
+    init_from: str | None = None,
     say: Callable[[str], None] = print,
 ) -> Iterator[tuple[RunDir, State]]:
     """The run directory of a config, locked against other processes, and what is to be done in it.
@@ -80,7 +86,7 @@ def hold(
     UserError, with everything as it was, where the directory cannot be used.
     """
     path = place_of(config)
-    print_of_run = fingerprint(config, corpus, constants)
+    print_of_run = fingerprint(config, corpus, constants, init_from)
     with writing(path):
         created = is_free(path) and _create(path, config, corpus, print_of_run, constants)
         with claim(path, None if restart else print_of_run, say) as run:
@@ -172,7 +178,8 @@ def _fill(
     write_json(run.fingerprint, print_of_run)
 
 
-def _hash_of(arrays: Constants) -> str:
+def hash_of(arrays: Constants) -> str:
+    """SHA-256 of arrays with their names, types and shapes."""
     sha256 = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         sha256.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
@@ -209,7 +216,7 @@ def _refuse_changes(run: RunDir, now: dict[str, Any]) -> None:
     was = run.read_fingerprint()
     changed = [
         f"{name} has other content (sha256 {was[name][:8]}, now {now[name][:8]})"
-        for name in ("data", "tokenizer", "split", "constants")
+        for name in ("data", "tokenizer", "split", "constants", "init_from")
         if name in was and name in now and was[name] != now[name]
     ]
     changed += differences(was["settings"], now["settings"])

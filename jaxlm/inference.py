@@ -17,8 +17,8 @@ from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError
 from jaxlm.evaluation import Evaluator, Score
 from jaxlm.models.base import CONSTANTS, LanguageModel, Params, PredictsVectors, with_constants
-from jaxlm.parameters import untrained_params
-from jaxlm.runs import RunDir, open_existing
+from jaxlm.parameters import content_hash, untrained_params
+from jaxlm.runs import RunDir, open_existing, read_json
 from jaxlm.sampling import Strategy
 from jaxlm.tokenizer import BOUNDARY, Tokenizer, WordTokenizer
 
@@ -54,7 +54,10 @@ class Run:
         except UserError as error:
             raise UserError(f"init_from {start!r}, where training began, cannot be opened: {error}") from error
         want, got = (jax.tree.map(np.shape, params) for params in (self.params, other.params))
-        if want != got or other.tokenizer != self.tokenizer or other.path.resolve() == self.path.resolve():
+        content = content_hash(other.params)
+        began = read_json(RunDir(self.path).fingerprint).get("init_from", content)
+        itself = other.path.resolve() == self.path.resolve()
+        if want != got or other.tokenizer != self.tokenizer or began != content or itself:
             raise UserError(f"init_from {start!r} is no longer the run where training began")
         return other.params
 

@@ -1,4 +1,4 @@
-"""A model's parameters before training: their shapes, and their values from the run's seed."""
+"""A model's parameters: before training their shapes, and their values from the run's seed; their names and hash."""
 
 import functools
 from collections.abc import Callable
@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm import keys, sharding
+from jaxlm.claims import hash_of
 from jaxlm.config import RunConfig
-from jaxlm.models.base import LanguageModel, Params
+from jaxlm.models.base import LanguageModel, Params, without_constants
 
 InitOptimizer = Callable[[Params], Any]
 
@@ -28,6 +29,19 @@ def untrained_state(
         return _init(model, None, key)
     options = sharding.drawing_options(abstract_state(model, init_optimizer)[0])
     return _compiled_init(**options)(model, init_optimizer, key)
+
+
+def by_name(params: Params) -> dict[str, Any]:
+    """All arrays by the names that a model gives them."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/").removeprefix("params/"): leaf for path, leaf in leaves
+    }
+
+
+def content_hash(params: Params) -> str:
+    """SHA-256 of the trained parameters: their names, types, shapes and numbers."""
+    return hash_of(by_name(without_constants(params)))
 
 
 def abstract_params(model: LanguageModel[Any]) -> Params:

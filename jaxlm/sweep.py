@@ -119,27 +119,27 @@ def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool, say: Callab
     claimed: dict[Path, RunDir] = {}
     with contextlib.ExitStack() as held:
         for variant in runs:
-            for path, work in _chain(variant.config):
+            for path, work in _chain(variant.config, resumes=not restart):
                 with writing(path):
                     unheld = dry_run or is_free(path)
                 if not unheld:
-                    wanted = None if restart else fingerprint(work.config, work.corpus)
+                    wanted = None if restart else fingerprint(work.config, work.corpus, init_from=work.init_from)
                     claimed[path] = held.enter_context(claim(path, wanted, say))
             if not restart:
                 held.close()  # nothing will be lost, and a process may have so many files open
         if restart and not dry_run:
             for variant in runs:  # settled again: all their data at once can be too much
-                for path, work in _chain(variant.config):
+                for path, work in _chain(variant.config, resumes=False):
                     if path in claimed:
                         start_over(claimed[path], work.config, work.corpus)
 
 
-def _chain(config: RunConfig) -> list[tuple[Path, "Work"]]:
+def _chain(config: RunConfig, *, resumes: bool) -> list[tuple[Path, "Work"]]:
     """A run, and before it what it stands on, each with its directory."""
     from jaxlm.claims import place_of
     from jaxlm.training.job import settle_work
 
-    works = [settle_work(config)]
+    works = [settle_work(config, resumes=resumes)]
     while (before := works[0].before) is not None:
         works.insert(0, before)
     return [(place_of(work.config), work) for work in works]

@@ -67,6 +67,10 @@ def test_a_run_that_starts_from_another_has_its_parameters_at_step_0(mlp_run, ma
     with pytest.raises(UserError, match=r"init_from '.*start' is no longer the run"):
         dataclasses.replace(run, path=start).untrained()
     shutil.rmtree(start)
+    shutil.copytree(run.path, start)
+    with pytest.raises(UserError, match=r"init_from '.*start' is no longer the run"):
+        run.untrained()
+    shutil.rmtree(start)
     with pytest.raises(UserError, match=r"init_from '.*start', where training began, cannot be opened: .*exist"):
         run.untrained()
     make_run(jaxlm.MlpConfig(d_embed=4, d_hidden=5), name="start", steps=1)

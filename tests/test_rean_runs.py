@@ -218,6 +218,24 @@ def test_vectors_come_from_a_run_of_word2vec_with_the_white_space_of_its_words(c
     np.testing.assert_array_equal(settle(config).arrays["vectors"], kept["vectors"])
 
 
+def test_a_run_that_began_from_another_keeps_its_vectors_when_that_is_gone(chain, tmp_path):
+    first = tmp_path / "first"
+    shutil.copytree(chain, first)
+    config = settings(tmp_path, CHAIN, init_from=str(first))
+    job = settle(config)
+    with hold(job.config, job.corpus, restart=False, constants=job.arrays) as (run, _):
+        run.eval.write_text("{}")
+    shutil.rmtree(first)
+    later = settle(config, resumes=True)
+    assert not later.learns_vectors and later.corpus.tokenizer == job.corpus.tokenizer
+    kept = RunDir(chain).read_constants()
+    assert kept.keys() == later.arrays.keys()
+    for name, array in kept.items():
+        np.testing.assert_array_equal(later.arrays[name], array)
+    with pytest.raises(jaxlm.UserError, match=r"init_from: run '.*first' does not exist"):
+        settle(config)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

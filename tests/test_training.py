@@ -282,6 +282,8 @@ def test_a_run_can_start_from_the_parameters_of_another(make_run, mlp_run):
     with pytest.raises(jaxlm.UserError, match=rf"; out is {V} x {F} there, {V} x 8 here") as told:
         make_run(dataclasses.replace(MODEL, d_hidden=8), name="third", init_from=str(mlp_run.path))
     assert "embed is" not in str(told.value)
+    with pytest.raises(jaxlm.UserError, match=r"init_from wants a run of a GptConfig, as this is, got '.*' of a MlpC"):
+        make_run(jaxlm.GptConfig(), name="third", init_from=str(mlp_run.path), data={"example": "sequence"})
 
 
 @pytest.mark.parametrize("model", [jaxlm.GptConfig(), jaxlm.RnnConfig(), jaxlm.BowConfig()])

@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxlm import checkpoint, metrics
 from jaxlm.config import RunConfig
+from jaxlm.errors import UserError
 from jaxlm.models.base import Params
 from jaxlm.restart import throw_away
 from jaxlm.runs import RunDir
@@ -30,6 +31,8 @@ class Task:
     refit: Callable[[Any], Any] | None = None
     beside: bool = False
     block: bool = False
+    begins: bool = True
+    """Whether `state` may be trained; if not, it has the shapes alone, since what init_from names is gone."""
 
 
 def fit(
@@ -47,7 +50,7 @@ def fit(
 
     Raises NonFiniteLoss and Stopped as `Loop.run` does.
     """
-    state, tally = _resume(run, task.state, say)
+    state, tally = _resume(run, task, say)
     step = int(state.step)
     keep, forget_old = task.config.checkpoint.keep, partial(throw_away, run)
     with checkpoint.CheckpointWriter(run.checkpoints, keep, when_saved=forget_old) as writer:
@@ -83,8 +86,9 @@ def fit(
     return loop.seconds
 
 
-def _resume(run: RunDir, state: TrainState, say: Callable[[str], None]) -> tuple[TrainState, Tally]:
+def _resume(run: RunDir, task: Task, say: Callable[[str], None]) -> tuple[TrainState, Tally]:
     """The newest checkpoint that loads, or the initial state; what is broken is set aside and told."""
+    state = task.state
     like = checkpoint.abstract_like(
         {"params": state.params, "training": {"step": state.step, "opt_state": state.opt_state}}
     )
@@ -101,6 +105,11 @@ def _resume(run: RunDir, state: TrainState, say: Callable[[str], None]) -> tuple
     for step in broken:
         say(f"checkpoint {step} of {run.path} is broken: moved to {run.broken}, going on without it")
     if resumed is None:
+        if not task.begins:
+            raise UserError(
+                f"init_from {task.config.init_from!r} cannot be opened, and no checkpoint of run {str(run.path)!r} can "
+                "be read: put it back, or choose another with --restart"
+            )
         return state, Tally()
     say(f"resuming {run.path} at step {int(resumed[0].step)}")
     return resumed

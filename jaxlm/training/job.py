@@ -18,7 +18,7 @@ def train(
     as any run. Raises UserError for settings, data or a run directory that cannot be used, before anything is written;
     NonFiniteLoss and Stopped as `Loop.run` does.
     """
-    return _train(settle_work(config), restart=restart, dry_run=dry_run, say=say)
+    return _train(settle_work(config, resumes=not restart), restart=restart, dry_run=dry_run, say=say)
 
 
 def _train(work: Work, *, restart: bool, dry_run: bool, say: Callable[[str], None]) -> Path | None:
@@ -34,7 +34,8 @@ def _train(work: Work, *, restart: bool, dry_run: bool, say: Callable[[str], Non
     if dry_run:
         work.describe(say)
         return None
-    with hold(work.config, work.corpus, restart=restart, constants=work.constants, say=say) as (run, state):
+    constants, start = work.constants, work.init_from
+    with hold(work.config, work.corpus, restart=restart, constants=constants, init_from=start, say=say) as (run, state):
         if state == "done":
             say(f"{run.path} is trained already; --restart trains it again")
         else:
@@ -55,12 +56,15 @@ def _check_place(work: Work, restart: bool, say: Callable[[str], None]) -> None:
             pass
 
 
-def settle_work(config: RunConfig) -> Work:
-    """Data, model and devices of a run, with the settings filled in that depend on them. Raises UserError."""
+def settle_work(config: RunConfig, *, resumes: bool = False) -> Work:
+    """Data, model and devices of a run, with the settings filled in that depend on them. Raises UserError.
+
+    One that `resumes` needs its init_from no more once it has begun.
+    """
     if config.model.predicts_text:
         from jaxlm.training.language import LanguageWork
 
-        return LanguageWork(config)
+        return LanguageWork(config, resumes=resumes)
     from jaxlm.training.word2vec import Word2vecWork
 
-    return Word2vecWork(config)
+    return Word2vecWork(config, resumes=resumes)

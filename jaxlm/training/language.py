@@ -55,8 +55,8 @@ class Ending(NamedTuple):
 class LanguageWork:
     """A language model's part in `train`."""
 
-    def __init__(self, config: RunConfig):
-        self.job = settle(config)
+    def __init__(self, config: RunConfig, *, resumes: bool = False):
+        self.job = settle(config, resumes=resumes)
 
     @property
     def config(self) -> RunConfig:
@@ -72,6 +72,11 @@ class LanguageWork:
     def constants(self) -> dict[str, np.ndarray]:
         """What the model has beside its parameters."""
         return self.job.arrays
+
+    @property
+    def init_from(self) -> str | None:
+        """The hash of what it starts from."""
+        return self.job.start.content if self.job.start else None
 
     @property
     def before(self) -> Work | None:
@@ -164,6 +169,7 @@ def _task(job: Job) -> Task:
         refit=_refit(job, tokens, constants),
         beside=mesh.size == 1,
         block=sharding.must_block(mesh),
+        begins=job.start is None or job.start.params is not None,
     )
 
 

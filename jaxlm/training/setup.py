@@ -18,9 +18,9 @@ from jaxlm.data.batches import Batcher, Tokens, prepare, sequence_length
 from jaxlm.data.corpus import Corpus
 from jaxlm.data.source import cache_dir
 from jaxlm.errors import UserError
-from jaxlm.inference import Run, load_run
-from jaxlm.models.base import CONSTANTS, HasConstants, LanguageModel, Params, SequenceModel, Words, without_constants
-from jaxlm.runs import dump
+from jaxlm.models.base import HasConstants, LanguageModel, Params, SequenceModel, Words
+from jaxlm.runs import RunDir, dump
+from jaxlm.training.start import Start, other_class, starting_point
 from jaxlm.training.state import TrainState
 from jaxlm.training.vectors import read_vectors
 
@@ -38,8 +38,8 @@ class Job(NamedTuple):
     batcher: Batcher
     host: Tokens
     rows: dict[str, np.ndarray]
-    start: Params | None
-    """The parameters of the run that init_from names."""
+    start: Start | None
+    """What init_from gives; None without it."""
     learns_vectors: bool
     """Whether vectors are to be trained first; until then zeros stand in their place."""
     arrays: dict[str, np.ndarray]
@@ -64,14 +64,17 @@ class Job(NamedTuple):
         return jax.device_put(self.arrays, sharding.replicated(self.mesh))
 
 
-def settle(config: RunConfig) -> Job:
-    """Data, model and devices of a run, with the settings filled in that depend on them."""
+def settle(config: RunConfig, *, resumes: bool = False) -> Job:
+    """Data, model and devices of a run, with the settings filled in that depend on them.
+
+    One that `resumes` needs its init_from no more once it has begun.
+    """
     sharding.choose_device(config.device, config.gpu_memory)
     sharding.keep_compiled(cache_dir())
     if config.tensorboard:
         metrics.summary_writer()
-    other = None if config.init_from is None else load_run(config.init_from)
-    corpus = corpora.load(config.data, other.tokenizer if other else None)
+    start = starting_point(config, resumes=resumes)
+    corpus = corpora.load(config.data, start.run.read_tokenizer() if start else None)
     config = dataclasses.replace(
         config, model=config.model.filled(corpus.tokenizer.vocab_size, sequence_length(config.data, corpus))
     )
@@ -94,11 +97,10 @@ def settle(config: RunConfig) -> Job:
     if config.model.trained_by_steps:
         sharding.check_batch(batcher.batch_size, mesh)
         optim.schedule(config.optim, config.last_step)
-    if other:
-        _check_same_shapes(config, model, without_constants(other.params))
-    start = without_constants(other.params) if other else None
-    first = other is None and isinstance(config.model, TableConfig) and config.model.vectors_from is not None
-    arrays = _constants(config, corpus, model, other)
+    if start and start.params is not None:
+        _check_same_shapes(config, model, start.run, start.params)
+    first = start is None and isinstance(config.model, TableConfig) and config.model.vectors_from is not None
+    arrays = _constants(config, corpus, model, start)
     if config.model.trained_by_steps and _is_wide(config):
         _check_memory(model)
     return Job(config, corpus, model, mesh, batcher, host, rows, start, first, arrays)
@@ -112,20 +114,17 @@ def with_vectors(job: Job, vectors: Words) -> Job:
 
 def initial_state(job: Job, optimizer: optax.GradientTransformation) -> TrainState:
     """Step 0, from the seed or from another run's parameters, on the mesh."""
-    if job.start is None:
+    if job.start is None or job.start.params is None:
         params, opt_state = parameters.untrained_state(job.config, job.model, optimizer.init)
     else:
-        params, opt_state = job.start, jax.jit(optimizer.init)(job.start)
+        params, opt_state = job.start.params, jax.jit(optimizer.init)(job.start.params)
     state = TrainState(step=np.int32(0), params=params, opt_state=opt_state)  # type: ignore[arg-type]
     return jax.device_put(state, sharding.state_sharding(job.mesh, state))
 
 
 def abstract_state(job: Job, optimizer: optax.GradientTransformation) -> TrainState:
     """Shapes, types and shardings of `initial_state`."""
-    if job.start is None:
-        params, opt_state = parameters.abstract_state(job.model, optimizer.init)
-    else:
-        params, opt_state = job.start, jax.eval_shape(optimizer.init, job.start)
+    params, opt_state = parameters.abstract_state(job.model, optimizer.init)
     state = TrainState(step=np.int32(0), params=params, opt_state=opt_state)  # type: ignore[arg-type]
     like = sharding.state_sharding(job.mesh, state)
     return jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), state, like)
@@ -157,13 +156,13 @@ def describe(job: Job, say: Callable[[str], None]) -> None:
 
 
 def _constants(
-    config: RunConfig, corpus: Corpus, model: LanguageModel[Any], other: Run | None
+    config: RunConfig, corpus: Corpus, model: LanguageModel[Any], start: Start | None
 ) -> dict[str, np.ndarray]:
     """The model's constants: those of the run that it starts from, or its own."""
     if not isinstance(model, HasConstants):
         return {}
-    if other:
-        return {name: np.asarray(array) for name, array in other.params.get(CONSTANTS, {}).items()}
+    if start:
+        return start.run.read_constants()
     vectors = None
     if isinstance(config.model, TableConfig) and config.model.vectors is not None:
         vectors = read_vectors(config.model.vectors)
@@ -197,7 +196,7 @@ def _check_memory(model: LanguageModel[Any]) -> None:
         )
 
 
-def _check_same_shapes(config: RunConfig, model: LanguageModel[Any], params: Params) -> None:
+def _check_same_shapes(config: RunConfig, model: LanguageModel[Any], other: RunDir, params: Params) -> None:
     want, got = _shapes(parameters.abstract_params(model)), _shapes(params)
     differ = [
         f"{name} is {_extents(got.get(name))} there, {_extents(want.get(name))} here"
@@ -205,14 +204,14 @@ def _check_same_shapes(config: RunConfig, model: LanguageModel[Any], params: Par
         if want.get(name) != got.get(name)
     ]
     if differ:
+        theirs = other.read_config().model
+        if type(theirs).__name__ != type(config.model).__name__:
+            raise other_class(config, theirs)
         raise UserError(f"init_from {config.init_from!r} has other parameters than this model: {'; '.join(differ)}")
 
 
 def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
-    """By the names that a model gives its arrays."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/").removeprefix("params/") for path, _ in leaves]
-    return {name: leaf.shape for name, (_, leaf) in zip(names, leaves, strict=True)}
+    return {name: leaf.shape for name, leaf in parameters.by_name(params).items()}
 
 
 def _extents(shape: tuple[int, ...] | None) -> str:

@@ -29,6 +29,7 @@ from jaxlm.training.fit import Task, fit
 from jaxlm.training.pairs import PairScore, Trainer, pair_fields
 from jaxlm.training.pictures import Pictures
 from jaxlm.training.plan import Plan
+from jaxlm.training.start import starting_point
 from jaxlm.training.state import Chunk, TrainState
 
 NEIGHBOURS = 5
@@ -44,7 +45,7 @@ SHOWN_RANKS = 2000
 class Word2vecWork:
     """word2vec's part in `train`."""
 
-    def __init__(self, config: RunConfig, corpus: Corpus | None = None):
+    def __init__(self, config: RunConfig, corpus: Corpus | None = None, *, resumes: bool = False):
         model = config.model
         assert isinstance(model, Word2vecConfig)
         if corpus is None:
@@ -67,12 +68,19 @@ class Word2vecWork:
         if config.epochs is not None:
             steps = max(1, math.ceil(config.epochs * self.readers["train"].steps))
             self.config = dataclasses.replace(self.config, steps=steps, epochs=None)
-        self._start = None if config.init_from is None else self._parameters_of(config.init_from)
+        self._start = starting_point(config, resumes=resumes)
+        if self._start and self._start.params is not None:
+            self._check_fits(self._start.run, self._start.params)
 
     @property
     def constants(self) -> dict[str, np.ndarray]:
         """None beside the parameters."""
         return {}
+
+    @property
+    def init_from(self) -> str | None:
+        """The hash of what it starts from."""
+        return self._start.content if self._start else None
 
     @property
     def before(self) -> None:
@@ -139,16 +147,15 @@ class Word2vecWork:
         counts, offset = self.corpus.tokenizer.counts, 0 if split == "train" else EVALUATION
         return Reader(self.model.config, self.corpus.ids[split], counts, words, self.config.seed, offset)
 
-    def _parameters_of(self, path: str) -> Params:
-        other = load_vectors(path)
-        if other.tokenizer.words != self.corpus.tokenizer.words:
+    def _check_fits(self, other: RunDir, params: Params) -> None:
+        path = self.config.init_from
+        if other.read_words().words != self.corpus.tokenizer.words:
             raise UserError(f"init_from {path!r} has another vocabulary than this data")
         want, got = (
-            {name: x.shape for name, x in tree.items()} for tree in (jax.eval_shape(self._initial_params), other.params)
+            {name: x.shape for name, x in tree.items()} for tree in (jax.eval_shape(self._initial_params), params)
         )
         if want != got:
             raise UserError(f"init_from {path!r} has parameters {got}, this model wants {want}")
-        return other.params
 
     def _initial_params(self) -> Params:
         return self.model.init(keys.derive(self.config.seed, keys.PARAMETERS))
@@ -156,7 +163,8 @@ class Word2vecWork:
     def task(self) -> Task:
         """What the loop trains."""
         config, steps = self.config, self.config.last_step
-        params = jax.jit(self._initial_params)() if self._start is None else self._start
+        given = self._start.params if self._start else None
+        params = jax.jit(self._initial_params)() if given is None else given
         opt_state = optim.transformation(config.optim, steps).init(params)
         state = TrainState(step=jnp.int32(0), params=params, opt_state=opt_state)
         rate, reader = jax.jit(optim.schedule(config.optim, steps)), self.readers["train"]
@@ -184,6 +192,7 @@ class Word2vecWork:
             run_chunk=run_chunk,
             evaluate=self._scores,
             loss_fields=pair_fields,
+            begins=self._start is None or given is not None,
         )
 
     def _scores(self, params: Params) -> dict[str, PairScore]:

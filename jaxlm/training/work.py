@@ -29,6 +29,11 @@ class Work(Protocol):
         ...
 
     @property
+    def init_from(self) -> str | None:
+        """SHA-256 of the parameters that the run named by init_from gives; None without one."""
+        ...
+
+    @property
     def before(self) -> "Work | None":
         """What has to be trained first, in a run directory of its own; None for most."""
         ...

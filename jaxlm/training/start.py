@@ -1,0 +1,67 @@
+"""Where training begins that starts from another run's parameters."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxlm import checkpoint
+from jaxlm.claims import place_of
+from jaxlm.config import ModelConfig, RunConfig
+from jaxlm.errors import UserError
+from jaxlm.inference import load_run, load_vectors
+from jaxlm.models.base import Params, without_constants
+from jaxlm.parameters import content_hash
+from jaxlm.runs import RunDir, open_existing, read_json
+
+
+class Start(NamedTuple):
+    """What init_from gives."""
+
+    run: RunDir
+    """The run that it names; where that is gone, the one that began from it, with the same tokenizer and constants."""
+    params: Params | None
+    """None where they are gone: only a checkpoint will do."""
+    content: str | None
+    """SHA-256 of the parameters; None where they are gone and the fingerprint does not have it."""
+
+
+def starting_point(config: RunConfig, *, resumes: bool) -> Start | None:
+    """What training starts from; None without init_from. A run that has begun and `resumes` can do without.
+
+    Raises UserError naming init_from where it cannot be had, or is a run of a kind of model that does not fit.
+    """
+    if config.init_from is None:
+        return None
+    named, own = RunDir(Path(config.init_from)), RunDir(place_of(config))
+    if named.path.resolve() == own.path.resolve():
+        raise UserError(f"init_from {config.init_from!r} is the run directory itself: choose another with --run-dir")
+    try:
+        params = _params_of(config, named)
+    except UserError:
+        if not (resumes and _has_begun(own, config.init_from)):
+            raise
+        return Start(own, None, read_json(own.fingerprint).get("init_from"))
+    return Start(named, params, content_hash(params))
+
+
+def other_class(config: RunConfig, theirs: ModelConfig) -> UserError:
+    """What to raise where init_from names a run of another class of model."""
+    ours, got = type(config.model).__name__, type(theirs).__name__
+    return UserError(f"init_from wants a run of a {ours}, as this is, got {config.init_from!r} of a {got}")
+
+
+def _params_of(config: RunConfig, other: RunDir) -> Params:
+    try:
+        theirs = open_existing(other.path).read_config().model
+        if theirs.predicts_text == config.model.predicts_text:
+            load = load_run if theirs.predicts_text else load_vectors
+            return without_constants(load(other.path).params)
+    except UserError as error:
+        raise UserError(f"init_from: {error}") from error
+    raise other_class(config, theirs)
+
+
+def _has_begun(run: RunDir, init_from: str) -> bool:
+    """Whether a run began from the one named, and is done or can be resumed."""
+    if not (run.fingerprint.is_file() and (run.eval.exists() or checkpoint.saved(run.checkpoints))):
+        return False
+    return open_existing(run.path).read_config().init_from == init_from
