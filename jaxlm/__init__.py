@@ -3,7 +3,7 @@
 An array's name ends in its shape: `x_BTD`, `tok_BT`, `logits_BTV`. The letters:
 
 B batch, T time, S key time, D width, F hidden width, N heads (or rows where there are no heads), K key/value heads (or
-steps of a chunk, the best of a search, clusters), H head width, L layers, V vocabulary, E word-embedding width, C
+steps of a chunk, the best of a search), H head width, L layers, V vocabulary, E word-embedding width, C
 context tokens, M negatives, R rows of a data set, P prompt tokens, O order of an n-gram, I inputs of a layer, U
 distinct n-grams or words, G blocks of an update.
 

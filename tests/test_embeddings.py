@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlm import Embeddings, UserError
-from jaxlm.embeddings import ask, clusters, search
-from jaxlm.embeddings.clusters import kmeans
+from jaxlm.embeddings import ask, search
 from jaxlm.embeddings.spelling import near_spellings
 
 
@@ -149,42 +148,6 @@ def test_unknown_words_get_near_spellings(table):
 def test_words_and_vectors_must_fit(words, shape):
     with pytest.raises(ValueError, match="Embeddings wants"):
         Embeddings(words, np.zeros(shape, np.float32))
-
-
-def test_kmeans_finds_directions_apart_and_repeats_itself():
-    center_KE = np.eye(5, 8, dtype=np.float32)
-    cluster_V = np.random.default_rng(3).integers(0, 5, 9000)
-    table_VE = jnp.asarray(unit(center_KE[cluster_V] + 0.1 * normal(9000, 8)))
-    found = kmeans(table_VE, 5, jax.random.key(0))
-    assert len(set(zip(cluster_V.tolist(), found.cluster_V.tolist(), strict=True))) == 5
-    sums_KE = [np.asarray(table_VE)[np.asarray(found.cluster_V) == k].sum(0) for k in range(5)]
-    np.testing.assert_allclose(found.center_KE, unit(np.array(sums_KE)), atol=1e-5)
-    cos_VK = np.asarray(table_VE) @ np.asarray(found.center_KE).T
-    np.testing.assert_array_equal(found.cluster_V, cos_VK.argmax(1))
-    np.testing.assert_allclose(found.cosine_V, cos_VK.max(1), atol=1e-6)
-    again = kmeans(table_VE, 5, jax.random.key(0))
-    assert all((a == b).all() for a, b in zip(found, again, strict=True))
-
-
-def test_kmeans_draws_each_distinct_row_once_and_no_zeros():
-    table_VE = jnp.asarray(np.repeat(np.eye(3, 4, dtype=np.float32), [50, 1, 1], axis=0))
-    table_VE = jnp.concatenate([jnp.zeros((20, 4)), table_VE])
-    for seed in range(5):
-        found = kmeans(table_VE, 3, jax.random.key(seed), steps=0)
-        np.testing.assert_allclose(np.sort(found.center_KE.sum(1)), [1, 1, 1])
-        np.testing.assert_allclose(found.cosine_V[20:], 1)
-    with pytest.raises(ValueError, match="kmeans wants clusters from 1 to 72"):
-        kmeans(table_VE, 73, jax.random.key(0))
-
-
-def test_kmeans_gives_a_centre_without_rows_the_row_served_worst(monkeypatch):
-    table_VE = jnp.asarray(
-        np.repeat(np.eye(3, dtype=np.float32), [30, 20, 10], axis=0)
-    )  # a shape of its own is compiled
-    monkeypatch.setattr(clusters, "_seeds", lambda unit_VE, K, key: unit_VE[jnp.array([0, 0, 0])])
-    found = clusters.kmeans(table_VE, 3, jax.random.key(0))
-    np.testing.assert_allclose(found.cosine_V, 1)
-    assert len(set(found.cluster_V.tolist())) == 3
 
 
 def test_answers_as_text_and_as_json(table, tmp_path):

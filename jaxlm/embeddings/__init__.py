@@ -1,4 +1,4 @@
-"""Tables of words and vectors: files in and out, neighbours, analogies, clusters, scores. Knows no model and no run."""
+"""Tables of words and vectors: files in and out, neighbours, analogies, scores. Knows no model and no run."""
 
 from jaxlm.embeddings.table import Embeddings
 
