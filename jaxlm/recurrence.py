@@ -36,12 +36,6 @@ def gru_gates(h_BF: jax.Array, in_BG: jax.Array, gates_FG: jax.Array, candidate_
     return r_BF, z_BF, jnp.tanh(in_BG[:, 2 * F :] + (r_BF * h_BF) @ candidate_FF)
 
 
-def gru_step(h_BF: jax.Array, in_BG: jax.Array, gates_FG: jax.Array, candidate_FF: jax.Array) -> jax.Array:
-    """The next state h' = (1 - z) h + z c."""
-    _, z_BF, c_BF = gru_gates(h_BF, in_BG, gates_FG, candidate_FF)
-    return h_BF + z_BF * (c_BF - h_BF)
-
-
 def lstm_gates(h_BF: jax.Array, in_BG: jax.Array, recurrent_FG: jax.Array) -> jax.Array:
     """i, f, o = sigmoid and g = tanh of in + h U's four parts (Graves 2013, equations 7 to 10, without peepholes).
 
@@ -52,12 +46,8 @@ def lstm_gates(h_BF: jax.Array, in_BG: jax.Array, recurrent_FG: jax.Array) -> ja
     return slope_G * jax.nn.sigmoid(slope_G * (in_BG + h_BF @ recurrent_FG)) - (slope_G - 1)
 
 
-def lstm_step(h_BF: jax.Array, cell_BF: jax.Array, in_BG: jax.Array, recurrent_FG: jax.Array) -> Pair:
+def lstm_state(gates_BG: jax.Array, cell_BF: jax.Array) -> Pair:
     """The next h' = o tanh(cell') and cell' = f cell + i g."""
-    return _lstm_state(lstm_gates(h_BF, in_BG, recurrent_FG), cell_BF)
-
-
-def _lstm_state(gates_BG: jax.Array, cell_BF: jax.Array) -> Pair:
     i_BF, f_BF, o_BF, g_BF = jnp.split(gates_BG, 4, axis=-1)
     cell_BF = f_BF * cell_BF + i_BF * g_BF
     return o_BF * jnp.tanh(cell_BF), cell_BF
@@ -149,7 +139,7 @@ def _lstm_forward(
 ) -> tuple[Pair, Arrays]:
     def step(state: Pair, in_BG: jax.Array) -> tuple[Pair, Arrays]:
         gates_BG = lstm_gates(state[0], in_BG, recurrent_FG)
-        state = _lstm_state(gates_BG, state[1])
+        state = lstm_state(gates_BG, state[1])
         return state, (*state, gates_BG)
 
     _, (h_TBF, cell_TBF, gates_TBG) = _scan(step, (start_BF, start_cell_BF), in_TBG)

@@ -8,7 +8,7 @@ import pytest
 from jaxlm import MlpConfig
 from jaxlm.losses import cross_entropy
 from jaxlm.ops import causal_attention, layer_norm
-from jaxlm.recurrence import gru_step, lstm_step, rnn_step
+from jaxlm.recurrence import gru, lstm, rnn
 
 torch = pytest.importorskip("torch")
 
@@ -50,18 +50,18 @@ def test_the_lstm_cell():
     order = np.concatenate([np.arange(10), np.arange(15, 20), np.arange(10, 15)])
     w_EG, u_FG = (w.detach().numpy()[order].T for w in (cell.weight_ih, cell.weight_hh))
     bias_G = (cell.bias_ih + cell.bias_hh).detach().numpy()[order]
-    ours = lstm_step(jnp.asarray(h_BF), jnp.asarray(cell_BF), x_BE @ w_EG + bias_G, jnp.asarray(u_FG))
+    ours = lstm(jnp.asarray(h_BF), jnp.asarray(cell_BF), jnp.asarray(x_BE @ w_EG + bias_G)[None], jnp.asarray(u_FG))
     theirs = cell(torch.tensor(x_BE), (torch.tensor(h_BF), torch.tensor(cell_BF)))
-    for one, other in zip(ours, theirs, strict=True):
-        close(one, other)
+    for one_TBF, other in zip(ours, theirs, strict=True):
+        close(one_TBF[0], other)
 
 
 def test_the_rnn_cell():
     h_BF, x_BE = normal(4, 5), normal(4, 3, seed=2)
     cell = torch.nn.RNNCell(3, 5)
     in_BF = x_BE @ cell.weight_ih.detach().numpy().T + (cell.bias_ih + cell.bias_hh).detach().numpy()
-    ours = rnn_step(jnp.asarray(h_BF), in_BF, jnp.asarray(cell.weight_hh.detach().numpy().T))
-    close(ours, cell(torch.tensor(x_BE), torch.tensor(h_BF)))
+    ours_TBF = rnn(jnp.asarray(h_BF), jnp.asarray(in_BF)[None], jnp.asarray(cell.weight_hh.detach().numpy().T))
+    close(ours_TBF[0], cell(torch.tensor(x_BE), torch.tensor(h_BF)))
 
 
 def test_the_gru_cell_resets_the_state_before_the_product():
@@ -70,7 +70,8 @@ def test_the_gru_cell_resets_the_state_before_the_product():
     th, tx, tg, tc = (torch.tensor(array) for array in (h, x_in, gates, candidate))
     r, z = torch.sigmoid(tx[:, :10] + th @ tg).chunk(2, dim=1)
     c = torch.tanh(tx[:, 10:] + (r * th) @ tc)
-    close(gru_step(*(jnp.asarray(array) for array in (h, x_in, gates, candidate))), (1 - z) * th + z * c)
+    ours_TBF = gru(*(jnp.asarray(array) for array in (h, x_in[None], gates, candidate)))
+    close(ours_TBF[0], (1 - z) * th + z * c)
 
 
 @pytest.mark.parametrize("first", [0, 3])

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.recurrence import gru, gru_step, lstm, lstm_step, rnn, rnn_step
+from jaxlm.recurrence import gru, gru_gates, lstm, lstm_gates, lstm_state, rnn, rnn_step
 
 T, B, F = 6, 3, 4
 STATE, SQUARE = (B, F), (F, F)
@@ -17,11 +17,15 @@ def scan_rnn(start, in_TBG, u):
 
 
 def scan_gru(start, in_TBG, gates, candidate):
-    return jax.lax.scan(lambda h, x: (gru_step(h, x, gates, candidate),) * 2, start, in_TBG)[1]
+    def step(h, x):
+        _, z, c = gru_gates(h, x, gates, candidate)
+        return ((1 - z) * h + z * c,) * 2
+
+    return jax.lax.scan(step, start, in_TBG)[1]
 
 
 def scan_lstm(start, cell, in_TBG, u):
-    return jax.lax.scan(lambda state, x: (lstm_step(*state, x, u),) * 2, (start, cell), in_TBG)[1]
+    return jax.lax.scan(lambda at, x: (lstm_state(lstm_gates(at[0], x, u), at[1]),) * 2, (start, cell), in_TBG)[1]
 
 
 @pytest.mark.parametrize("length", [1, T])
