@@ -6,8 +6,8 @@ the contrastive one also on a table that is learned.
 Every model has the same single block and sees the same batch of random tokens; a step is loss, gradient and AdamW.
 Compiled once for each size, then the models take turns. Prints milliseconds, and ratios to GPT at the same size; a
 model that would not fit in the free memory, or whose steps would take too long by its speed at the size before, is left
-out, which is told. Last the exact nearest rows of a table as large as the largest size, in blocks: tokens a second that
-decoding by vector can have at most.
+out, which is told. Last the exact nearest row of a table as large as the largest size, found as the neighbours of a
+word are: tokens a second that decoding by vector can have at most.
 """
 
 import argparse
@@ -24,15 +24,15 @@ import optax
 
 from jaxlm import GptConfig, ModelConfig, ReanConfig, plots
 from jaxlm.data.batches import Batch
+from jaxlm.embeddings import search
 from jaxlm.models.base import HasConstants
-from jaxlm.ops import nearest_rows
 from jaxlm.training.state import TrainState, make_step
 
 CONTEXT, ROUNDS, WIDTH = 64, 3, 64
 LEARNED = "REAN contrastive, learned table"
 LONGEST = 20.0
 """Seconds that a model's steps at one size may take."""
-BATCHES, BLOCKS_OF_ROWS = (1, 16, 128), (2**14, 2**16, 2**18)
+BATCHES = (1, 16, 128)
 BLOCKS = {"n_layers": 1, "n_heads": 4, "d_model": WIDTH, "context": CONTEXT}
 
 
@@ -62,21 +62,17 @@ def free_bytes() -> int:
 
 
 def nearest(V: int, seconds: float) -> None:
-    """Print the speed of nearest_rows for batches and blocks."""
-    row_VE = jax.random.normal(jax.random.key(0), (V, WIDTH))
-    search = jax.jit(nearest_rows, static_argnums=2)
+    """Print the speed of the search for the nearest row, for batches of queries."""
+    unit_VE = search.unit(jax.random.normal(jax.random.key(0), (V, WIDTH)))
     for B in BATCHES:
         query_BE = jax.random.normal(jax.random.key(1), (B, WIDTH))
-        told = []
-        for block in BLOCKS_OF_ROWS:
-            jax.block_until_ready(search(query_BE, row_VE, block))
-            taken: list[float] = []
-            end = time.perf_counter() + seconds / 3
-            while (began := time.perf_counter()) < end or not taken:
-                jax.block_until_ready(search(query_BE, row_VE, block))
-                taken.append(time.perf_counter() - began)
-            told.append(f"blocks of {block:,}: {B / statistics.median(taken):,.0f}")
-        print(f"nearest of {V:,} rows, {B} at a time, tokens/s: {', '.join(told)}", flush=True)
+        jax.block_until_ready(search.nearest(unit_VE, query_BE, 1))
+        taken: list[float] = []
+        end = time.perf_counter() + seconds
+        while (began := time.perf_counter()) < end or not taken:
+            jax.block_until_ready(search.nearest(unit_VE, query_BE, 1))
+            taken.append(time.perf_counter() - began)
+        print(f"nearest of {V:,} rows, {B} at a time: {B / statistics.median(taken):,.0f} tokens/s", flush=True)
 
 
 def stepper(config: ModelConfig, V: int, tokens: int) -> Callable[[], None]:

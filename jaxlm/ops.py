@@ -184,29 +184,6 @@ def sinusoids(positions: int, width: int) -> jax.Array:
     return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(positions, width)
 
 
-def nearest_rows(query_BE: jax.Array, row_VE: jax.Array, block: int = 2**16) -> tuple[jax.Array, jax.Array]:
-    """The row with the greatest cosine to each query, exact: the first of equals. Rows of zeros have cosine 0.
-
-    One compiled product for each block of rows, under a running maximum: no array of B x V is formed.
-    Returns cosine_B and index_B.
-    """
-    V, E = row_VE.shape
-    block = min(block, V)
-    unit_BE = unit(query_BE)
-
-    def search(best: tuple[jax.Array, jax.Array], start: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
-        at = jnp.minimum(start, V - block)
-        part_NE = jax.lax.dynamic_slice(row_VE, (at, 0), (block, E))
-        cosine_BN = (unit_BE @ part_NE.T) * inverse_norms(part_NE)
-        cosine_B, n_B = jnp.max(cosine_BN, axis=-1), jnp.argmax(cosine_BN, axis=-1)
-        better_B = cosine_B > best[0]
-        return (jnp.where(better_B, cosine_B, best[0]), jnp.where(better_B, at + n_B, best[1])), None
-
-    B = query_BE.shape[0]
-    start = jnp.full(B, -jnp.inf, row_VE.dtype), jnp.zeros(B, jnp.int32)
-    return jax.lax.scan(search, start, jnp.arange(0, V, block))[0]
-
-
 def alias_draw(key: jax.Array, keep_V: jax.Array, alias_V: jax.Array, count: int) -> jax.Array:
     """`count` independent draws from the distribution of an alias table (Walker 1977), at a cost that V is not in.
 

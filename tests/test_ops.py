@@ -21,10 +21,8 @@ from jaxlm.ops import (
     dropout,
     log_normalize,
     lookup,
-    nearest_rows,
     project_lookup,
     sinusoids,
-    unit,
     windows,
 )
 
@@ -147,25 +145,6 @@ def test_dropout_keeps_its_share_and_the_mean(rate, shape):
     assert abs(y.astype(bool).mean() - kept) <= 5 * (kept * (1 - kept) / y.size) ** 0.5
     np.testing.assert_array_equal(y, dropout(jnp.ones(shape), rate, jax.random.key(1)))
     assert rate in (0, 1) or y.size < 100 or (y != np.asarray(dropout(jnp.ones(shape), rate, jax.random.key(2)))).any()
-
-
-@pytest.mark.parametrize("block", [1, 7, 64, 1000])
-def test_the_nearest_rows_are_those_of_the_greatest_cosine(block):
-    rng = np.random.default_rng(0)
-    row_VE = rng.standard_normal((100, 5)).astype(np.float32)
-    row_VE[7] = 0
-    query_BE = rng.standard_normal((9, 5)).astype(np.float32)
-    cosine_BV = query_BE / np.linalg.norm(query_BE, axis=1)[:, None] @ np.asarray(unit(jnp.asarray(row_VE))).T
-    cosine_B, index_B = nearest_rows(jnp.asarray(query_BE), jnp.asarray(row_VE), block)
-    np.testing.assert_array_equal(index_B, cosine_BV.argmax(1))
-    np.testing.assert_allclose(cosine_B, cosine_BV.max(1), rtol=1e-5)
-
-
-@pytest.mark.parametrize("block", [2, 3, 8])
-def test_of_equally_near_rows_the_first_is_found(block):
-    row_VE = jnp.eye(4)[jnp.array([3, 1, 0, 1, 0, 1, 2, 2])]
-    _, index_B = nearest_rows(jnp.eye(4), row_VE, block)
-    assert index_B.tolist() == [2, 1, 6, 0]
 
 
 def test_sinusoids_are_their_formula():
