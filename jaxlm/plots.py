@@ -208,7 +208,7 @@ def bars(groups: Mapping[str, Mapping[str, float]], path: Path, *, title: str, y
         axes.bar_label(drawn, fmt="%.5g", padding=2, fontsize=8)
     axes.set_xticks(range(len(groups)), list(groups))
     axes.margins(y=0.15)
-    _label(axes, title, "", ylabel)
+    _label(axes, title, "", ylabel, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=len(names))
     figure.savefig(path)
 
 
@@ -256,12 +256,12 @@ def map_title(source: str, words: int, projection: str) -> str:
     return f"{words} words of {source} by {method} of their directions"
 
 
-def _label(axes: Any, title: str, xlabel: str, ylabel: str) -> None:
+def _label(axes: Any, title: str, xlabel: str, ylabel: str, **legend: Any) -> None:
     axes.set_title(title)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(**legend)
 
 
 def _width(text: str, figure: Figure, **style: Any) -> float:

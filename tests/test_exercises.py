@@ -219,6 +219,7 @@ def test_curves_and_bars_show_their_numbers(tmp_path, monkeypatch):
     assert (lines.get_xscale(), lines.get_yscale()) == ("log", "linear")
     assert [bar.get_height() for bar in axes.patches] == [1.5, 3, 2.5, 4]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["dev", "test"]
+    assert axes.get_legend().get_window_extent().y1 < axes.bbox.y0
 
 
 def test_the_command_prints_answers_and_lists_what_there_is(names, tmp_path, capsys):
