@@ -17,7 +17,7 @@ from jaxlm.data.wordmap import load_map
 from jaxlm.errors import UserError
 from jaxlm.layout import LABEL_GAP, labels_apart
 from jaxlm.runs import decoding, open_existing
-from jaxlm.tokenizer import BOUNDARY, Tokenizer
+from jaxlm.tokenizer import BOUNDARY, Tokenizer, visible
 
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Noto Sans", "Noto Emoji", "Symbola")
 """Tried in turn for each character, where they are installed; the first comes with matplotlib."""
@@ -213,12 +213,13 @@ def bars(groups: Mapping[str, Mapping[str, float]], path: Path, *, title: str, y
 
 
 def word_map(words: Sequence[str], xy_N2: np.ndarray, path: Path, title: str) -> None:
-    """Words as points in the plane with their names, no two on each other; the first words are placed first.
+    """Words as points in the plane with their names, blanks as '␣', no two on each other; the first are placed first.
 
     A name that finds room only a little away from its point is tied to it by a line; one that finds none is left out
     (its point stays), and the title says how many were.
     """
-    fonts = _fonts(words)
+    names = [visible(word) for word in words]
+    fonts = _fonts(names)
     figure = Figure(figsize=(14, 10), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     axes.scatter(xy_N2[:, 0], xy_N2[:, 1], s=9, color="steelblue", zorder=3)
@@ -230,7 +231,7 @@ def word_map(words: Sequence[str], xy_N2: np.ndarray, path: Path, title: str) ->
     canvas.draw()  # settles where points lie in the picture
     style: dict[str, Any] = {"fontsize": 9, "parse_math": False, "fontfamily": fonts}
     point_N2 = axes.transData.transform(xy_N2)
-    labels = [axes.text(x, y, _drawable(word, fonts), **style) for word, (x, y) in zip(words, xy_N2, strict=True)]
+    labels = [axes.text(x, y, _drawable(name, fonts), **style) for name, (x, y) in zip(names, xy_N2, strict=True)]
     sizes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
     size_N2 = np.array([(box.width, box.height) for box in sizes])
     corner_N2 = labels_apart(point_N2, size_N2 + 2 * LABEL_MARGIN, np.array(axes.bbox.extents)) + LABEL_MARGIN

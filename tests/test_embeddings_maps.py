@@ -88,15 +88,15 @@ def test_a_map_shows_each_word_beside_its_point(tmp_path, monkeypatch):
             figures.append(self)
 
     monkeypatch.setattr(plots, "Figure", Kept)
-    words = ["king", "$x_1$", "\U000e0001", *(f"crowded{i}" for i in range(60))]
-    xy_N2 = np.array([[0, 0], [5, 1], [2, 3], *([4, 4] for _ in range(60))], float)
+    words = ["king", "$x_1$", "\U00017000", "king ", " ", "king\n", *(f"crowded{i}" for i in range(60))]
+    xy_N2 = np.array([[0, 0], [5, 1], [2, 3], [1, 1], [1, 2], [1, 3], *([4, 4] for _ in range(60))], float)
     plots.word_map(words, xy_N2, tmp_path / "map.png", "Words")
     picture = imread(tmp_path / "map.png")
     assert picture.shape[:2] == (1000, 1400) and picture[..., :3].std() > 0.01
     (axes,) = figures[0].axes
     shown = [text.get_text() for text in axes.texts]
-    assert shown[:3] == ["king", "$x_1$", "U+E0001 "] and 0 < len(shown) - 3 < 60
-    assert axes.get_title() == f"Words ({63 - len(shown)} of 63 names left out for want of room)"
+    assert shown[:6] == ["king", "$x_1$", "U+17000 ", "king␣", "␣", r"king\n"] and 0 < len(shown) - 6 < 60
+    assert axes.get_title() == f"Words ({66 - len(shown)} of 66 names left out for want of room)"
     renderer = FigureCanvasAgg(figures[0]).get_renderer()
     boxes = [text.get_window_extent(renderer) for text in axes.texts]
     for box, other in itertools.combinations(boxes, 2):

@@ -21,7 +21,7 @@ from jaxlm.inference import by_vector, load_vectors
 from jaxlm.models.base import CONSTANTS, with_constants
 from jaxlm.runs import RunDir
 from jaxlm.sweep import sweep, variants
-from jaxlm.tokenizer import ReanTokenizer
+from jaxlm.tokenizer import ReanTokenizer, visible
 from jaxlm.tokenizer.rean import pieces
 from jaxlm.training import Stopped, loop, plan, train
 from jaxlm.training.setup import settle
@@ -234,6 +234,12 @@ def test_a_run_that_began_from_another_keeps_its_vectors_when_that_is_gone(chain
         np.testing.assert_array_equal(later.arrays[name], array)
     with pytest.raises(jaxlm.UserError, match=r"init_from: run '.*first' does not exist"):
         settle(config)
+
+
+def test_the_samples_of_vectors_show_the_white_space_of_their_words(chain):
+    run = RunDir(Path(f"{chain}_vectors"))
+    shown = {word for line in run.samples.read_text().splitlines() for word in line.replace(": ", " ", 1).split(" ")}
+    assert {"is␣", "what␣"} <= shown <= set(map(visible, run.read_words().words))
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,20 @@
 from typing import Any
 
 from jaxlm.errors import UserError
-from jaxlm.tokenizer.base import BOUNDARY, Tokenizer
+from jaxlm.tokenizer.base import BOUNDARY, Tokenizer, visible
 from jaxlm.tokenizer.characters import CharTokenizer
 from jaxlm.tokenizer.rean import ReanTokenizer
 from jaxlm.tokenizer.words import WordTokenizer
 
-__all__ = ["BOUNDARY", "CharTokenizer", "ReanTokenizer", "Tokenizer", "WordTokenizer", "tokenizer_from_json"]
+__all__ = [
+    "BOUNDARY",
+    "CharTokenizer",
+    "ReanTokenizer",
+    "Tokenizer",
+    "WordTokenizer",
+    "tokenizer_from_json",
+    "visible",
+]
 
 
 def tokenizer_from_json(tree: dict[str, Any]) -> Tokenizer:

@@ -9,6 +9,11 @@ BOUNDARY = 0
 """The token that ends every line (or turn of a dialogue) and fills a context before its start."""
 
 
+def visible(text: str) -> str:
+    """A text with its blanks as '␣', other white space and what has no sign escaped."""
+    return "".join("␣" if c == " " else c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class Tokenizer(Protocol):
     """Text to token ids and back: joined, the texts of the tokens are the text."""
 

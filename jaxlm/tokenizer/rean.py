@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.errors import UserError
-from jaxlm.tokenizer.base import BOUNDARY
+from jaxlm.tokenizer.base import BOUNDARY, visible
 
 BYTES = 256
 FIRST_WORD = 1 + BYTES
@@ -94,9 +94,7 @@ class ReanTokenizer:
             return "⏎"
         if token < FIRST_WORD:
             return f"<0x{token - 1:02X}>"
-        return "".join(
-            "␣" if c == " " else c if c.isprintable() else repr(c)[1:-1] for c in self.words[token - FIRST_WORD]
-        )
+        return visible(self.words[token - FIRST_WORD])
 
     def _tokens(self, text: str) -> list[int]:
         number = self._number

@@ -25,6 +25,7 @@ from jaxlm.errors import UserError
 from jaxlm.inference import VectorRun, load_vectors
 from jaxlm.models.base import Params
 from jaxlm.runs import RunDir, dump, write_bytes, write_json
+from jaxlm.tokenizer import visible
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.pairs import PairScore, Trainer, pair_fields
 from jaxlm.training.pictures import Pictures
@@ -213,7 +214,7 @@ class Word2vecWork:
 
     def _neighbours(self, input_VE: np.ndarray) -> str:
         """For words over the ranks the nearest by cosine, one word a line."""
-        words = self.corpus.tokenizer.words
+        words = [visible(word) for word in self.corpus.tokenizer.words]
         shown = min(len(words), SHOWN_RANKS)
         rank_N = np.unique(np.linspace(0, shown - 1, min(self.config.sample.n, shown)).astype(int))
         unit_VE = input_VE / np.maximum(np.linalg.norm(input_VE, axis=1, keepdims=True), 1e-12)
