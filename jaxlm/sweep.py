@@ -3,10 +3,9 @@
 import contextlib
 import dataclasses
 import gc
-import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,17 +40,11 @@ class Result(NamedTuple):
     """Hashes of data, tokenizer and split: losses compare where they are the same."""
 
 
-def variants(config: RunConfig, grid: Mapping[str, Sequence[Any]]) -> list[Variant]:
-    """Every combination of the values in a grid such as {"optim.lr": (0.01, 0.1)}; the last setting varies fastest.
-
-    Raises UserError where a value is out of its range or two runs would share a directory.
-    """
-    chosen = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    return named([Variant(values, _replaced(config, values)) for values in chosen])
-
-
 def named(runs: Sequence[Variant]) -> list[Variant]:
-    """The runs with their values at the end of their directories' names: runs/x-optim.lr=0.01,model.d_hidden=100."""
+    """The runs with their values at the end of their directories' names: runs/x-optim.lr=0.01,model.d_hidden=100.
+
+    Raises UserError where two would share a directory or a name would be too long.
+    """
     made: dict[str, Variant] = {}
     for values, config in runs:
         base = Path(config.run_dir or "runs/run")
@@ -164,15 +157,6 @@ def _result(variant: Variant) -> Result:
     split = "dev" if scores["dev"] else "train"
     nats = scores[split].get("loss", scores[split]["nats_per_token"])
     return Result(variant, split, math.inf if nats is None else nats, texts)
-
-
-def _replaced(group: Any, values: Mapping[str, Any]) -> Any:
-    """A config with some of its settings, by dotted name, replaced all at once."""
-    direct = {name: value for name, value in values.items() if "." not in name}
-    for head in {name.partition(".")[0] for name in values if "." in name}:
-        below = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(head + ".")}
-        direct[head] = _replaced(getattr(group, head), below)
-    return dataclasses.replace(group, **direct)
 
 
 def _in_a_name(value: Any) -> str:

@@ -24,7 +24,6 @@ from jaxlm.config import (
     WordsConfig,
 )
 from jaxlm.errors import UserError
-from jaxlm.sweep import variants
 from tests.conftest import REPOSITORY
 
 GROUPS = [getattr(settings, name) for name in settings.__all__ if name != "ModelConfig"]
@@ -74,12 +73,6 @@ MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
     (MlpConfig, {"contxt": 3}, "MlpConfig has no setting 'contxt' (did you mean 'context'?)"),
     (CountsConfig, {"x": 3}, "CountsConfig has no setting 'x' (it has vocab_size, order, smoothing, add_k)"),
     (partial(dataclasses.replace, run()), {"seed": 0.5}, "seed wants a whole number, got 0.5"),
-    (partial(variants, run()), {"grid": {"seed": [1, "2"]}}, "seed wants a whole number, got '2'"),
-    (
-        partial(variants, run()),
-        {"grid": {"optim.lrr": [1]}},
-        "OptimConfig has no setting 'lrr' (did you mean 'lr'?)",
-    ),
 ]
 
 

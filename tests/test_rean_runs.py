@@ -20,7 +20,7 @@ from jaxlm.data.corpus import from_dialogues, load
 from jaxlm.inference import by_vector, load_vectors
 from jaxlm.models.base import CONSTANTS, with_constants
 from jaxlm.runs import RunDir
-from jaxlm.sweep import sweep, variants
+from jaxlm.sweep import Variant, named, sweep
 from jaxlm.tokenizer import ReanTokenizer, visible
 from jaxlm.tokenizer.rean import pieces
 from jaxlm.training import Stopped, loop, plan, train
@@ -138,10 +138,17 @@ def test_a_chain_that_is_stopped_in_either_part_goes_on_to_the_uninterrupted_one
         write_run(tmp_path, other, **SETTINGS)
 
 
+def variants(directory: Path, model: jaxlm.ModelConfig) -> list[Variant]:
+    """Two runs of a sweep that differ in their learning rates."""
+    optims = [jaxlm.OptimConfig(name="adamw", lr=lr) for lr in (0.01, 0.02)]
+    configs = [settings(directory, model, batch_size=8, optim=optim) for optim in optims]
+    return named([Variant({"optim.lr": config.optim.lr}, config) for config in configs])
+
+
 @pytest.fixture
 def swept(chain, tmp_path, monkeypatch):
     """Two runs of a sweep and their vectors, finished; none is trained again."""
-    runs = variants(settings(tmp_path, CHAIN, batch_size=8), {"optim.lr": (0.01, 0.02)})
+    runs = variants(tmp_path, CHAIN)
     for run in runs:
         for ending in ("", "_vectors"):
             shutil.copytree(f"{chain}{ending}", f"{run.config.run_dir}{ending}")
@@ -162,7 +169,7 @@ def test_a_sweep_throws_nothing_away_before_all_its_directories_are_held(swept, 
 
 def test_a_sweep_restarts_the_vectors_too_with_other_settings(swept, tmp_path):
     longer = dataclasses.replace(CHAIN, vectors_from=dataclasses.replace(WORD2VEC, epochs=3.0))
-    runs = variants(settings(tmp_path, longer, batch_size=8), {"optim.lr": (0.01, 0.02)})
+    runs = variants(tmp_path, longer)
     before = tree(tmp_path)
     with pytest.raises(jaxlm.UserError, match=r"0\.01_vectors' belongs to other data or settings: steps: "):
         sweep(runs)

@@ -11,10 +11,10 @@ import pytest
 
 import train as train_script
 from jaxlm import training
-from jaxlm.config import CountsConfig, MlpConfig, RunConfig
+from jaxlm.config import CountsConfig, RunConfig
 from jaxlm.errors import NonFiniteLoss, UserError
 from jaxlm.runs import RunDir
-from jaxlm.sweep import sweep, variants
+from jaxlm.sweep import sweep
 from jaxlm.sweep_args import parse_sweep
 from tests import processes
 from tests.conftest import NAMES
@@ -67,18 +67,6 @@ def test_every_combination_is_a_run_in_a_directory_of_its_own(config, tmp_path):
     assert all(run.config.seed == 7 and run.config.batch_size == 8 for run in command.runs)
     assert [run.values for run in command.runs[:1]] == [{"optim.lr": 0.01, "model.d_hidden": 5}]
     assert command.restart and not command.dry_run
-
-
-def test_python_makes_the_same_runs(config):
-    base = RunConfig(model=MlpConfig(), steps=5, run_dir="r/x")
-    runs = variants(base, {"optim.lr": (0.1, 0.2), "steps": (7,)})
-    assert names(runs) == ["x-optim.lr=0.1,steps=7", "x-optim.lr=0.2,steps=7"]
-    assert [(run.config.optim.lr, run.config.steps, run.config.model) for run in runs] == [
-        (0.1, 7, MlpConfig()),
-        (0.2, 7, MlpConfig()),
-    ]
-    with pytest.raises(UserError, match=r"optim\.lr wants a number > 0"):
-        variants(base, {"optim.lr": (0.1, -1)})
 
 
 @pytest.mark.parametrize(
