@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from jaxlm.cli import EXIT_NON_FINITE, leave_in_order, parse_train, run_main
+from jaxlm.start import EXIT_NON_FINITE, leave_in_order, run_main
 
 
 def main(args: list[str]) -> int:
@@ -29,6 +29,8 @@ def main(args: list[str]) -> int:
 
 
 def _single(args: list[str]) -> Callable[[], int] | None:
+    from jaxlm.cli import parse_train
+
     command = parse_train(args)
     if command is None:
         return None

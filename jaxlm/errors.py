@@ -21,6 +21,11 @@ class NonFiniteLoss(Exception):
     """Training produced a loss that is not a number; the command line exits with code 3."""
 
 
+def one_line(text: str) -> str:
+    """The text with every stretch of white space made one blank."""
+    return " ".join(text.split())
+
+
 def near_path(path: Path) -> str:
     """A hint " (did you mean ...?)" with the sibling file whose name comes nearest, or nothing."""
     try:

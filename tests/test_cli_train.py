@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 
 import train as train_script
-from jaxlm.cli import start
+from jaxlm import start
 from tests import processes
 from tests.processes import Cli, refused, tree
 
@@ -166,6 +166,13 @@ def test_control_c_before_the_first_step_is_no_traceback(cli, tmp_path):
     path = tmp_path / "stop.py"
     path.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     done = cli.train(path, "--run-dir", tmp_path / "run")
+    assert done.code == 130 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("script", ["train.py", "sample.py"])
+def test_control_c_while_the_command_line_is_imported_is_no_traceback(cli, tmp_path, script):
+    (tmp_path / "tyro.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = cli.python(script, cli.config, env={"PYTHONPATH": str(tmp_path)})
     assert done.code == 130 and "Traceback" not in done.stderr
 
 

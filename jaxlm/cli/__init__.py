@@ -3,7 +3,6 @@
 from jaxlm.cli.parsing import parse
 from jaxlm.cli.reports import LeaderboardCommand, PlotsCommand, parse_leaderboard
 from jaxlm.cli.sampling import SampleCommand, parse_sample
-from jaxlm.cli.start import EXIT_NON_FINITE, EXIT_USER, leave_in_order, run_main
 from jaxlm.cli.training import (
     RangeCommand,
     TrainCommand,
@@ -13,6 +12,7 @@ from jaxlm.cli.training import (
     parse_train,
     train_command,
 )
+from jaxlm.start import EXIT_NON_FINITE, EXIT_USER, leave_in_order, run_main
 
 __all__ = [
     "EXIT_NON_FINITE",

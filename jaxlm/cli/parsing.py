@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, one_line
 
 Command = TypeVar("Command")
 
@@ -51,8 +51,3 @@ def _setting_names(kind: Any, options: dict[str, Any]) -> list[str]:
     with contextlib.redirect_stdout(box), contextlib.suppress(SystemExit):
         tyro.cli(kind, args=["--help"], prog="", **options)
     return re.findall(r"(?<=[ │])--[\w.-]+", box.getvalue())
-
-
-def one_line(text: str) -> str:
-    """The text with every stretch of white space made one blank."""
-    return " ".join(text.split())

@@ -1,4 +1,7 @@
-"""How a command starts and ends: signals, exit codes, output, and one line for a mistake."""
+"""How a command starts and ends: signals, exit codes, output, and one line for a mistake.
+
+Quickly imported: until `run_main` is called, Ctrl-C ends in a traceback.
+"""
 
 import errno
 import gc
@@ -10,8 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
-from jaxlm.cli.parsing import one_line
-from jaxlm.errors import NonFiniteLoss, UserError
+from jaxlm.errors import NonFiniteLoss, UserError, one_line
 
 EXIT_USER, EXIT_NON_FINITE = 2, 3
 ALLOCATIONS_BETWEEN_COLLECTIONS = 1_000_000
