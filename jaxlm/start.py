@@ -16,6 +16,8 @@ from typing import Any, NoReturn, TextIO, cast
 from jaxlm.errors import NonFiniteLoss, UserError, one_line
 
 EXIT_USER, EXIT_NON_FINITE = 2, 3
+REFUSED_PATHS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EROFS)
+"""What the system says of a path that it cannot follow or may not change, whatever is asked of it."""
 ALLOCATIONS_BETWEEN_COLLECTIONS = 1_000_000
 """Python's 700 costs a tenth of the time that imports and tracing take, 100,000 still 50 ms."""
 
@@ -53,10 +55,13 @@ def run_main(main: Callable[[list[str]], int], *, outlives_output: bool = False)
         sys.stderr.close()
         code = 0
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno == errno.ENOSPC:
+            _drop(sys.stdout)
+            print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        elif error.filename is not None and error.errno in REFUSED_PATHS:
+            print(f"error: {str(error.filename)!r} cannot be used: {error.strerror}", file=sys.stderr)
+        else:
             raise
-        _drop(sys.stdout)
-        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
         code = EXIT_USER
     gc.freeze()  # at the end nothing is worth a search for cycles
     sys.exit(code)

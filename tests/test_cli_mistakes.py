@@ -52,6 +52,14 @@ def test_a_config_that_cannot_be_used(cli, tmp_path, name, words):
     assert _written(before, tmp_path) == {}
 
 
+def test_a_name_that_is_too_long_for_the_system(cli, tmp_path):
+    long = tmp_path / f"{'long' * 75}.py"
+    refused(cli.train(long), "long", "File name too long")
+    refused(cli.sample(long), "long", "File name too long")
+    for option in ("--data.path", "--init-from", "--run-dir"):
+        refused(cli.train(option, long), "long", "File name too long")
+
+
 def test_a_config_that_does_not_exist(cli, tmp_path):
     (tmp_path / "names_mlp.py").write_text("")
     refused(cli.train(tmp_path / "nmaes_mlp.py"), "does not exist", "did you mean", "names_mlp.py")
