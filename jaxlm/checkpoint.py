@@ -4,6 +4,8 @@ import contextlib
 import functools
 import json
 import logging
+import os
+import re
 import shutil
 import sys
 import warnings
@@ -30,6 +32,9 @@ NOTES = "_CHECKPOINT_METADATA"
 """Orbax's JSON in a checkpoint's directory; our notes are its "custom_metadata". Read as a file, because Orbax reads it
 in threads of its own, which print what they fail at.
 """
+
+UNNAMEABLE = re.compile(r"[*?\[\\\ud800-\udfff]|gs:/|^/(gs|s3|az|hf)/")
+"""What Orbax cannot have in a path: it takes it for a pattern, for a place in a cloud, or for no text."""
 
 
 class Saved(NamedTuple):
@@ -142,6 +147,17 @@ class CheckpointWriter:
                 f"run_dir {str(self._directory.parent)!r} does not take the checkpoint ({reason}); "
                 f"checkpoints that are whole: {kept}; make room and run the same command again"
             ) from error
+
+
+def check_place(run_dir: Path) -> None:
+    """Raise UserError where the checkpoints of a run directory could not be named."""
+    place = os.path.realpath(run_dir)
+    found = UNNAMEABLE.search(place)
+    if found:
+        raise UserError(
+            f"run_dir wants a path that checkpoints can be kept in, got {place!r}, which has {found[0]!r}: "
+            "choose another with --run-dir"
+        )
 
 
 def saved(directory: Path) -> list[Saved]:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from jaxlm.checkpoint import check_place
 from jaxlm.config import RunConfig
 from jaxlm.config.codec import differences, settings_that_change_numbers, to_json
 from jaxlm.data.corpus import line_hashes
@@ -125,7 +126,11 @@ def start_over(run: RunDir, config: RunConfig, corpus: Data) -> None:
 
 
 def is_free(path: Path) -> bool:
-    """Whether a run directory can be made there: nothing is, or a directory with a lock at most."""
+    """Whether a run directory can be made there: nothing is, or a directory with a lock at most.
+
+    Raises UserError where its checkpoints could not be named.
+    """
+    check_place(path)
     return not path.exists() or (path.is_dir() and {entry.name for entry in path.iterdir()} <= {RunDir(path).lock.name})
 
 

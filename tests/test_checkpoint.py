@@ -56,6 +56,13 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path):
     assert checkpoint.saved(tmp_path / "checkpoints")[0].notes["tally"] == {"steps": 1}
 
 
+@pytest.mark.parametrize("name", ["a%5Bb", "two\nlines", "~", "a{b,c}", "a.orbax-checkpoint-tmp", "s3:/x", "日 本"])
+def test_odd_names_that_are_not_refused_are_read_again(tmp_path, name):
+    checkpoint.check_place(tmp_path / name)
+    save(tmp_path / name / "checkpoints", {1: 3.0})
+    assert bits(load(tmp_path / name / "checkpoints", 1)) == bits(state(1))
+
+
 def test_the_newest_and_the_best_stay(tmp_path):
     save(tmp_path / "checkpoints", {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: 2.5})
     assert checkpoint.steps(tmp_path / "checkpoints") == [2, 4, 5]

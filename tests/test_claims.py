@@ -143,6 +143,17 @@ def test_a_restart_as_word2vec_which_keeps_no_lines_throws_their_hashes_away(tmp
         assert not run.seen.exists()
 
 
+@pytest.mark.parametrize("restart", [True, False])
+@pytest.mark.parametrize("name", ["a[b]c", "a\\b", "st*r", "gs:/bucket", os.fsdecode(b"\xef")])
+def test_a_place_that_checkpoints_could_not_be_named_in_is_refused(tmp_path, name, restart):
+    with (
+        pytest.raises(UserError, match=r"^run_dir wants a path that checkpoints can be kept in, got .* --run-dir$"),
+        claims.hold(at(tmp_path / name / "run"), corpus(), restart=restart),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_difference_is_listed(tmp_path):
     with claims.hold(at(tmp_path / "run"), corpus(), restart=False):
         pass
