@@ -38,17 +38,17 @@ OUT_OF_RANGE: list[tuple[Any, str, dict[str, list[Any]]]] = [
         "data.",
         {"split": [(0.8, 0.1, 0.2), (0.8, 0.1, 0.0), (1.1, -0.1, 0.0), (0, 0.5, 0.5), (NAN, 0.5, 0.5)]},
     ),
-    (OptimConfig, "optim.", {"lr": [0, -0.1, NAN], "momentum": [-0.1, 1.1, NAN], "eps": [0, -1e-8, NAN]}),
+    (OptimConfig, "optim.", {"lr": [0, -0.1, NAN, 1e39], "momentum": [-0.1, 1.1, NAN], "eps": [0, -1e-8, NAN]}),
     (OptimConfig, "optim.", {"betas": [(-0.1, 0.9), (0.9, 1.1), (NAN, 0.9), (1.0, 0.9), (0.9, 1.0)]}),
     (OptimConfig, "optim.", {"weight_decay": [-0.1, NAN, INF], "clip": [0, -1, NAN], "l2": [-0.1, NAN, INF]}),
     (OptimConfig, "optim.", {"warmup": [-0.1, NAN, INF], "end_factor": [-0.1, 1.1, NAN]}),
     (EvalConfig, "eval.", {"every": [0, -5], "log_every": [0], "max_tokens": [0]}),
     (CheckpointConfig, "checkpoint.", {"every": [0], "keep": [0]}),
-    (SampleConfig, "sample.", {"n": [-1], "temperature": [-0.1, NAN], "max_tokens": [0]}),
+    (SampleConfig, "sample.", {"n": [-1], "temperature": [-0.1, NAN, 1e300], "max_tokens": [0]}),
     (CountsConfig, "model.", {"order": [0], "add_k": [-0.1, NAN, INF], "vocab_size": [0, -3]}),
     (NgramConfig, "model.", {"order": [1], "init_scale": [-0.1, NAN, INF], "vocab_size": [0]}),
     (MlpConfig, "model.", {"context": [0], "d_embed": [0], "d_hidden": [0], "vocab_size": [0]}),
-    (run, "", {"seed": [-1, 2**32], "steps": [0, -1], "epochs": [0, -0.5, NAN, INF]}),
+    (run, "", {"seed": [-1, 2**32], "steps": [0, -1], "epochs": [0, -0.5, NAN, INF, 1e308]}),
     (run, "", {"gpu_memory": [-0.1, 1.1, NAN], "batch_size": [0, -1]}),
 ]
 
@@ -127,6 +127,17 @@ def test_boundaries_and_factors_go_in_pairs(settings, message):
 def test_settings_of_rean_that_do_not_fit_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_a_number_that_float32_does_not_hold_is_told_the_largest():
+    with pytest.raises(UserError, match=r"^optim\.lr wants a number > 0 and at most 3\.4e\+38, got 1e\+39$"):
+        OptimConfig(lr=1e39)
+
+
+def test_epochs_of_more_steps_than_can_be_counted_are_refused_by_name():
+    assert run(epochs=2.0**31).in_steps(31, 32).steps == 31 * 2**26
+    with pytest.raises(UserError, match=r"^epochs wants a number up to 4\.29e\+09 for .*, got 4300000000\.0$"):
+        run(epochs=4.3e9).in_steps(16, 32)
 
 
 def test_steps_and_epochs_exclude_each_other():

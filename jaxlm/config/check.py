@@ -6,6 +6,8 @@ from jaxlm.errors import UserError
 
 MOST = 2**31 - 1
 """The largest whole number that arrays and their indices hold."""
+LARGEST = 3.4e38
+"""About the largest number that float32 holds, in which models compute."""
 
 
 def at_least(name: str, value: int | float | None, low: float) -> None:
@@ -36,5 +38,7 @@ def half_open(name: str, value: float | None, low: float, high: float) -> None:
 
 
 def _check(name: str, value: float | None, wanted: str, good: bool) -> None:
+    if good and value is not None and LARGEST < abs(value) < math.inf:
+        good, wanted = False, f"{wanted} and at most {LARGEST}"
     if not good or (value is not None and not math.isfinite(value)):
         raise UserError(f"{name} wants a number {wanted}, got {value}")

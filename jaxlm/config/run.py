@@ -1,6 +1,7 @@
 """RunConfig and what it holds: data, optimiser, evaluation, checkpoints, samples."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from jaxlm.config import check
@@ -109,7 +110,7 @@ class OptimConfig(Settings, group="optim."):
         for boundary in self.boundaries:
             check.between("optim.boundaries", boundary, 0, check.MOST)
         for factor in self.factors:
-            check.between("optim.factors", factor, 0, 3.4e38)
+            check.between("optim.factors", factor, 0, check.LARGEST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +210,16 @@ class RunConfig(Settings):
                 f"init_from wants a model that is trained by steps, got {self.init_from!r} for a "
                 f"{type(self.model).__name__}: leave it out"
             )
+
+    def in_steps(self, examples: int, per_step: int) -> "RunConfig":
+        """The same with epochs turned into steps. Raises UserError where those are more than can be counted."""
+        if self.epochs is None:
+            return self
+        steps = max(1, math.ceil(self.epochs * examples / per_step))
+        if steps > check.MOST:
+            most = check.MOST * per_step / examples
+            raise UserError(f"epochs wants a number up to {most:.3g} for this data and batch_size, got {self.epochs}")
+        return dataclasses.replace(self, steps=steps, epochs=None)
 
     @property
     def last_step(self) -> int:

@@ -1,7 +1,6 @@
 """What is settled before a run directory is touched: data, model, devices, and the state that training begins with."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -90,9 +89,7 @@ def settle(config: RunConfig, *, resumes: bool = False) -> Job:
             "window; give --data.example sequence"
         )
     batcher, host, rows = prepare(config, corpus, model.context, model.max_length)
-    if config.epochs is not None:
-        steps = max(1, math.ceil(config.epochs * batcher.examples / batcher.batch_size))
-        config = dataclasses.replace(config, steps=steps, epochs=None)
+    config = config.in_steps(batcher.examples, batcher.batch_size)
     mesh = sharding.make_mesh()
     if config.model.trained_by_steps:
         sharding.check_batch(batcher.batch_size, mesh)

@@ -1,7 +1,6 @@
 """word2vec: from settings to trained vectors, their losses and their neighbours."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
@@ -66,9 +65,7 @@ class Word2vecWork:
         self.readers = {split: self._reader(split) for split in SPLITS}
         if not self.corpus.size("train"):
             raise UserError("data.split wants at least one sentence in train, got none")
-        if config.epochs is not None:
-            steps = max(1, math.ceil(config.epochs * self.readers["train"].steps))
-            self.config = dataclasses.replace(self.config, steps=steps, epochs=None)
+        self.config = self.config.in_steps(self.readers["train"].steps, 1)
         self._start = starting_point(config, resumes=resumes)
         if self._start and self._start.params is not None:
             self._check_fits(self._start.run, self._start.params)
