@@ -1,6 +1,7 @@
 """Devices: which are used, how arrays lie on them."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,14 @@ def choose_device(device: str, gpu_memory: float | None = None) -> None:
 
 
 def keep_compiled(directory: Path) -> None:
-    """Keep compiled programs between runs, in the given directory unless JAX_COMPILATION_CACHE_DIR names another."""
+    """Keep compiled programs between runs, in the given directory unless JAX_COMPILATION_CACHE_DIR names another.
+
+    Where that cannot be read or written they are compiled each time, without a word.
+    """
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(directory / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
 
 
 def step_options(flops: float) -> dict[str, int | bool]:

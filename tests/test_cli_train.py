@@ -208,6 +208,12 @@ def test_training_outlives_its_output(cli, tmp_path, closed):
     assert json.loads((run / "eval.json").read_text())["step"] == 200
 
 
+def test_without_a_place_for_compiled_programs_it_trains_without_a_word_of_it(cli, tmp_path):
+    done = cli.train("--run-dir", tmp_path / "run", env={"XDG_CACHE_HOME": str(cli.text)})
+    assert done.code == 0
+    assert [line for line in done.stderr.splitlines() if not line.startswith("step ")] == []
+
+
 def test_what_a_terminal_cannot_show_is_escaped(cli, tmp_path):
     (tmp_path / "text.txt").write_text("zo\u00eb\n")
     done = cli.train(
