@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from jaxlm.cli import SampleCommand
 from jaxlm.cli.sampling import ASK_WORDS, TEXT, WORDS
 from jaxlm.config import check
+from jaxlm.config.run import MOST_SAMPLES
 from jaxlm.errors import UserError
 
 Number = TypeVar("Number", int, float)
@@ -22,6 +23,8 @@ def answer(command: SampleCommand) -> None:
     from jaxlm.data.source import cache_dir
     from jaxlm.runs import open_existing
 
+    if command.interactive and sys.stdin is None:
+        raise UserError("--interactive wants lines on standard input, which is closed")
     if command.run.is_file():
         _about_words(command)
         return
@@ -88,7 +91,7 @@ def _texts(command: SampleCommand, run: Any, params: Any = None) -> list[str]:
     usual = 200 if run.config.data.kind == "lines" else 500
     return generate(
         run,
-        n=command.n,
+        n=command.n or 20,
         prompt=command.prompt,
         temperature=command.temperature,
         top_k=command.top_k,
@@ -177,8 +180,7 @@ HELP = """a prompt and Enter   samples that begin with it (an empty one: from th
 
 
 def _interact(command: SampleCommand, run: Any) -> None:
-    if command.n == SampleCommand.n:
-        command = dataclasses.replace(command, n=5)
+    command = dataclasses.replace(command, n=command.n or 5)
     for line in _typed(HELP, "> "):
         try:
             command = _one_line(command, run, line)
@@ -192,6 +194,9 @@ def _converse(command: SampleCommand, run: Any) -> None:
     from jaxlm.chat import Chat
     from jaxlm.sampling import Strategy
 
+    option = command.first_given(("-n", "--n", "--stop"))
+    if option:
+        raise UserError(f"{option} does not go with --interactive on run {str(run.path)!r}: a dialogue has one answer")
     asks, answers = run.config.data.labels
     strategy = Strategy(command.temperature, command.top_k, command.top_p, command.min_p)
     chat = Chat(run, strategy, jax.random.key(command.seed), command.max_tokens or 200)
@@ -255,7 +260,7 @@ def _one_line(command: SampleCommand, run: Any, line: str) -> SampleCommand:
     name, _, value = line.strip().partition(" ")
     if name == "/n":
         n = _number(name, value, int)
-        check.at_least("/n", n, 1)
+        check.between("/n", n, 1, MOST_SAMPLES)
         return dataclasses.replace(command, n=n)
     if name == "/temperature":
         temperature = _number(name, value, float)

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxlm import checkpoint, sampling, sharding
 from jaxlm.config import RunConfig, check
+from jaxlm.config.run import MOST_SAMPLES
 from jaxlm.data.batches import Tokens, prepare
 from jaxlm.data.corpus import encode_text, line_hash
 from jaxlm.embeddings import Embeddings
@@ -159,8 +160,8 @@ def generate(
     `params` in place of the run's own (untrained ones, say). Raises UserError for a setting out of range or a
     character that the tokenizer does not have.
     """
-    check.at_least("n", n, 1)
-    check.at_least("max_tokens", max_tokens, 1)
+    check.between("n", n, 1, MOST_SAMPLES)
+    check.between("max_tokens", max_tokens, 1, MOST_SAMPLES)
     strategy = Strategy(temperature, top_k, top_p, min_p)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     starts = [text for text in prompts for _ in range(n)]

@@ -12,6 +12,7 @@ from jaxlm import console, sampling
 from jaxlm.chat import Chat
 from jaxlm.cli import parse_sample
 from jaxlm.data.corpus import from_dialogues
+from jaxlm.errors import UserError
 from jaxlm.sampling import Strategy
 from jaxlm.tokenizer import BOUNDARY
 from tests.conftest import opened
@@ -95,6 +96,12 @@ def test_the_first_token_of_an_answer_is_drawn_as_generate_would(gpt):
     )  # fmt: skip
     logits_V = gpt.model.apply(gpt.params, jnp.array([tokens]))[0, -1]
     assert int(drawn_B[0]) == int(jnp.where(allowed_V, logits_V, -jnp.inf).argmax())
+
+
+@pytest.mark.parametrize("option", ["-n=3", "--stop=x"])
+def test_a_dialogue_takes_no_option_that_it_would_ignore(run, option):
+    with pytest.raises(UserError, match=rf"^{option.partition('=')[0]} does not go with --interactive"):
+        console._converse(parse_sample(["runs/any", "--interactive", option]), run)
 
 
 def test_the_command_line_converses(run, monkeypatch, capsys):

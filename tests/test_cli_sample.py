@@ -6,6 +6,7 @@ import re
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -41,13 +42,17 @@ def texts(done: processes.Done) -> list[str]:
         (["--top-p", "1.01"], ["--top-p", "above 0 and at most 1", "1.01"]),
         (["--top-k", "0"], ["--top-k", ">= 1", "0"]),
         (["--min-p", "1.5"], ["--min-p", "from 0 to 1"]),
-        (["-n", "0"], ["--n", ">= 1", "0"]),
-        (["--max-tokens", "0"], ["--max-tokens", ">= 1", "0"]),
+        (["--temperature", "1e300"], ["--temperature", "at most 3.4e+38", "1e+300"]),
+        (["-n", "0"], ["--n", "from 1 to 1048576", "0"]),
+        (["-n", "3000000000"], ["--n", "from 1 to 1048576", "3000000000"]),
+        (["--max-tokens", "0"], ["--max-tokens", "from 1 to 1048576", "0"]),
+        (["--max-tokens", "3000000000"], ["--max-tokens", "from 1 to 1048576", "3000000000"]),
         (["--seed", "-1"], ["--seed", "-1"]),
         (["--seed", "x"], ["--seed", "x"]),
         (["--temperatur", "1"], ["--temperatur is not a setting", "did you mean --temperature?"]),
         (["--compare", "--interactive"], ["exclude each other"]),
         (["--json", "--interactive"], ["exclude each other"]),
+        (["--prompt", "a", "--interactive"], ["--prompt", "exclude each other"]),
         (["--checkpoint", "worst"], ["--checkpoint", "best", "last"]),
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("-") else "",
@@ -203,10 +208,17 @@ def test_prompts_through_a_pipe(cli, run):
     assert len(lines) == 9 and all(line.startswith("ba") for line in lines[7:])
 
 
-def test_the_end_of_the_input_ends_the_prompts(cli, run):
-    done = cli.sample(run, "--interactive", "-n", 3, stdin="c")
+@pytest.mark.parametrize(("args", "n"), [([], 5), (["-n", 3], 3), (["--n=20"], 20)])
+def test_the_end_of_the_input_ends_the_prompts(cli, run, args, n):
+    done = cli.sample(run, "--interactive", *args, stdin="c")
     assert done.code == 0
-    assert len(done.stdout.splitlines()) == 3
+    assert len(done.stdout.splitlines()) == n
+
+
+def test_prompts_want_an_input(cli, run):
+    command = ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "sample.py", str(run), "--interactive"]
+    done = subprocess.run(command, cwd=processes.ROOT, env=cli.env, text=True, capture_output=True)
+    refused(processes.Done(done.returncode, done.stdout, done.stderr), "--interactive", "standard input", "closed")
 
 
 class Terminal:

@@ -9,6 +9,7 @@ import tyro
 
 from jaxlm.cli.parsing import parse
 from jaxlm.config import check
+from jaxlm.config.run import MOST_SAMPLES
 from jaxlm.errors import UserError
 
 ASK_TEXT = ("--compare", "--nearest", "--interactive", "--score", "--score-text")
@@ -46,8 +47,8 @@ class SampleCommand:
     run: Annotated[Path, tyro.conf.Positional]
     """The run directory, or for questions about words a file of vectors.
     Its format is one of word2vec's or GloVe's, gzipped or not."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 20
-    """Samples for a prompt."""
+    n: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
+    """Samples for a prompt. None: 20, with --interactive 5."""
     prompt: str = ""
     """Text that each sample begins with; one longer than the context is seen from its end."""
     max_tokens: int | None = None
@@ -115,8 +116,8 @@ class SampleCommand:
 def parse_sample(args: list[str]) -> SampleCommand:
     """The command of sample.py. Raises UserError for values out of range, before anything is loaded."""
     command = parse(SampleCommand, args, prog="sample.py")
-    check.at_least("--n", command.n, 1)
-    check.at_least("--max-tokens", command.max_tokens, 1)
+    check.between("--n", command.n, 1, MOST_SAMPLES)
+    check.between("--max-tokens", command.max_tokens, 1, MOST_SAMPLES)
     check.at_least("--temperature", command.temperature, 0)
     check.at_least("--top-k", command.top_k, 1)
     check.half_open("--top-p", command.top_p, 0, 1)
@@ -131,6 +132,8 @@ def parse_sample(args: list[str]) -> SampleCommand:
         raise UserError(f"{' and '.join(asked)} exclude each other: give one of them")
     if command.json and command.interactive:
         raise UserError("--json and --interactive exclude each other: give one of them")
+    if command.interactive and "--prompt" in command.given:
+        raise UserError("--prompt and --interactive, which asks for prompts, exclude each other: give one of them")
     text, words = command.first_given(TEXT), command.first_given(WORDS)
     if text and words:
         raise UserError(f"{text} is for language models and {words} for vectors of words: give one of them")
