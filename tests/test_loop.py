@@ -1,6 +1,7 @@
 """The loop runs ahead of scores and saves, and tells its points in their order."""
 
 import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -89,6 +90,15 @@ def test_lines_and_saves_are_those_of_their_steps(tmp_path, log, beside):
     dev = [(step, "dev", float(step)) for step in (0, 8, 16, 24)]
     assert lines(tmp_path) == sorted(train + dev, key=lambda line: (line[0], line[1] == "dev"))
     assert loop.writer.saved == [(8, 8.0, 0), (16, 16.0, 0), (24, 24.0, 0)]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_the_last_line_of_progress_has_the_last_dev_loss(log, beside):
+    out = io.StringIO()
+    loop = loop_of(log, score, beside=beside)
+    loop.progress = metrics.Progress(24, 0, out)
+    loop.run()
+    assert out.getvalue().splitlines()[-1].startswith("step 24/24  loss 24.0000  dev 24.0000  ")
 
 
 def test_chunks_run_while_scores_are_awaited_but_not_past_the_next_ones_without_room(tmp_path, log):

@@ -187,16 +187,18 @@ class Loop:
         point = self.ended.popleft()
         assert point.ended is not None
         time_s = self.seconds = point.ended - self.began
-        if point.chunk:
-            self._add_losses(point.chunk, point.step)
+        newest = self._add_losses(point.chunk, point.step) if point.chunk else None
         if point.chunk and point.logs:
             self._write_train_line(point.step, float(point.chunk.lr), time_s)
         dev_loss = self._write_scores(point.step, point.scores.result(), time_s) if point.scores else None
+        if newest:
+            self.progress.steps(point.step, *newest)
         if point.saved and self.last_saved != point.step:
             copy, finite = point.saved
             self._save(point.step, copy, finite.result(), dev_loss)
 
-    def _add_losses(self, chunk: Chunk, step: int) -> None:
+    def _add_losses(self, chunk: Chunk, step: int) -> tuple[float | None, int]:
+        """Add a chunk's losses to the tally; the newest of them, and how many tokens were read."""
         loss_K = np.asarray(chunk.loss_K, np.float64)
         bad_K = np.flatnonzero(~np.isfinite(loss_K))
         if bad_K.size:
@@ -212,7 +214,7 @@ class Loop:
             told_K = loss_K[weight_K > 0]
         tokens = int(np.asarray(chunk.count_K, np.float64).sum())
         self.tally.tokens += tokens
-        self.progress.steps(step, float(told_K[-1]) if told_K.size else None, tokens)
+        return float(told_K[-1]) if told_K.size else None, tokens
 
     def _write_train_line(self, step: int, lr: float, time_s: float) -> None:
         tally = self.tally
