@@ -76,8 +76,8 @@ def check_fields(tree: Any, **kinds: tuple[type, ...]) -> None:
 
 
 def refuse_binary(raw: bytes, path: Path, what: str) -> None:
-    """Raise UserError where the first bytes of a file are not of a text."""
-    if b"\0" in raw[:65536]:
+    """Raise UserError where bytes of a file are not of a text: it has no NUL."""
+    if b"\0" in raw:
         raise UserError(f"{what} wants a UTF-8 text file, got the binary file {str(path)!r}")
 
 

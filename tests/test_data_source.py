@@ -87,7 +87,10 @@ def test_an_empty_or_blank_file_is_refused(tmp_path, raw):
     fails(path, "^data.path wants text, got nothing but white space in '.*blank.txt'")
 
 
-@pytest.mark.parametrize("raw", [b"\0", b"emma\n\0ava", b"\x89PNG\r\n\x1a\n\0\0\0", "emma\n".encode("utf-16")])
+@pytest.mark.parametrize(
+    "raw",
+    [b"\0", b"emma\n\0ava", b"ava\n" * 20_000 + b"\0", b"\x89PNG\r\n\x1a\n\0\0\0", "emma\n".encode("utf-16")],
+)
 def test_a_binary_file_is_refused(tmp_path, raw):
     path = tmp_path / "picture.png"
     path.write_bytes(raw)

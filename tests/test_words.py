@@ -138,6 +138,14 @@ def test_a_file_that_is_not_utf8_is_told_with_the_place(tmp_path, monkeypatch):
         list(words.read_blocks(path, "data.path"))
 
 
+def test_a_nul_in_a_later_block_is_no_text_either(tmp_path, monkeypatch):
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"good line\n" * 3 + b"bad \0\n")
+    monkeypatch.setattr(words, "BLOCK_BYTES", 12)
+    with pytest.raises(jaxlm.UserError, match=r"data.path wants a UTF-8 text file, got the binary file '.*text.txt'"):
+        list(words.read_blocks(path, "data.path"))
+
+
 def test_sentences_are_cut_and_empty_ones_go():
     assert wordfile.cut_sentences(np.array([0, 0, 1, 2, 3, 4, 5, 0, 0, 6, 7]), 2).tolist() == [
         *(1, 2, 0, 3, 4, 0, 5, 0, 6, 7, 0)

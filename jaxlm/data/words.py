@@ -35,8 +35,7 @@ def read_blocks(path: Path, setting: str, digest: "hashlib._Hash | None" = None)
         while raw := file.read(BLOCK_BYTES):
             if digest is not None:
                 digest.update(raw)
-            if offset == 0:
-                refuse_binary(raw, path, setting)
+            refuse_binary(raw, path, setting)
             raw = rest + raw
             cut = raw.rfind(b"\n") + 1 or raw.rfind(b" ") + 1
             if cut:
