@@ -12,7 +12,7 @@ from jaxlm.cli import SampleCommand
 from jaxlm.cli.sampling import ASK_WORDS, TEXT, WORDS
 from jaxlm.config import check
 from jaxlm.config.run import MOST_SAMPLES
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, naming
 
 Number = TypeVar("Number", int, float)
 
@@ -160,9 +160,11 @@ def _score(command: SampleCommand, run: Any) -> None:
     from jaxlm.inference import score
 
     if command.score is not None:
-        scored = score(run, read_text(command.score, "--score"))
+        option, text = "--score", read_text(command.score, "--score")
     else:
-        scored = score(run, command.score_text or "")
+        option, text = "--score-text", command.score_text or ""
+    with naming(option):
+        scored = score(run, text)
     if command.json:
         print(json.dumps(show.score_json(scored), ensure_ascii=False))
     else:

@@ -49,6 +49,15 @@ def reading(path: Path, what: str, wanted: str = "a text file") -> Iterator[None
         raise UserError(f"{what} {str(path)!r} cannot be read: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Uses a setting within: what a UserError says begins with its name."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{setting}: {error}") from error
+
+
 def decode(raw: bytes, path: Path, what: str, offset: int = 0, lines: int = 0) -> str:
     """Bytes of a file, of which `offset` bytes and `lines` line ends come before, as text; a byte-order mark goes.
 

@@ -201,7 +201,7 @@ def _generate(
     changes nothing.
     """
     lines, most = run.config.data.kind == "lines", run.model.max_length
-    end, stop_S = BOUNDARY if lines or run.marks_unknown else None, tuple(tokens_of(run, stop))
+    end, stop_S = BOUNDARY if lines or run.marks_unknown else None, tuple(_named_tokens(run, "stop", stop))
     generate_rows = sampling.compiled(**sharding.sampling_options(params, len(rows)))
     made: list[list[int]] = [[] for _ in rows]
     seen = rows if most is None else [row[-most:] for row in rows]
@@ -290,11 +290,15 @@ def classify(run_seen: dict[str, np.ndarray], texts: Sequence[str]) -> list[Seen
 
 
 def _prompt_tokens(run: Run, text: str) -> list[int]:
-    try:
-        tokens = tokens_of(run, text)
-    except UserError as error:
-        raise UserError(f"prompt {text!r} cannot be used: {error}") from None
+    tokens = _named_tokens(run, "prompt", text)
     return tokens or [run.tokenizer.start] if run.config.data.kind == "stream" else [BOUNDARY, *tokens]
+
+
+def _named_tokens(run: Run, setting: str, text: str) -> list[int]:
+    try:
+        return tokens_of(run, text)
+    except UserError as error:
+        raise UserError(f"{setting} {text!r} cannot be used: {error}") from None
 
 
 def tokens_of(run: Run, text: str) -> list[int]:

@@ -74,8 +74,10 @@ def test_a_character_that_the_run_does_not_know(cli, run, tmp_path):
     strange.write_text("abba\nzoë\n")
     before = tree(run)
     refused(cli.sample(run, "--prompt", "azb"), "prompt", "'z'", "U+007A", "abcde")
-    refused(cli.sample(run, "--score-text", "ë"), "'ë'", "U+00EB")
-    refused(cli.sample(run, "--score", strange), "'z'")
+    refused(cli.sample(run, "--stop", "z"), "stop 'z' cannot be used", "U+007A")
+    refused(cli.sample(run, "--score-text", "ë"), "--score-text", "'ë'", "U+00EB")
+    refused(cli.sample(run, "--score-text", ""), "--score-text", "at least one line")
+    refused(cli.sample(run, "--score", strange), "--score", "'z'")
     refused(cli.sample(run, "--score", tmp_path / "strange"), "--score", "does not exist", "did you mean")
     refused(cli.sample(run, "--score", tmp_path), "--score", "directory")
     assert tree(run) == before

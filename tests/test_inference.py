@@ -150,7 +150,15 @@ def test_a_vocabulary_larger_than_the_data_still_gives_text(make_run):
 
 @pytest.mark.parametrize(
     ("settings", "named"),
-    [({"n": 0}, "n wants"), ({"max_tokens": 0}, "max_tokens"), ({"top_k": 0}, "top_k"), ({"prompt": "é"}, "é")],
+    [
+        ({"n": 0}, "n wants"),
+        ({"n": 2**20 + 1}, "n wants a number from 1 to 1048576"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 2**20 + 1}, "max_tokens wants a number from 1 to 1048576"),
+        ({"top_k": 0}, "top_k"),
+        ({"prompt": "é"}, "prompt 'é'"),
+        ({"stop": "é"}, "stop 'é'"),
+    ],
 )
 def test_a_wrong_setting_is_named(mlp_run, settings, named):
     with pytest.raises(UserError, match=named):

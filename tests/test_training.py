@@ -286,6 +286,17 @@ def test_a_run_can_start_from_the_parameters_of_another(make_run, mlp_run):
         make_run(jaxlm.GptConfig(), name="third", init_from=str(mlp_run.path), data={"example": "sequence"})
 
 
+@pytest.mark.parametrize(
+    ("start", "text", "message"),
+    [("nobody", "emma", "^init_from: run '.*nobody' does not exist"), (None, "Éva", "^init_from: the character 'É'")],
+)
+def test_what_a_run_cannot_start_from_is_told_by_name(mlp_run, tmp_path, start, text, message):
+    (tmp_path / "text.txt").write_text(text)
+    data = jaxlm.DataConfig(path=str(tmp_path / "text.txt"))
+    with pytest.raises(jaxlm.UserError, match=message):
+        settle(jaxlm.RunConfig(model=MODEL, data=data, steps=1, init_from=start or str(mlp_run.path)))
+
+
 @pytest.mark.parametrize("model", [jaxlm.GptConfig(), jaxlm.RnnConfig(), jaxlm.BowConfig()])
 def test_a_model_that_reads_from_the_start_is_not_trained_on_windows(tmp_path, model):
     with pytest.raises(jaxlm.UserError, match=f"data.example wants sequence for a {type(model).__name__}"):

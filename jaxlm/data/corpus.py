@@ -1,5 +1,6 @@
 """Text to splits of tokens, on the host."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -10,7 +11,7 @@ import numpy as np
 
 from jaxlm.config import DataConfig
 from jaxlm.data.source import read
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, naming
 from jaxlm.tokenizer import BOUNDARY, CharTokenizer, ReanTokenizer, Tokenizer
 
 SPLITS = ("train", "dev", "test")
@@ -52,10 +53,12 @@ class Corpus:
 def load(config: DataConfig, tokenizer: Tokenizer | None = None) -> Corpus:
     """Read, split and encode, by a tokenizer of the text's own unless one is given.
 
-    Raises UserError where the text cannot be used.
+    Raises UserError where the text cannot be used, naming init_from where the given tokenizer does not know it.
     """
     read_as = {"lines": from_lines, "stream": from_stream, "dialogues": from_dialogues}
-    return read_as[config.kind](read(config), config, tokenizer)
+    text = read(config)
+    with contextlib.nullcontext() if tokenizer is None else naming("init_from"):
+        return read_as[config.kind](text, config, tokenizer)
 
 
 def tokenizer_of(config: DataConfig, whole: str, train: Sequence[str]) -> Tokenizer:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from jaxlm import checkpoint
 from jaxlm.claims import place_of
 from jaxlm.config import ModelConfig, RunConfig
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, naming
 from jaxlm.inference import load_run, load_vectors
 from jaxlm.models.base import Params, without_constants
 from jaxlm.parameters import content_hash
@@ -50,13 +50,11 @@ def other_class(config: RunConfig, theirs: ModelConfig) -> UserError:
 
 
 def _params_of(config: RunConfig, other: RunDir) -> Params:
-    try:
+    with naming("init_from"):
         theirs = open_existing(other.path).read_config().model
         if theirs.predicts_text == config.model.predicts_text:
             load = load_run if theirs.predicts_text else load_vectors
             return without_constants(load(other.path).params)
-    except UserError as error:
-        raise UserError(f"init_from: {error}") from error
     raise other_class(config, theirs)
 
 
