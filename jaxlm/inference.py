@@ -157,6 +157,7 @@ def generate(
 ) -> list[str]:
     """N texts for each prompt, prompts included, without what ends them (the end of the line or dialogue, or `stop`).
 
+    A text is decided by the key, its place among the texts, its prompt and the settings, not by those beside it.
     `params` in place of the run's own (untrained ones, say). Raises UserError for a setting out of range or a
     character that the tokenizer does not have.
     """
@@ -198,7 +199,8 @@ def _generate(
 
     A model with max_length positions sees the last of them: lines end where the positions do, running text goes on from
     the last half of what it sees. Each row has its own limit of tokens and its own keys, so that what is beside it
-    changes nothing.
+    changes nothing: rows with equally many tokens left had equally many in each pass before, and their places part
+    them.
     """
     lines, most = run.config.data.kind == "lines", run.model.max_length
     end, stop_S = BOUNDARY if lines or run.marks_unknown else None, tuple(_named_tokens(run, "stop", stop))

@@ -1,6 +1,7 @@
 """Models with a table of positions: what happens at its end."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,18 @@ def test_past_the_positions_each_part_is_drawn_anew():
     parts = [made[start : start + 5] for start in range(4, 34, 5)]
     assert [len(part) for part in parts] == [5] * 6
     assert len(set(parts)) == 6
+
+
+def test_past_the_positions_no_two_texts_are_drawn_alike():
+    """A model without preferences: whatever their prompts' lengths, two texts agree in a seventh of their letters."""
+    data = jaxlm.DataConfig(kind="stream")
+    run = opened(jaxlm.GptConfig(**SMALL), data, from_stream("abcdefg" * 9, data), context=8)
+    flat = {**run.params, "out": jnp.zeros_like(run.params["out"])}
+    prompts = ["a" * length for length in (1, 2, 5, 6, 7, 8, 9)]
+    texts = generate(run, n=2, prompt=prompts, max_tokens=40, params=flat, key=jax.random.key(0))
+    made = [text[-40:] for text in texts]
+    agreeing = [np.mean([a == b for a, b in zip(*pair, strict=True)]) for pair in itertools.combinations(made, 2)]
+    assert np.mean(agreeing) == pytest.approx(1 / 7, abs=0.02) and max(agreeing) < 0.5
 
 
 def test_past_the_positions_the_last_half_is_what_is_seen(make_run, text):

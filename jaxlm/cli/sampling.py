@@ -62,7 +62,7 @@ class SampleCommand:
     min_p: float | None = None
     """Draw from tokens at least this times as likely as the likeliest."""
     seed: int = 0
-    """The same seed gives the same samples."""
+    """The same seed gives the same samples, and the same first ones where there are more."""
     stop: str = ""
     """End a sample before this text."""
     compare: bool = False
