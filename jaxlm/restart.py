@@ -13,7 +13,9 @@ from jaxlm.runs import RunDir, write_bytes
 
 
 def set_aside(run: RunDir) -> None:
-    """Make room for a new run. The fingerprint stays as well, without which the directory were no run."""
+    """Make room for a new run, where there is anything. The fingerprint stays as well: without, it were no run."""
+    if not any(path.exists() for path in run.contents):
+        return
     run.replaced.mkdir(exist_ok=True)
     for path in run.contents:
         if path.exists():

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxlm.config import RunConfig
-from jaxlm.config.codec import from_json
+from jaxlm.config.codec import differences, from_json, settings_that_change_numbers, to_json
 from jaxlm.data.corpus import SPLITS
-from jaxlm.errors import UserError, check_fields, near_path
+from jaxlm.errors import UserError, check_fields, naming, near_path
 from jaxlm.tokenizer import Tokenizer, WordTokenizer, tokenizer_from_json
 
 FORMAT = 1
@@ -60,18 +60,24 @@ class RunDir:
         return any(entry.name.isdecimal() for entry in self.checkpoints.glob("*"))
 
     def read_config(self) -> RunConfig:
-        """The resolved settings. Raises UserError where they cannot be had."""
+        """The resolved settings. Raises UserError where they cannot be had, or the run was trained with others."""
         tree = read_json(self.config)
-        try:
-            return from_json(tree)
-        except UserError as error:
-            raise UserError(f"run file {str(self.config)!r}: {error}") from error
+        with naming(f"run file {str(self.config)!r}"):
+            config = from_json(tree)
+        now = settings_that_change_numbers(to_json(config))
+        with decoding(self.fingerprint, START_OVER):
+            was = {**now, **read_json(self.fingerprint).get("settings", {})}
+        edited = differences(was, {**was, **now})
+        if edited:
+            raise UserError(f"run file {str(self.config)!r} was edited: {'; '.join(edited)}; put back what was there")
+        return config
 
     def read_fingerprint(self) -> dict[str, Any]:
         """What decides between done, resume and refuse. Raises UserError where a part is missing or no such thing."""
         found = read_json(self.fingerprint, START_OVER)
         with decoding(self.fingerprint, START_OVER):
-            check_fields({"constants": "", **found}, data=(str,), tokenizer=(str,), split=(str,), constants=(str,))
+            hashes = ("data", "tokenizer", "split", "constants", "init_from")
+            check_fields({"constants": "", "init_from": "", **found}, **dict.fromkeys(hashes, (str,)))
             check_fields(found, settings=(dict,))
         return dict(found)
 

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from jaxlm import metrics, runs
+from jaxlm.config import CountsConfig, RunConfig
+from jaxlm.config.codec import settings_that_change_numbers, to_json
 from jaxlm.errors import UserError
 from jaxlm.evaluation import Score
 
@@ -41,6 +43,19 @@ def test_damaged_settings_of_a_run_name_their_file(tmp_path, content):
     with pytest.raises(UserError, match=r"^run file '.*config\.json'") as caught:
         runs.RunDir(tmp_path).read_config()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("change", "message"), [({"seed": 5}, "seed: 5, now 0"), ({"else": 1}, None)])
+def test_settings_that_were_edited_since_are_refused_by_name(tmp_path, change, message):
+    run, config = runs.RunDir(tmp_path), RunConfig(model=CountsConfig())
+    tree = to_json(config)
+    runs.write_json(run.config, tree)
+    runs.write_json(run.fingerprint, {"format": 1, "settings": {**settings_that_change_numbers(tree), **change}})
+    if message is None:
+        assert run.read_config() == config
+    else:
+        with pytest.raises(UserError, match=rf"config\.json' was edited: {message}; put back"):
+            run.read_config()
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
