@@ -23,8 +23,8 @@ from torch_models import build, generate
 import jaxlm
 from jaxlm import optim, sharding
 from jaxlm.config.model import ModelConfig
-from jaxlm.inference import Run
 from jaxlm.models import trie
+from jaxlm.trained import Run
 from jaxlm.training import make_chunk, make_step
 from jaxlm.training.plan import step_flops
 from jaxlm.training.setup import Job, initial_state, settle

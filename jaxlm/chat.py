@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm import sampling
-from jaxlm.inference import Run, drawn_tokens
+from jaxlm.inference import drawn_tokens
 from jaxlm.sampling import Strategy
 from jaxlm.tokenizer import BOUNDARY
+from jaxlm.trained import Run
 
 PIECES = tuple(1 << power for power in range(12, -1, -1))
 """Tokens that are read at once: a history is read in pieces of these sizes, so that few programs are compiled."""

@@ -45,7 +45,8 @@ def answer(command: SampleCommand) -> None:
         lines = training_lines(run_dir)
     sharding.choose_device(command.device)
     sharding.keep_compiled(cache_dir())
-    from jaxlm.inference import by_vector, load_run
+    from jaxlm.inference import by_vector
+    from jaxlm.trained import load_run
 
     run = load_run(command.run, which=command.checkpoint, say=partial(print, file=sys.stderr))
     if command.by_vector:
@@ -116,10 +117,10 @@ def _sample(command: SampleCommand, run: Any) -> None:
         except UserError as error:
             print(f"the samples are not sorted: {error}", file=sys.stderr)
     if seen is None:
-        print(json.dumps([{"text": text} for text in texts], ensure_ascii=False) if command.json else _joined(texts))
+        print(json.dumps([{"text": text} for text in texts]) if command.json else _joined(texts))
     elif command.json:
         pairs = [{"text": text, "seen": where} for text, where in zip(texts, seen, strict=True)]
-        print(json.dumps(pairs, ensure_ascii=False))
+        print(json.dumps(pairs))
     else:
         print(show.sorted_samples(texts, seen))
 
@@ -139,7 +140,7 @@ def _nearest(command: SampleCommand, run: Any, lines: list[str]) -> None:
             {"text": text, "seen": where, "nearest": found[text].line, "distance": found[text].distance}
             for text, where in zip(texts, seen, strict=True)
         ]
-        print(json.dumps(pairs, ensure_ascii=False))
+        print(json.dumps(pairs))
     else:
         print(show.samples_with_nearest(texts, seen, [found[text] for text in texts]))
 
@@ -149,7 +150,7 @@ def _compare(command: SampleCommand, run: Any) -> None:
 
     untrained, trained = _texts(command, run, run.untrained()), _texts(command, run)
     if command.json:
-        print(json.dumps({"untrained": untrained, "trained": trained}, ensure_ascii=False))
+        print(json.dumps({"untrained": untrained, "trained": trained}))
     else:
         print(show.side_by_side(untrained, trained, (run.config.init_from or "untrained", "trained")))
 
@@ -166,7 +167,7 @@ def _score(command: SampleCommand, run: Any) -> None:
     with naming(option):
         scored = score(run, text)
     if command.json:
-        print(json.dumps(show.score_json(scored), ensure_ascii=False))
+        print(json.dumps(show.score_json(scored)))
     else:
         print(show.score_line(scored.total) if command.score is not None else show.term_by_term(scored))
 

@@ -151,7 +151,8 @@ def _draw(path: Path, n: int, step: int, device: str) -> list[str]:
     sharding.keep_compiled(cache_dir())
     import jax
 
-    from jaxlm.inference import classify, generate, load_run
+    from jaxlm.inference import classify, generate
+    from jaxlm.trained import load_run
 
     run = load_run(path)
     if run.step != step:

@@ -9,8 +9,8 @@ from pathlib import Path
 from jaxlm.cli import SampleCommand
 from jaxlm.embeddings import Embeddings, ask, maps
 from jaxlm.errors import UserError
-from jaxlm.inference import load_vectors
 from jaxlm.runs import RunDir
+from jaxlm.trained import load_vectors
 
 ANSWERS, SHOWN = 10, 200
 """Words where --top does not say how many: of an answer, of a picture."""

@@ -12,7 +12,7 @@ import pytest
 
 from jaxlm import checkpoint, sharding
 from jaxlm.errors import UserError
-from jaxlm.inference import load_run
+from jaxlm.trained import load_run
 from tests.conftest import REPOSITORY
 
 tensorstore_may_answer_late = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

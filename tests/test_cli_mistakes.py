@@ -36,7 +36,7 @@ CONFIGS = {
     ("name", "words"),
     [
         ("nothing", ["config = RunConfig(...)", "none"]),
-        ("another thing", ["config = RunConfig(...)", "dict"]),
+        ("another thing", ["config = RunConfig(...)", "{'steps': 3}"]),
         ("unfinished", ["does not parse", "line 1"]),
         ("leaving", ["fails as it is loaded: SystemExit: 0"]),
         ("failing", ["RuntimeError", "no luck"]),

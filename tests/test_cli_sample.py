@@ -150,6 +150,14 @@ def test_a_text_is_scored_term_by_term(cli, run):
     assert "nats/token" in total
 
 
+def test_json_is_json_where_the_terminal_lacks_a_character(cli, tmp_path):
+    path = tmp_path / "accents.txt"
+    path.write_text("zoë\nchloé\n", "utf-8")
+    run = cli.trained("accents", "--data.path", path, "--steps", 1)
+    done = cli.sample(run, "--prompt", "zoë", "--json", "-n", 1, env={"PYTHONIOENCODING": "ascii"})
+    assert texts(done)[0].startswith("zoë")
+
+
 def test_the_split_scores_of_eval_json_are_those_of_the_lines(cli, run, tmp_path):
     """Train, dev and test together are the file, each line scored on its own."""
     ended = json.loads((run / "eval.json").read_text())

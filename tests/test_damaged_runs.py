@@ -17,8 +17,8 @@ from jaxlm.cli import SampleCommand
 from jaxlm.config import RunConfig
 from jaxlm.console import answer
 from jaxlm.errors import UserError
-from jaxlm.inference import load_run
 from jaxlm.runs import FORMAT, MADE_ANEW, RunDir
+from jaxlm.trained import load_run
 from jaxlm.training import train
 
 TORN = [None, b"", b"{", b"[]", b"\xff\xfe", b"PK\3\4"]

@@ -16,9 +16,10 @@ from jaxlm import sharding
 from jaxlm.data.corpus import from_lines, from_stream
 from jaxlm.errors import UserError
 from jaxlm.evaluation import Score
-from jaxlm.inference import Run, classify, generate, load_run, score
+from jaxlm.inference import classify, generate, score
 from jaxlm.runs import RunDir, read_json
 from jaxlm.sharding import FEW_SAMPLES
+from jaxlm.trained import Run, load_run
 from tests.conftest import NAMES
 
 KEY = jax.random.key(0)
@@ -155,6 +156,7 @@ def test_a_vocabulary_larger_than_the_data_still_gives_text(make_run):
         ({"n": 2**20 + 1}, "n wants a number from 1 to 1048576"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 2**20 + 1}, "max_tokens wants a number from 1 to 1048576"),
+        ({"n": 2**15, "max_tokens": 2**14}, "n times max_tokens wants a number from 1 to 268435456, got 536870912"),
         ({"top_k": 0}, "top_k"),
         ({"prompt": "é"}, "prompt 'é'"),
         ({"stop": "é"}, "stop 'é'"),

@@ -14,8 +14,9 @@ import pytest
 import jaxlm
 from jaxlm import sampling
 from jaxlm.data.corpus import from_stream
-from jaxlm.inference import generate, load_run
+from jaxlm.inference import generate
 from jaxlm.tokenizer import BOUNDARY, CharTokenizer
+from jaxlm.trained import load_run
 from tests.conftest import opened
 
 SMALL: dict[str, Any] = {"n_layers": 1, "n_heads": 2, "d_model": 16}

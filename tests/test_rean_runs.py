@@ -17,12 +17,13 @@ import jaxlm
 from jaxlm import checkpoint, lr_range, sharding, training
 from jaxlm.claims import hold
 from jaxlm.data.corpus import from_dialogues, load
-from jaxlm.inference import by_vector, load_vectors
+from jaxlm.inference import by_vector
 from jaxlm.models.base import CONSTANTS, with_constants
 from jaxlm.runs import RunDir
 from jaxlm.sweep import Variant, named, sweep
 from jaxlm.tokenizer import ReanTokenizer, visible
 from jaxlm.tokenizer.rean import pieces
+from jaxlm.trained import load_vectors
 from jaxlm.training import Stopped, loop, plan, train
 from jaxlm.training.setup import settle
 from jaxlm.training.word2vec import Word2vecWork

@@ -21,8 +21,9 @@ from jaxlm import sharding
 from jaxlm.data.batches import Tokens, prepare
 from jaxlm.data.corpus import Corpus, line_ages
 from jaxlm.evaluation import Evaluator
-from jaxlm.inference import Run, generate
+from jaxlm.inference import generate
 from jaxlm.tokenizer import CharTokenizer
+from jaxlm.trained import Run
 from tests.test_models import MODELS, WINDOWED, V
 
 N, MOST = 4000, 12

@@ -17,7 +17,7 @@ import jaxlm
 from jaxlm import metrics, plots
 from jaxlm.cli import parse_sample
 from jaxlm.console import answer
-from jaxlm.inference import load_vectors
+from jaxlm.trained import load_vectors
 from jaxlm.training import loop, pairs, plan, points, state
 from jaxlm.training.job import train
 from jaxlm.training.word2vec import Word2vecWork

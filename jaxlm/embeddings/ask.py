@@ -99,7 +99,7 @@ def _pairs(scored: Scored) -> list[dict[str, Any]]:
 
 
 def _json(**answer: Any) -> str:
-    return json.dumps(answer, ensure_ascii=False)
+    return json.dumps(answer)
 
 
 def _table(scored: Scored) -> str:

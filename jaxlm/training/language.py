@@ -18,7 +18,7 @@ from jaxlm.data.batches import Tokens
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.pairs import count_pairs, save_pairs
 from jaxlm.evaluation import NATS_PER_TOKEN, Evaluator, Score, token_fields
-from jaxlm.inference import Run, classify, generate, load_run, tokens_of
+from jaxlm.inference import classify, generate, tokens_of
 from jaxlm.models.base import (
     CONSTANTS,
     FittedModel,
@@ -30,6 +30,7 @@ from jaxlm.models.base import (
 )
 from jaxlm.parameters import abstract_params
 from jaxlm.runs import RunDir, write_bytes, write_json
+from jaxlm.trained import Run, load_run
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.pictures import Pictures
 from jaxlm.training.plan import Plan, step_flops

@@ -7,10 +7,10 @@ from jaxlm import checkpoint
 from jaxlm.claims import place_of
 from jaxlm.config import ModelConfig, RunConfig
 from jaxlm.errors import UserError, naming
-from jaxlm.inference import load_run, load_vectors
 from jaxlm.models.base import Params, without_constants
 from jaxlm.parameters import content_hash
 from jaxlm.runs import RunDir, open_existing, read_json
+from jaxlm.trained import load_run, load_vectors
 
 
 class Start(NamedTuple):

@@ -7,9 +7,9 @@ from jaxlm.config import RunConfig
 from jaxlm.config.rean import TableConfig
 from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError
-from jaxlm.inference import load_vectors
 from jaxlm.models.base import Words
 from jaxlm.runs import RunDir
+from jaxlm.trained import load_vectors
 
 
 def read_vectors(path: str) -> Words:

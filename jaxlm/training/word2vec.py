@@ -21,10 +21,10 @@ from jaxlm.data.wordfile import WordCorpus
 from jaxlm.data.wordmap import save_map
 from jaxlm.embeddings import maps
 from jaxlm.errors import UserError
-from jaxlm.inference import VectorRun, load_vectors
 from jaxlm.models.base import Params
 from jaxlm.runs import RunDir, dump, write_bytes, write_json
 from jaxlm.tokenizer import visible
+from jaxlm.trained import VectorRun, load_vectors
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.pairs import PairScore, Trainer, pair_fields
 from jaxlm.training.pictures import Pictures

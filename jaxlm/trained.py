@@ -1,0 +1,118 @@
+"""A trained run, loaded: its model and parameters, or its vectors."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxlm import checkpoint, sharding
+from jaxlm.config import RunConfig
+from jaxlm.embeddings import Embeddings
+from jaxlm.errors import UserError
+from jaxlm.models.base import CONSTANTS, LanguageModel, Params, PredictsVectors, with_constants
+from jaxlm.parameters import content_hash, untrained_params
+from jaxlm.runs import RunDir, open_existing, read_json
+from jaxlm.tokenizer import Tokenizer, WordTokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A model with its parameters, tokenizer and settings."""
+
+    path: Path
+    config: RunConfig
+    tokenizer: Tokenizer
+    model: LanguageModel[Any]
+    params: Params
+    step: int
+    """Updates behind the parameters."""
+
+    @functools.cached_property
+    def marks_unknown(self) -> bool:
+        """Whether the model writes "[NIV]" where no vector is near the one that it predicts."""
+        return isinstance(self.model, PredictsVectors) and self.model.marks_unknown
+
+    def untrained(self) -> Params:
+        """The parameters before the first step: from the seed again, or those of the run that init_from names.
+
+        Raises UserError naming init_from where that run has been moved, deleted or replaced.
+        """
+        if (start := self.config.init_from) is None:
+            return with_constants(untrained_params(self.config, self.model), self.params.get(CONSTANTS))
+        try:
+            other = load_run(start)
+        except UserError as error:
+            raise UserError(f"init_from {start!r}, where training began, cannot be opened: {error}") from error
+        want, got = (jax.tree.map(np.shape, params) for params in (self.params, other.params))
+        content = content_hash(other.params)
+        began = read_json(RunDir(self.path).fingerprint).get("init_from", content)
+        itself = other.path.resolve() == self.path.resolve()
+        if want != got or other.tokenizer != self.tokenizer or began != content or itself:
+            raise UserError(f"init_from {start!r} is no longer the run where training began")
+        return other.params
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorRun:
+    """Vectors of words: row i of params["input"] is that of tokenizer.words[i]."""
+
+    path: Path
+    config: RunConfig
+    tokenizer: WordTokenizer
+    params: Params
+    step: int
+    """Updates behind the parameters."""
+
+    def embeddings(self) -> Embeddings:
+        """The words with their input vectors, the most frequent first."""
+        return Embeddings(self.tokenizer.words, np.asarray(self.params["input"]))
+
+
+def load_run(
+    path: str | Path, *, which: Literal["best", "last"] = "best", say: Callable[[str], None] | None = None
+) -> Run:
+    """Open a run directory with its best checkpoint by dev loss, or its last; a broken one is told to `say`.
+
+    Raises UserError where it is not a run, is from a newer format, or has no checkpoint that can be read.
+    """
+    run = open_existing(Path(path))
+    config = run.read_config()
+    if not config.model.predicts_text:
+        raise UserError(f"run {str(path)!r} has vectors of words and gives no text a probability: ask for neighbours")
+    params, step = _load_params(run, which, say)
+    params = with_constants(params, jax.device_put(run.read_constants(), sharding.replicated(sharding.make_mesh())))
+    return Run(Path(path), config, run.read_tokenizer(), config.model.build(), params, step)
+
+
+def load_vectors(
+    path: str | Path, *, which: Literal["best", "last"] = "best", say: Callable[[str], None] | None = None
+) -> VectorRun:
+    """Open a run directory of word2vec, as `load_run` does. Raises UserError where it is a language model's."""
+    run = open_existing(Path(path))
+    config = run.read_config()
+    if config.model.predicts_text:
+        raise UserError(f"run {str(path)!r} is of a language model, which has no vectors of words")
+    return VectorRun(Path(path), config, run.read_words(), *_load_params(run, which, say))
+
+
+def _load_params(run: RunDir, which: Literal["best", "last"], say: Callable[[str], None] | None) -> tuple[Params, int]:
+    """The parameters of the best or last checkpoint that can be read, and its step."""
+    saved = checkpoint.best_first(run.checkpoints)
+    if which == "last":
+        saved.sort(key=lambda one: -one.step)
+    everywhere = sharding.replicated(sharding.make_mesh())
+    broken = checkpoint.unreadable(run.checkpoints)
+    for one in saved:
+        params = checkpoint.load_params(run.checkpoints, one, everywhere)
+        if params is not None:
+            if say:
+                for step in broken:
+                    say(f"checkpoint {step} of {run.path} is broken: taking that of step {one.step}")
+            return params, one.step
+        broken.append(one.step)
+    again = "train.py --restart" if run.eval.exists() else "train.py"
+    raise UserError(f"run {str(run.path)!r} has no checkpoint that can be read: train it again with {again}")
