@@ -64,7 +64,7 @@ def generate(
     check.between("max_tokens", max_tokens, 1, MOST_SAMPLES)
     strategy = Strategy(temperature, top_k, top_p, min_p)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    check.between("n times max_tokens", n * len(prompts) * max_tokens, 1, MOST_TOKENS)
+    check.between("n times max_tokens", n * len(prompts) * max_tokens, 0, MOST_TOKENS)
     starts = [text for text in prompts for _ in range(n)]
     rows = [tokens for tokens in [_prompt_tokens(run, text) for text in prompts] for _ in range(n)]
     params = run.params if params is None else params

@@ -156,7 +156,7 @@ def test_a_vocabulary_larger_than_the_data_still_gives_text(make_run):
         ({"n": 2**20 + 1}, "n wants a number from 1 to 1048576"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 2**20 + 1}, "max_tokens wants a number from 1 to 1048576"),
-        ({"n": 2**15, "max_tokens": 2**14}, "n times max_tokens wants a number from 1 to 268435456, got 536870912"),
+        ({"n": 2**15, "max_tokens": 2**14}, "n times max_tokens wants a number from 0 to 268435456, got 536870912"),
         ({"top_k": 0}, "top_k"),
         ({"prompt": "é"}, "prompt 'é'"),
         ({"stop": "é"}, "stop 'é'"),
