@@ -99,8 +99,9 @@ def test_data_that_changed_or_is_gone_is_named(tmp_path):
 
 def test_running_text_has_no_lines(mlp_run, tmp_path):
     shutil.copytree(mlp_run.path, tmp_path / "run")
-    config = tmp_path / "run" / "config.json"
-    config.write_text(config.read_text().replace('"kind": "lines"', '"kind": "stream"'))
+    for name in ("config.json", "fingerprint.json"):
+        path = tmp_path / "run" / name
+        path.write_text(path.read_text().replace('kind": "lines"', 'kind": "stream"'))
     with pytest.raises(UserError, match=r"--nearest wants a run on lines, got .*data\.kind stream"):
         console.answer(SampleCommand(tmp_path / "run", nearest=True))
 
