@@ -228,11 +228,23 @@ def set_aside_unreadable(directory: Path) -> list[int]:
 def unreadable(directory: Path) -> list[int]:
     """The steps of the checkpoints without readable notes, oldest first.
 
-    One that has none while a newer one has is not among them: Orbax deletes file by file, and a kill leaves some.
+    One that has lost its notes and more while a newer one has all is not among them: Orbax deletes file by file, and a
+    kill leaves some.
     """
     readable = [one.step for one in saved(directory)]
     others = sorted(set(steps(directory)) - set(readable))
-    return [step for step in others if step > max(readable, default=-1) or (directory / str(step) / NOTES).exists()]
+    return [step for step in others if step > max(readable, default=-1) or not _is_leftover(directory / str(step))]
+
+
+def _is_leftover(place: Path) -> bool:
+    """Whether files are missing beside the notes, or the list of them."""
+    if (place / NOTES).exists():
+        return False
+    try:
+        names = set(json.loads((place / SUMS).read_text()))
+    except (OSError, ValueError):
+        return True
+    return any(not (place / name).exists() for name in names - {NOTES})
 
 
 def abstract_like(tree: Any) -> Any:

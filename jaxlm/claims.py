@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from jaxlm.config.codec import differences, settings_that_change_numbers, to_jso
 from jaxlm.data.corpus import line_hashes
 from jaxlm.errors import UserError, writing
 from jaxlm.restart import set_aside, settle, throw_away
-from jaxlm.runs import FORMAT, RunDir, hash_of_json, open_existing, write_json
+from jaxlm.runs import FORMAT, RunDir, hash_of, hash_of_json, open_existing, write_arrays, write_json
 from jaxlm.tokenizer import Tokenizer, WordTokenizer
 
 Constants = Mapping[str, np.ndarray]
@@ -126,12 +125,13 @@ def start_over(run: RunDir, config: RunConfig, corpus: Data) -> None:
 
 
 def is_free(path: Path) -> bool:
-    """Whether a run directory can be made there: nothing is, or a directory with a lock at most.
+    """Whether a run directory can be made there: nothing is, or a directory without anything of a run.
 
     Raises UserError where its checkpoints could not be named.
     """
     check_place(path)
-    return not path.exists() or (path.is_dir() and {entry.name for entry in path.iterdir()} <= {RunDir(path).lock.name})
+    begun = {RunDir(path).lock.name, f"{RunDir(path).fingerprint.name}.part"}  # a kill may leave them
+    return not path.exists() or (path.is_dir() and {entry.name for entry in path.iterdir()} <= begun)
 
 
 def _is_json(path: Path) -> bool:
@@ -177,18 +177,10 @@ def _fill(
     write_json(run.config, to_json(config))
     write_json(run.tokenizer, corpus.tokenizer.to_json())
     if corpus.lines:
-        np.savez(run.seen, **{split: line_hashes(lines) for split, lines in corpus.lines.items()})  # type: ignore[arg-type]
+        write_arrays(run.seen, {split: line_hashes(lines) for split, lines in corpus.lines.items()})
     if constants:
-        np.savez(run.constants, **constants)  # type: ignore[arg-type]
+        write_arrays(run.constants, constants)
     write_json(run.fingerprint, print_of_run)
-
-
-def hash_of(arrays: Constants) -> str:
-    """SHA-256 of arrays with their names, types and shapes."""
-    sha256 = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        sha256.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return sha256.hexdigest()
 
 
 @contextlib.contextmanager

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm import metrics
-from jaxlm.cli import parse_leaderboard, run_main
+from jaxlm.cli import parse_leaderboard
 from jaxlm.errors import UserError
 from jaxlm.novelty import Shares, shares_of_run
 from jaxlm.runs import RunDir, open_existing, read_json
+from jaxlm.start import run_main
 from jaxlm.tokenizer import tokenizer_from_json
 
 LISTED_REASONS = 3

@@ -11,10 +11,11 @@ import numpy as np
 import optax
 
 from jaxlm import optim, sharding
-from jaxlm.cli import parse_range, run_main
+from jaxlm.cli import parse_range
 from jaxlm.config import RunConfig, check
 from jaxlm.errors import UserError
 from jaxlm.metrics import Progress
+from jaxlm.start import run_main
 from jaxlm.training import Plan, make_chunk, make_step
 from jaxlm.training.plan import step_flops
 from jaxlm.training.setup import initial_state, introduce, settle

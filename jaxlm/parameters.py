@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm import keys, sharding
-from jaxlm.claims import hash_of
 from jaxlm.config import RunConfig
 from jaxlm.models.base import LanguageModel, Params, without_constants
+from jaxlm.runs import hash_of
 
 InitOptimizer = Callable[[Params], Any]
 

@@ -17,6 +17,7 @@ from jaxlm.data.wordmap import load_map
 from jaxlm.errors import UserError
 from jaxlm.layout import LABEL_GAP, labels_apart
 from jaxlm.runs import decoding, open_existing
+from jaxlm.start import run_main
 from jaxlm.tokenizer import BOUNDARY, Tokenizer, visible
 
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Noto Sans", "Noto Emoji", "Symbola")
@@ -289,4 +290,4 @@ def _drawable(text: str, fonts: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    run_main(main)

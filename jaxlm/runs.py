@@ -2,8 +2,9 @@
 
 import contextlib
 import hashlib
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ class RunDir:
         self.pairs = self.plots / "pairs.npz"
         self.word_map = self.plots / "words.npz"
         self.tensorboard = path / "tensorboard"
-        self.replaced = path / "replaced"
-        self.discarded = path / "replaced.part"
+        self.replaced = path / ".replaced"
+        self.discarded = path / ".discarded"
         self.lock = path / ".lock"
 
     @property
@@ -56,7 +57,7 @@ class RunDir:
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is a whole one, which may be damaged."""
+        """Whether one has been saved to its end."""
         return any(entry.name.isdecimal() for entry in self.checkpoints.glob("*"))
 
     def read_config(self) -> RunConfig:
@@ -92,8 +93,7 @@ class RunDir:
     def _vocabulary(self) -> Any:
         found = read_json(self.tokenizer)
         with decoding(self.tokenizer):
-            if read_json(self.fingerprint).get("tokenizer") not in (None, hash_of_json(found)):
-                raise UserError(f"run file {str(self.tokenizer)!r} is not what the run was trained with: {MADE_ANEW}")
+            self._check_same(self.tokenizer, "tokenizer", hash_of_json(found))
         return found
 
     def read_seen(self) -> dict[str, np.ndarray]:
@@ -109,7 +109,13 @@ class RunDir:
         if not self.constants.exists() and "constants" not in read_json(self.fingerprint):
             return {}
         with decoding(self.constants):
-            return _arrays(self.constants)
+            arrays = _arrays(self.constants)
+            self._check_same(self.constants, "constants", hash_of(arrays))
+            return arrays
+
+    def _check_same(self, path: Path, name: str, content: str) -> None:
+        if read_json(self.fingerprint).get(name) not in (None, content):
+            raise UserError(f"run file {str(path)!r} is not what the run was trained with: {MADE_ANEW}")
 
     def read_eval(self) -> dict[str, Any]:
         """The results. Raises UserError where a number or a split is missing or no such thing."""
@@ -150,6 +156,8 @@ def decoding(path: Path, fix: str = MADE_ANEW) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise UserError(f"run file {str(path)!r} is missing: {fix}") from None
+    except OSError as error:
+        raise UserError(f"run file {str(path)!r} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # what a torn file makes its reader raise can be anything
         raise UserError(f"run file {str(path)!r} cannot be read ({type(error).__name__}: {error}): {fix}") from error
 
@@ -173,6 +181,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Replace an .npz file whole or not at all."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, content.getvalue())
+
+
 def read_json(path: Path, fix: str = MADE_ANEW) -> Any:
     """A JSON file of a run. Raises UserError where it is missing or broken."""
     with decoding(path, fix):
@@ -187,6 +202,14 @@ def dump(value: Any) -> str:
 def hash_of_json(value: Any) -> str:
     """SHA-256 of a value as its file spells it."""
     return hashlib.sha256(dump(value).encode()).hexdigest()
+
+
+def hash_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of arrays with their names, types and shapes."""
+    sha256 = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        sha256.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return sha256.hexdigest()
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

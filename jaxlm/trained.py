@@ -114,5 +114,8 @@ def _load_params(run: RunDir, which: Literal["best", "last"], say: Callable[[str
                     say(f"checkpoint {step} of {run.path} is broken: taking that of step {one.step}")
             return params, one.step
         broken.append(one.step)
-    again = "train.py --restart" if run.eval.exists() else "train.py"
-    raise UserError(f"run {str(run.path)!r} has no checkpoint that can be read: train it again with {again}")
+    if run.replaced.exists():
+        fix = f"a restart has just begun in it; if that was ended, train.py brings the run in {run.replaced.name} back"
+    else:
+        fix = f"train it again with train.py{' --restart' if run.eval.exists() else ''}"
+    raise UserError(f"run {str(run.path)!r} has no checkpoint that can be read: {fix}")

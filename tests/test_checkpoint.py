@@ -186,11 +186,24 @@ def test_a_kill_while_orbax_deletes_an_old_checkpoint_is_no_news(tmp_path, left)
     assert checkpoint.steps(directory) == [1, 4, 5] and not (tmp_path / "broken").exists()
 
 
-def test_a_newest_checkpoint_without_notes_is_news(tmp_path):
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_checkpoint_that_has_lost_its_notes_alone_is_news(tmp_path, step):
     save(tmp_path / "checkpoints", {1: 1.0, 2: 2.0})
-    (tmp_path / "checkpoints" / "2" / checkpoint.NOTES).unlink()
-    assert checkpoint.set_aside_unreadable(tmp_path / "checkpoints") == [2]
-    assert (tmp_path / "broken" / "2").is_dir()
+    (tmp_path / "checkpoints" / str(step) / checkpoint.NOTES).unlink()
+    assert checkpoint.set_aside_unreadable(tmp_path / "checkpoints") == [step]
+    assert (tmp_path / "broken" / str(step)).is_dir()
+
+
+def test_each_save_that_has_ended_is_told(tmp_path):
+    told: list[list[int]] = []
+    directory = tmp_path / "checkpoints"
+    with checkpoint.CheckpointWriter(
+        directory, 2, when_saved=lambda: told.append(checkpoint.steps(directory))
+    ) as writer:
+        for step in (1, 2):
+            writer.save(step, **state(step), dev_loss=1.0, notes={})
+            writer.wait()
+    assert told == [[1], [1, 2]]
 
 
 LATE = """

@@ -10,9 +10,10 @@ from typing import Annotated
 import pytest
 import tyro
 
-from jaxlm.cli import TrainCommand, load_config, parse, parse_train, run_main
+from jaxlm.cli import TrainCommand, load_config, parse, parse_train
 from jaxlm.config import CountsConfig, MlpConfig, RunConfig
 from jaxlm.errors import NonFiniteLoss, UserError
+from jaxlm.start import run_main
 
 MLP = """
 from jaxlm import MlpConfig, RunConfig

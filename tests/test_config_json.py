@@ -96,6 +96,13 @@ def test_a_users_own_model_class_survives_json(tmp_path, field):
     assert (type(again.model).__name__, repr(again)) == ("OwnConfig", repr(config))
 
 
+def test_a_whole_number_that_an_older_version_kept_with_a_point_is_one():
+    tree = to_json(RunConfig(model=MlpConfig(), steps=200))
+    tree["steps"], tree["optim"]["lr"] = 200.0, 1.0
+    config = from_json(tree)
+    assert type(config.steps) is int and type(config.optim.lr) is float
+
+
 def test_a_value_of_ones_own_that_json_does_not_have_is_refused(tmp_path):
     path = tmp_path / "own.py"
     path.write_text("from pathlib import Path\n" + OWN.format(field='place: Path = Path("here")'))

@@ -171,6 +171,13 @@ def test_a_users_own_class_takes_what_it_asks_for(tmp_path):
     assert dataclasses.asdict(load_config(path).model)["many"] == ({"depth": 1},)
 
 
+def test_what_a_users_own_class_is_made_with_need_not_be_a_field(tmp_path):
+    path = tmp_path / "own.py"
+    check = "    heads: dataclasses.InitVar[int] = 1\n    def __post_init__(self, heads):\n        assert heads == 2\n"
+    path.write_text(OWN.format(check=check, model="OwnConfig(heads=2, width=4)"))
+    assert vars(load_config(path).model)["width"] == 4
+
+
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_the_configs_that_come_with_the_package_load(path):
     assert isinstance(load_config(path).model, ModelConfig)

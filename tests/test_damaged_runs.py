@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jaxlm.cli import SampleCommand
 from jaxlm.config import RunConfig
 from jaxlm.console import answer
 from jaxlm.errors import UserError
-from jaxlm.runs import FORMAT, MADE_ANEW, RunDir
+from jaxlm.runs import FORMAT, MADE_ANEW, RunDir, hash_of, write_arrays
 from jaxlm.trained import load_run
 from jaxlm.training import train
 
@@ -83,13 +84,27 @@ def test_a_torn_file_is_named_with_the_fix(run, name, read, content):
 @pytest.mark.parametrize("content", TORN)
 def test_constants_are_wanted_of_a_run_that_has_them(run, content):
     assert run.read_constants() == {}
-    edit(run.fingerprint, constants="c" * 64)
-    np.savez(run.constants, table=np.ones(3))
+    edit(run.fingerprint, constants=hash_of({"table": np.ones(3)}))
+    write_arrays(run.constants, {"table": np.ones(3)})
     assert run.read_constants()["table"].tolist() == [1, 1, 1]
     tear(run.constants, content)
     with pytest.raises(UserError) as error:
         run.read_constants()
     one_line(error, "constants.npz", "train.py")
+
+
+def test_other_constants_are_refused(run):
+    edit(run.fingerprint, constants=hash_of({"table": np.arange(3)}))
+    write_arrays(run.constants, {"table": np.arange(3)[::-1]})
+    with pytest.raises(UserError) as error:
+        run.read_constants()
+    one_line(error, "constants.npz' is not what the run was trained with")
+
+
+def test_a_file_that_the_system_refuses_is_not_made_anew(run, monkeypatch):
+    monkeypatch.setattr(Path, "read_text", Mock(side_effect=PermissionError(13, "Permission denied")))
+    with pytest.raises(UserError, match=r"eval\.json' cannot be read: Permission denied$"):
+        run.read_eval()
 
 
 def test_an_edited_tokenizer_reads_no_other_text(run):

@@ -105,6 +105,15 @@ def test_other_parameters_make_another_run(config, begun):
     refused(r"init_from has other content \(sha256 ", config)
 
 
+def test_a_sweep_trains_nothing_where_a_later_run_began_from_other_parameters(config):
+    shutil.rmtree(FIRST.path)
+    shutil.copytree(RUN.path, FIRST.path)
+    runs = [Variant({}, dataclasses.replace(config, run_dir="new")), Variant({}, config)]
+    with pytest.raises(jaxlm.UserError, match="init_from has other content"):
+        sweep(runs, say=lambda line: None)
+    assert not Path("new").exists()
+
+
 def test_a_run_of_an_older_version_goes_on(config):
     print_of_run = json.loads(RUN.fingerprint.read_text())
     assert print_of_run.pop("init_from")

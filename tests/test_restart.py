@@ -16,7 +16,7 @@ CHANGING = [(Path, "rename"), (Path, "replace"), (Path, "unlink"), (Path, "mkdir
 
 
 class KilledError(BaseException):
-    """In place of SIGKILL."""
+    """In place of a kill, but that what is `finally` is still done."""
 
 
 def die_at(monkeypatch, count: int) -> None:
@@ -93,7 +93,7 @@ def test_before_its_first_checkpoint_a_restart_can_be_undone_whenever_it_ended(t
         run = a_run(tmp_path / str(count))
         before = held(run.path)
         went_on = killed(monkeypatch, count, lambda run=run: begin_new(run))
-        assert restart.settle(run) == (count > 1)
+        assert restart.settle(run) == (count > 2)
         assert held(run.path) == before
     assert count > 12
 
@@ -118,11 +118,37 @@ def test_with_a_checkpoint_of_its_own_the_new_run_stays_alone_whenever_that_ende
         run = a_run(tmp_path / str(count))
         begin_new(run)
         (run.checkpoints / "1").mkdir()
-        new = {name: content for name, content in held(run.path).items() if not name.startswith("replaced")}
+        new = {name: content for name, content in held(run.path).items() if not name.startswith(".replaced")}
         went_on = killed(monkeypatch, count, lambda run=run: restart.throw_away(run))
         assert not restart.settle(run)
         assert held(run.path) == new
     assert count > 2
+
+
+def test_where_there_is_nothing_nothing_comes_back(tmp_path):
+    run = RunDir(tmp_path)
+    run.fingerprint.write_text("{}")
+    restart.set_aside(run)
+    assert not restart.settle(run) and list(held(tmp_path)) == ["fingerprint.json"]
+
+
+def test_what_cannot_be_deleted_hinders_nothing(tmp_path, monkeypatch):
+    run = a_run(tmp_path / "run")
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **options: None)
+    for _ in range(2):
+        restart.set_aside(run)
+        run.config.write_text("new")
+        restart.throw_away(run)
+        assert not restart.settle(run)
+    assert len(list(run.discarded.iterdir())) == 2
+
+
+def test_part_of_a_fingerprint_does_not_stay(tmp_path):
+    run = a_run(tmp_path / "run")
+    before = held(run.path)
+    restart.set_aside(run)
+    (run.replaced / "fingerprint.json").rename(run.replaced / "fingerprint.json.part")
+    assert restart.settle(run) and held(run.path) == before
 
 
 def test_a_failure_before_the_first_checkpoint_brings_the_old_run_back(tmp_path):

@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
 from jaxlm import metrics, runs
@@ -56,6 +58,15 @@ def test_settings_that_were_edited_since_are_refused_by_name(tmp_path, change, m
     else:
         with pytest.raises(UserError, match=rf"config\.json' was edited: {message}; put back"):
             run.read_config()
+
+
+def test_arrays_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    runs.write_arrays(tmp_path / "constants.npz", {"a": np.ones(2)})
+    monkeypatch.setattr(Path, "replace", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        runs.write_arrays(tmp_path / "constants.npz", {"a": np.zeros(2)})
+    with np.load(tmp_path / "constants.npz") as arrays:
+        assert arrays["a"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])

@@ -12,17 +12,13 @@ from jaxlm.cli.training import (
     parse_train,
     train_command,
 )
-from jaxlm.start import EXIT_NON_FINITE, EXIT_USER, leave_in_order, run_main
 
 __all__ = [
-    "EXIT_NON_FINITE",
-    "EXIT_USER",
     "LeaderboardCommand",
     "PlotsCommand",
     "RangeCommand",
     "SampleCommand",
     "TrainCommand",
-    "leave_in_order",
     "load_config",
     "load_train",
     "parse",
@@ -30,6 +26,5 @@ __all__ = [
     "parse_range",
     "parse_sample",
     "parse_train",
-    "run_main",
     "train_command",
 ]

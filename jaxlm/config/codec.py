@@ -154,4 +154,6 @@ def _decode_value(hint: Any, value: Any, where: str) -> Any:
     group = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
     if isinstance(value, dict) and group is not None:
         return _decode(typing.cast(type, group), value, where + ".")
+    if isinstance(value, float) and value.is_integer() and int in kinds and float not in kinds:
+        return int(value)  # types were not checked before: steps=2e2
     return value

@@ -28,8 +28,8 @@ class Settings:
     """A group of settings. Making one raises UserError for a name that it does not have and a value of another type.
 
     Checked are int, float (which takes an int), bool, str, None, Literal, tuples, dataclasses, and unions of them; a
-    field of any other type takes everything. Numbers are Python's, as config.json holds them; of numpy's, float64 is
-    such a float.
+    field of any other type takes everything, as do the fields of a plain dataclass in a tuple. Numbers are Python's, as
+    config.json holds them; of numpy's, float64 is such a float.
     """
 
     _group: ClassVar[str] = ""
@@ -44,7 +44,7 @@ class Settings:
         """Check what is given, before __init__ and __post_init__ use it. Raises UserError."""
         names = [field.name for field in dataclasses.fields(cls) if field.init]
         for name in settings:
-            if name not in names:
+            if name not in names and name not in inspect.signature(cls.__init__).parameters:
                 raise UserError(f"{cls.__name__} has no setting {name!r} ({_advice(cls, name, names)})")
         _check(cls, dict(zip(cls.__match_args__, args, strict=False)) | settings, cls._group)
         return super().__new__(cls)
@@ -76,7 +76,7 @@ def _advice(cls: type, name: str, names: list[str]) -> str:
 
 def _check(cls: type, settings: Mapping[str, Any], group: str) -> None:
     for name, value in settings.items():
-        hint = hints(cls)[name]
+        hint = hints(cls).get(name, Any)
         if not _fits(value, hint):
             raise UserError(f"{group}{name} wants {_wanted(hint)}, got {_shown(value, hint)}")
         if dataclasses.is_dataclass(value) and not isinstance(value, Settings):

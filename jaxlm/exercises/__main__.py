@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from jaxlm.cli import parse, run_main
+from jaxlm.cli import parse
 from jaxlm.config import DataConfig, check
 from jaxlm.errors import UserError
 from jaxlm.exercises import TITLES
+from jaxlm.start import run_main
 
 
 @dataclasses.dataclass(frozen=True)
