@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import jaxlm
+from jaxlm.restart import set_aside
 from jaxlm.runs import RunDir
 from jaxlm.sweep import Variant, sweep
 from jaxlm.training import train
@@ -83,6 +84,13 @@ def test_a_run_that_has_begun_needs_the_other_no_more(config):
     assert RUN.fingerprint.read_bytes() == fingerprint
     refused("init_from: run 'first' does not exist", config, restart=True)
     refused("init_from: run 'frist' does not exist", dataclasses.replace(config, init_from="frist"))
+
+
+def test_a_killed_restart_is_undone_where_the_other_is_gone(config):
+    set_aside(RUN)
+    shutil.rmtree(FIRST.path)
+    said = quietly(config)
+    assert "is back" in said and "trained already" in said
 
 
 def test_without_a_checkpoint_a_run_cannot_go_on_from_what_is_gone(config):

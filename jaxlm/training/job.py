@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jaxlm.claims import claim, fingerprint, hold, is_free, place_of
 from jaxlm.config import RunConfig
+from jaxlm.errors import writing
 from jaxlm.runs import RunDir
 from jaxlm.training.work import Work
 
@@ -18,6 +19,8 @@ def train(
     as any run. Raises UserError for settings, data or a run directory that cannot be used, before anything is written;
     NonFiniteLoss and Stopped as `Loop.run` does.
     """
+    if not dry_run:
+        _undo_restart(RunDir(place_of(config)), say)
     return _train(settle_work(config, resumes=not restart), restart=restart, dry_run=dry_run, say=say)
 
 
@@ -46,6 +49,16 @@ def _train(work: Work, *, restart: bool, dry_run: bool, say: Callable[[str], Non
         result = run.read_eval()
         say(f"step {result['step']:,} of {result['steps']:,}, {result['train_time_s']:.1f} s, in {run.path}")
     return run.path
+
+
+def _undo_restart(run: RunDir, say: Callable[[str], None]) -> None:
+    """Bring back what a restart set aside that was killed before its first checkpoint: the run that was there may be
+    able to go on without what it began from, as the new one is not.
+    """
+    with writing(run.path):
+        if run.replaced.exists():
+            with claim(run.path, None, say):
+                pass
 
 
 def _check_place(work: Work, restart: bool, say: Callable[[str], None]) -> None:
