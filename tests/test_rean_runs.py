@@ -19,7 +19,7 @@ from jaxlm.claims import hold
 from jaxlm.data.corpus import from_dialogues, load
 from jaxlm.inference import by_vector
 from jaxlm.models.base import CONSTANTS, with_constants
-from jaxlm.runs import RunDir
+from jaxlm.runs import RunDir, write_json
 from jaxlm.sweep import Variant, named, sweep
 from jaxlm.tokenizer import ReanTokenizer, visible
 from jaxlm.tokenizer.rean import pieces
@@ -137,6 +137,35 @@ def test_a_chain_that_is_stopped_in_either_part_goes_on_to_the_uninterrupted_one
     other = dataclasses.replace(CHAIN, vectors_from=dataclasses.replace(WORD2VEC, epochs=2.0))
     with pytest.raises(jaxlm.UserError, match=r"run' belongs to other .*: model.vectors_from.epochs: 1.5, now 2.0\."):
         write_run(tmp_path, other, **SETTINGS)
+
+
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("others", [True, False])
+def test_a_run_that_has_begun_needs_its_vectors_no_more(chain, tmp_path, done, others):
+    """They are gone, or those of other settings, which a restart leaves that failed after them."""
+    run = RunDir(Path(shutil.copytree(chain, tmp_path / "run")))
+    result = run.read_eval()
+    if not done:
+        run.eval.unlink()
+    vectors = RunDir(tmp_path / "run_vectors")
+    if others:
+        shutil.copytree(f"{chain}_vectors", vectors.path)
+        found = vectors.read_fingerprint()
+        write_json(vectors.fingerprint, {**found, "settings": {**found["settings"], "steps": 1}})
+    before = tree(vectors.path)
+    write_run(tmp_path, CHAIN, **SETTINGS)
+    assert run.read_eval()["dev"] == result["dev"]
+    assert tree(vectors.path) == before
+
+
+def test_a_run_whose_constants_are_damaged_has_them_made_anew_from_its_vectors(chain, tmp_path):
+    for ending in ("", "_vectors"):
+        shutil.copytree(f"{chain}{ending}", tmp_path / f"run{ending}")
+    run = RunDir(tmp_path / "run")
+    run.eval.unlink()
+    run.constants.write_bytes(b"")
+    write_run(tmp_path, CHAIN, **SETTINGS)
+    np.testing.assert_array_equal(run.read_constants()["vectors"], RunDir(chain).read_constants()["vectors"])
 
 
 def variants(directory: Path, model: jaxlm.ModelConfig) -> list[Variant]:

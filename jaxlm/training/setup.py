@@ -21,7 +21,7 @@ from jaxlm.models.base import HasConstants, LanguageModel, Params, SequenceModel
 from jaxlm.runs import RunDir, dump
 from jaxlm.training.start import Start, other_class, starting_point
 from jaxlm.training.state import TrainState
-from jaxlm.training.vectors import read_vectors
+from jaxlm.training.vectors import kept_constants, read_vectors
 
 WIDE = 1024
 """A size of a model from which on it is asked for its memory before it is begun."""
@@ -66,7 +66,7 @@ class Job(NamedTuple):
 def settle(config: RunConfig, *, resumes: bool = False) -> Job:
     """Data, model and devices of a run, with the settings filled in that depend on them.
 
-    One that `resumes` needs its init_from no more once it has begun.
+    One that `resumes` needs its init_from, or vectors of its own, no more once it has begun.
     """
     sharding.choose_device(config.device, config.gpu_memory)
     sharding.keep_compiled(cache_dir())
@@ -96,11 +96,12 @@ def settle(config: RunConfig, *, resumes: bool = False) -> Job:
         optim.schedule(config.optim, config.last_step)
     if start and start.params is not None:
         _check_same_shapes(config, model, start.run, start.params)
-    first = start is None and isinstance(config.model, TableConfig) and config.model.vectors_from is not None
-    arrays = _constants(config, corpus, model, start)
+    chain = start is None and isinstance(config.model, TableConfig) and config.model.vectors_from is not None
+    kept = kept_constants(config) if chain and resumes else None
+    arrays = _constants(config, corpus, model, start) if kept is None else kept
     if config.model.trained_by_steps and _is_wide(config):
         _check_memory(model)
-    return Job(config, corpus, model, mesh, batcher, host, rows, start, first, arrays)
+    return Job(config, corpus, model, mesh, batcher, host, rows, start, chain and kept is None, arrays)
 
 
 def with_vectors(job: Job, vectors: Words) -> Job:

@@ -3,7 +3,11 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
+from jaxlm.claims import place_of
 from jaxlm.config import RunConfig
+from jaxlm.config.codec import differences, settings_that_change_numbers, to_json
 from jaxlm.config.rean import TableConfig
 from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError
@@ -25,6 +29,19 @@ def read_vectors(path: str) -> Words:
         return Words(loaded.words, loaded.vec_VE)
     except UserError as error:
         raise UserError(f"model.vectors: {error}") from error
+
+
+def kept_constants(config: RunConfig) -> dict[str, np.ndarray] | None:
+    """What a run that has begun made of its vectors, which it needs no more; None where that cannot be read, or the run
+    has other settings.
+    """
+    run = RunDir(place_of(config))
+    try:
+        if differences(run.read_fingerprint()["settings"], settings_that_change_numbers(to_json(config))):
+            return None
+        return run.read_constants() or None
+    except UserError:
+        return None
 
 
 def recipe(config: RunConfig) -> RunConfig:
