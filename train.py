@@ -23,7 +23,7 @@ def main(args: list[str]) -> int:
     try:
         return work()
     except Stopped as stopped:
-        again = shlex.join(["python", "train.py", *(arg for arg in args if arg != "--restart")])
+        again = shlex.join(["python", "train.py", *(arg for arg in args if stopped.restart or arg != "--restart")])
         print(f"saved at step {stopped.step}; to go on, run: {again}", file=sys.stderr)
         return 128 + stopped.signum
 

@@ -176,18 +176,20 @@ def test_control_c_while_the_command_line_is_imported_is_no_traceback(cli, tmp_p
     assert done.code == 130 and "Traceback" not in done.stderr
 
 
-def test_the_command_to_go_on_can_be_pasted_and_does_not_start_over(monkeypatch, capsys, cli):
+@pytest.mark.parametrize("restart", [False, True])
+def test_the_command_to_go_on_can_be_pasted_and_starts_over_what_was_not_yet(monkeypatch, capsys, cli, restart):
     from jaxlm import training
 
     def stop(*args, **kwargs):
-        raise training.Stopped(signal.SIGTERM, 17)
+        raise training.Stopped(signal.SIGTERM, 17, restart=restart)
 
     monkeypatch.setattr(training, "train", stop)
     code = train_script.main([str(cli.config), "--restart", "--run-dir", "my runs/it's $HOME", "--seed", "1"])
     told = capsys.readouterr().err
     assert code == 143 and "saved at step 17" in told
     command = shlex.split(told.partition("run: ")[2])
-    assert command == ["python", "train.py", str(cli.config), "--run-dir", "my runs/it's $HOME", "--seed", "1"]
+    kept = ["--restart"] if restart else []
+    assert command == ["python", "train.py", str(cli.config), *kept, "--run-dir", "my runs/it's $HOME", "--seed", "1"]
 
 
 @pytest.mark.parametrize("closed", ["read by nobody", "closed", "full"])

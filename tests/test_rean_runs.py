@@ -139,6 +139,20 @@ def test_a_chain_that_is_stopped_in_either_part_goes_on_to_the_uninterrupted_one
         write_run(tmp_path, other, **SETTINGS)
 
 
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("vectors", [True, False])
+def test_a_restart_that_is_stopped_in_the_vectors_is_still_to_come_for_a_run_that_is_there(
+    chain, tmp_path, monkeypatch, there, vectors
+):
+    if there:
+        shutil.copytree(chain, tmp_path / "run")
+    monkeypatch.setattr(plan, "CHUNK_SIZES", (5,))
+    stop(monkeypatch, vectors=vectors)
+    with pytest.raises(Stopped) as stopped:
+        train(settings(tmp_path, CHAIN, batch_size=8), restart=True, say=lambda line: None)
+    assert stopped.value.restart == (there and vectors)
+
+
 @pytest.mark.parametrize("done", [True, False])
 @pytest.mark.parametrize("others", [True, False])
 def test_a_run_that_has_begun_needs_its_vectors_no_more(chain, tmp_path, done, others):

@@ -7,6 +7,7 @@ from jaxlm.claims import claim, fingerprint, hold, is_free, place_of
 from jaxlm.config import RunConfig
 from jaxlm.errors import writing
 from jaxlm.runs import RunDir
+from jaxlm.training.signals import Stopped
 from jaxlm.training.work import Work
 
 
@@ -30,7 +31,11 @@ def _train(work: Work, *, restart: bool, dry_run: bool, say: Callable[[str], Non
         if not dry_run:
             _check_place(work, restart, say)
         say(f"first the vectors, in {before.config.run_dir}")
-        path = _train(before, restart=restart, dry_run=dry_run, say=say)
+        try:
+            path = _train(before, restart=restart, dry_run=dry_run, say=say)
+        except Stopped as stopped:
+            stopped.restart = restart and not is_free(place_of(work.config))
+            raise
         if path is not None:
             work.follow(RunDir(path))
     work.introduce(say)

@@ -8,11 +8,14 @@ from typing import Any
 
 
 class Stopped(Exception):
-    """A signal ended training; the state is saved at `step`."""
+    """A signal ended training; the state is saved at `step`.
 
-    def __init__(self, signum: int, step: int):
+    Where what is trained first was stopped, a `restart` of the run itself is still to come.
+    """
+
+    def __init__(self, signum: int, step: int, *, restart: bool = False):
         super().__init__(f"stopped by {signal.Signals(signum).name} at step {step}")
-        self.signum, self.step = signum, step
+        self.signum, self.step, self.restart = signum, step, restart
 
 
 @contextmanager
