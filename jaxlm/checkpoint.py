@@ -2,10 +2,9 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
-import os
-import re
 import shutil
 import sys
 import warnings
@@ -14,16 +13,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
 from jaxlm.background import background_thread
-from jaxlm.errors import UserError, check_fields, disk_reason
+from jaxlm.errors import UserError, check_fields, disk_reason, one_line
 from jaxlm.runs import write_bytes
 
 # Orbax leaves such coroutines behind where a checkpoint cannot be loaded; they warn whenever they are collected.
 warnings.filterwarnings("ignore", message="coroutine .*_background_load. was never awaited", category=RuntimeWarning)
+
+T = TypeVar("T")
 
 NO_DEV_LOSS = float("inf")
 SUMS = "files.json"
@@ -32,9 +33,6 @@ NOTES = "_CHECKPOINT_METADATA"
 """Orbax's JSON in a checkpoint's directory; our notes are its "custom_metadata". Read as a file, because Orbax reads it
 in threads of its own, which print what they fail at.
 """
-
-UNNAMEABLE = re.compile(r"[*?\[\\\ud800-\udfff]|gs:/|^/(gs|s3|az|hf)/")
-"""What Orbax cannot have in a path: it takes it for a pattern, for a place in a cloud, or for no text."""
 
 
 class Saved(NamedTuple):
@@ -149,22 +147,11 @@ class CheckpointWriter:
             ) from error
 
 
-def check_place(run_dir: Path) -> None:
-    """Raise UserError where the checkpoints of a run directory could not be named."""
-    place = os.path.realpath(run_dir)
-    found = UNNAMEABLE.search(place)
-    if found:
-        raise UserError(
-            f"run_dir wants a path that checkpoints can be kept in, got {place!r}, which has {found[0]!r}: "
-            "choose another with --run-dir"
-        )
-
-
 def saved(directory: Path) -> list[Saved]:
     """All checkpoints whose notes can be read and have what `Saved` tells, oldest first."""
     found = []
     for step in steps(directory):
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError):
             notes = json.loads((directory / str(step) / NOTES).read_text("utf-8"))["custom_metadata"]
             check_fields(notes, dev_loss=(int, float, type(None)))
             if notes["step"] == step:
@@ -178,41 +165,51 @@ def best_first(directory: Path) -> list[Saved]:
 
 
 def load(directory: Path, one: Saved, abstract: dict[str, Any]) -> dict[str, Any] | None:
-    """The parts that `abstract` names ("params", "training"), laid out as its leaves say; None where broken."""
+    """The parts that `abstract` names ("params", "training"), laid out as its leaves say; None where broken.
+
+    Raises UserError where that cannot be known, or the checkpoint is as it was saved and still cannot be loaded.
+    """
+    return _read(directory, one, lambda place: dict(_orbax().load_checkpointables(place, abstract)))
+
+
+def load_params(directory: Path, one: Saved, sharding: jax.sharding.Sharding) -> Any | None:
+    """The parameters alone, with the shapes they were saved with; None where they are broken. Raises as `load` does."""
+
+    def params(place: Path) -> Any:
+        described = _orbax().checkpointables_metadata(place).metadata["params"]
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), described)
+        return _orbax().load_checkpointables(place, {"params": like})["params"]
+
+    return _read(directory, one, params)
+
+
+def _read(directory: Path, one: Saved, work: Callable[[Path], T]) -> T | None:
+    """What `work` reads; None where the files are not what they were. That the system refuses them (no permission, no
+    memory, too many open files) is no damage: a checkpoint that is set aside for it costs all its steps.
+    """
     place = directory / str(one.step)
     try:
         if not _intact(place):
             return None
-        ocp = _orbax()
         with _quiet():
-            return dict(ocp.load_checkpointables(place.resolve(), abstract))
+            return work(place.resolve())
     except Exception as error:
-        if disk_reason(error):
-            raise
-        return None
-
-
-def load_params(directory: Path, one: Saved, sharding: jax.sharding.Sharding) -> Any | None:
-    """The parameters alone, with the shapes they were saved with; None where they are broken."""
-    try:
-        if not _intact(directory / str(one.step)):
+        refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+        if not (refused or disk_reason(error) or (place / SUMS).exists()):
             return None
-        ocp = _orbax()
-        with _quiet():
-            described = ocp.checkpointables_metadata((directory / str(one.step)).resolve()).metadata["params"]
-            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), described)
-    except Exception:
-        return None
-    loaded = load(directory, one, {"params": like})
-    return None if loaded is None else loaded["params"]
+        why = f"{type(error).__name__}: {one_line(str(error))[:200]}"
+    # raised here, without its cause, so that what Orbax had begun is gone
+    raise UserError(
+        f"checkpoint {one.step} of {str(directory.parent)!r} is left as it is, but cannot be loaded ({why})"
+    )
 
 
 def set_aside(directory: Path, step: int) -> None:
     """Move a broken checkpoint to broken/ beside the others, so that its step can be saved again."""
-    target = directory.parent / "broken" / str(step)
-    shutil.rmtree(target, ignore_errors=True)
-    target.parent.mkdir(exist_ok=True)
-    (directory / str(step)).rename(target)
+    broken = directory.parent / "broken"
+    broken.mkdir(exist_ok=True)
+    names = (f"{step}-{number}" if number else str(step) for number in itertools.count())
+    (directory / str(step)).rename(next(broken / name for name in names if not (broken / name).exists()))
 
 
 def set_aside_unreadable(directory: Path) -> list[int]:
@@ -254,14 +251,21 @@ def abstract_like(tree: Any) -> Any:
 
 def steps(directory: Path) -> list[int]:
     """The steps of all checkpoints, broken ones too, oldest first."""
-    return sorted(int(entry.name) for entry in directory.glob("*") if entry.name.isdecimal())
+    entries = directory.iterdir() if directory.exists() else ()
+    return sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
 
 
 def _intact(place: Path) -> bool:
     """Whether all files are as they were saved. Orbax does not notice a flipped bit in a larger array, and complains
     from other threads about a missing file. A kill right after a save leaves no sums, and nothing to compare.
     """
-    return not (place / SUMS).exists() or json.loads((place / SUMS).read_text()) == _file_sums(place)
+    if not (place / SUMS).exists():
+        return True
+    try:
+        wanted = json.loads((place / SUMS).read_text())
+    except ValueError:
+        return False
+    return bool(wanted == _file_sums(place))
 
 
 def _file_sums(place: Path) -> dict[str, int]:

@@ -3,6 +3,8 @@
 import contextlib
 import fcntl
 import json
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +13,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from jaxlm.checkpoint import check_place
 from jaxlm.config import RunConfig
 from jaxlm.config.codec import differences, settings_that_change_numbers, to_json
 from jaxlm.data.corpus import line_hashes
@@ -22,6 +23,8 @@ from jaxlm.tokenizer import Tokenizer, WordTokenizer
 
 Constants = Mapping[str, np.ndarray]
 State = Literal["new", "resume", "done"]
+UNNAMEABLE = re.compile(r"[*?\[\\\ud800-\udfff]|gs:/|^/(gs|s3|az|hf)/")
+"""What Orbax cannot have in a path: it takes it for a pattern, for a place in a cloud, or for no text."""
 
 
 class Data(Protocol):
@@ -93,7 +96,7 @@ def hold(
             if restart and not created:
                 set_aside(run)
             state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
-            if state == "resume" or (state == "new" and not created):  # files may have been lost
+            if not created and (state != "done" or not _has_settings(run)):  # files may have been lost
                 _fill(run, config, corpus, print_of_run, constants)
             yield run, state
 
@@ -129,9 +132,32 @@ def is_free(path: Path) -> bool:
 
     Raises UserError where its checkpoints could not be named.
     """
-    check_place(path)
+    _check_name(path)
     begun = {RunDir(path).lock.name, f"{RunDir(path).fingerprint.name}.part"}  # a kill may leave them
     return not path.exists() or (path.is_dir() and {entry.name for entry in path.iterdir()} <= begun)
+
+
+def _check_name(run_dir: Path) -> None:
+    """Raise UserError where the checkpoints of a run directory could not be named."""
+    try:
+        place = os.path.realpath(run_dir)
+    except OSError as error:  # the current directory is gone
+        raise UserError(f"run_dir {str(run_dir)!r} cannot be found: {error.strerror}") from error
+    found = UNNAMEABLE.search(place)
+    if found:
+        raise UserError(
+            f"run_dir wants a path that checkpoints can be kept in, got {place!r}, which has {found[0]!r}: "
+            "choose another with --run-dir"
+        )
+
+
+def _has_settings(run: RunDir) -> bool:
+    """Whether the settings can be read; not where the file of a model class was moved."""
+    try:
+        run.read_config()
+    except UserError:
+        return False
+    return True
 
 
 def _is_json(path: Path) -> bool:

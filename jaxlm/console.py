@@ -85,8 +85,7 @@ def _about_words(command: SampleCommand) -> None:
 
 
 def _texts(command: SampleCommand, run: Any, params: Any = None) -> list[str]:
-    import jax
-
+    from jaxlm import keys
     from jaxlm.inference import generate
 
     usual = 200 if run.config.data.kind == "lines" else 500
@@ -100,7 +99,7 @@ def _texts(command: SampleCommand, run: Any, params: Any = None) -> list[str]:
         min_p=command.min_p,
         max_tokens=command.max_tokens or usual,
         stop=command.stop,
-        key=jax.random.key(command.seed),
+        key=keys.from_seed(command.seed),
         params=params,
     )
 
@@ -192,8 +191,7 @@ def _interact(command: SampleCommand, run: Any) -> None:
 
 
 def _converse(command: SampleCommand, run: Any) -> None:
-    import jax
-
+    from jaxlm import keys
     from jaxlm.chat import Chat
     from jaxlm.sampling import Strategy
 
@@ -202,7 +200,7 @@ def _converse(command: SampleCommand, run: Any) -> None:
         raise UserError(f"{option} does not go with --interactive on run {str(run.path)!r}: a dialogue has one answer")
     asks, answers = run.config.data.labels
     strategy = Strategy(command.temperature, command.top_k, command.top_p, command.min_p)
-    chat = Chat(run, strategy, jax.random.key(command.seed), command.max_tokens or 200)
+    chat = Chat(run, strategy, keys.from_seed(command.seed), command.max_tokens or 200)
     for line in _typed(CHAT_HELP, f"{asks}: "):
         try:
             if line.startswith("/"):

@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import numpy as np
 
-from jaxlm import sampling, sharding
+from jaxlm import keys, sampling, sharding
 from jaxlm.config import check
 from jaxlm.config.run import MOST_SAMPLES
 from jaxlm.data.batches import Tokens, prepare
@@ -62,7 +62,7 @@ def generate(
     """
     check.between("n", n, 1, MOST_SAMPLES)
     check.between("max_tokens", max_tokens, 1, MOST_SAMPLES)
-    strategy = Strategy(temperature, top_k, top_p, min_p)
+    strategy, key = Strategy(temperature, top_k, top_p, min_p), keys.ours(key)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     check.between("n times max_tokens", n * len(prompts) * max_tokens, 0, MOST_TOKENS)
     starts = [text for text in prompts for _ in range(n)]

@@ -3,6 +3,7 @@
 from typing import cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 PARAMETERS, BATCHES, DROPOUT, SAMPLES = range(4)
@@ -21,6 +22,22 @@ def derive(seed: int, purpose: int) -> jax.Array:
     Calculated here because a compiled program for it takes a tenth of a second of a start.
     """
     words = np.array(threefry((0, seed), (0, purpose)), np.uint32)
+    return jax.random.wrap_key_data(cast(jax.Array, words), impl=GENERATOR)
+
+
+def from_seed(seed: int) -> jax.Array:
+    """The key of a seed, whatever generator JAX has by default."""
+    return jax.random.key(seed, impl=GENERATOR)
+
+
+def ours(key: jax.Array) -> jax.Array:
+    """A key of our generator for any: rows drawn under vmap are not independent with JAX's rbg.
+
+    Another's first two words are taken, which are those of the same seed.
+    """
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and str(jax.random.key_impl(key)) == GENERATOR:
+        return key
+    words = np.asarray(jax.random.key_data(key))[:2]
     return jax.random.wrap_key_data(cast(jax.Array, words), impl=GENERATOR)
 
 

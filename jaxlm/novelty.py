@@ -151,6 +151,7 @@ def _draw(path: Path, n: int, step: int, device: str) -> list[str]:
     sharding.keep_compiled(cache_dir())
     import jax
 
+    from jaxlm import keys
     from jaxlm.inference import classify, generate
     from jaxlm.trained import load_run
 
@@ -159,7 +160,7 @@ def _draw(path: Path, n: int, step: int, device: str) -> list[str]:
         raise UserError(f"run {str(path)!r} lacks the checkpoint that was scored (step {step}): it is broken")
     texts: list[str] = []
     while len(texts) < n:
-        key = jax.random.fold_in(jax.random.key(SEED), len(texts))
+        key = jax.random.fold_in(keys.from_seed(SEED), len(texts))
         texts += generate(run, n=AT_ONCE, max_tokens=MAX_TOKENS, key=key)
     return list(classify(RunDir(path).read_seen(), texts[:n]))
 

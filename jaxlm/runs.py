@@ -58,7 +58,7 @@ class RunDir:
     @property
     def has_checkpoint(self) -> bool:
         """Whether one has been saved to its end."""
-        return any(entry.name.isdecimal() for entry in self.checkpoints.glob("*"))
+        return self.checkpoints.exists() and any(entry.name.isdecimal() for entry in self.checkpoints.iterdir())
 
     def read_config(self) -> RunConfig:
         """The resolved settings. Raises UserError where they cannot be had, or the run was trained with others."""

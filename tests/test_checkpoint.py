@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from jaxlm import checkpoint, sharding
+from jaxlm.claims import is_free
 from jaxlm.errors import UserError
 from jaxlm.trained import load_run
 from tests.conftest import REPOSITORY
@@ -58,7 +60,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize("name", ["a%5Bb", "two\nlines", "~", "a{b,c}", "a.orbax-checkpoint-tmp", "s3:/x", "日 本"])
 def test_odd_names_that_are_not_refused_are_read_again(tmp_path, name):
-    checkpoint.check_place(tmp_path / name)
+    assert is_free(tmp_path / name)
     save(tmp_path / name / "checkpoints", {1: 3.0})
     assert bits(load(tmp_path / name / "checkpoints", 1)) == bits(state(1))
 
@@ -90,8 +92,31 @@ def test_a_saved_step_can_be_saved_again(tmp_path):
 @tensorstore_may_answer_late
 def test_other_shapes_are_not_loaded(tmp_path):
     save(tmp_path / "checkpoints", {1: 3.0})
-    assert load(tmp_path / "checkpoints", 1, width=4) is None
+    with pytest.raises(UserError, match=r"checkpoint 1 of .* is left as it is, but cannot be loaded"):
+        load(tmp_path / "checkpoints", 1, width=4)
     assert load(tmp_path / "checkpoints", 2) is None
+
+
+@tensorstore_may_answer_late
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(24, "Too many open files")])
+def test_what_the_system_refuses_to_read_is_not_broken(tmp_path, monkeypatch, error):
+    save(tmp_path / "checkpoints", {1: 3.0})
+    read_bytes = Mock(side_effect=error)
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(UserError, match=f"left as it is, but cannot be loaded .*{error.strerror}"):
+        load(tmp_path / "checkpoints", 1)
+    assert read_bytes.called
+    monkeypatch.setattr(Path, "read_text", Mock(side_effect=error))
+    with pytest.raises(OSError, match=error.strerror):
+        checkpoint.set_aside_unreadable(tmp_path / "checkpoints")
+    assert checkpoint.steps(tmp_path / "checkpoints") == [1]
+
+
+def test_nothing_takes_the_place_of_what_was_set_aside(tmp_path):
+    for loss in (1.0, 2.0):
+        save(tmp_path / "checkpoints", {1: loss})
+        checkpoint.set_aside(tmp_path / "checkpoints", 1)
+    assert {path.name for path in (tmp_path / "broken").iterdir()} == {"1", "1-1"}
 
 
 PARTS = ("_CHECKPOINT_METADATA", "params/_METADATA", "params/manifest.ocdbt", "training/manifest.ocdbt", "training/d")

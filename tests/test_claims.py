@@ -137,6 +137,15 @@ def test_files_that_were_lost_are_there_again_before_a_run_goes_on(tmp_path):
         assert state == "resume" and run.read_tokenizer().words == words and run.read_seen()
 
 
+def test_a_finished_run_whose_settings_were_lost_has_them_again(tmp_path):
+    """As where the file of a model class was moved."""
+    with claims.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, _):
+        run.eval.write_text("{}")
+    run.config.write_text("{}")
+    with claims.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, state):
+        assert state == "done" and run.read_config() == at(tmp_path / "run")
+
+
 def test_a_restart_as_word2vec_which_keeps_no_lines_throws_their_hashes_away(tmp_path):
     with claims.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, _):
         assert run.seen.exists()

@@ -149,6 +149,13 @@ def test_a_vocabulary_larger_than_the_data_still_gives_text(make_run):
     assert len(texts) == 20 and set("".join(texts)) <= set(run.tokenizer.words)
 
 
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg", None])
+def test_keys_of_any_generator_give_the_same_texts(mlp_run, impl):
+    """JAX's rbg draws dependent rows under vmap. None: a key of the old kind, an array of two words."""
+    key = jax.random.PRNGKey(3) if impl is None else jax.random.key(3, impl=impl)
+    assert generate(mlp_run, n=5, key=key) == generate(mlp_run, n=5, key=jax.random.key(3, impl="threefry2x32"))
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [

@@ -121,8 +121,9 @@ class LanguageWork:
                 draw()
                 seconds, params = _fit_counts(self.job, run, say)
                 ends.append(_ending(self.job, run, say, params))
-            _finish(self.job, run, ends[0] if ends else _ending(self.job, run, say), seconds)
+            result = _finish(self.job, run, ends[0] if ends else _ending(self.job, run, say), seconds)
             pictures.end(say)
+        write_json(run.eval, result)
 
     def tell_losses(self, run: RunDir, say: Callable[[str], None]) -> None:
         """The losses of a finished run."""
@@ -212,23 +213,20 @@ def _ending(job: Job, run: RunDir, say: Callable[[str], None], params: Params | 
     return Ending(best, entries)
 
 
-def _finish(job: Job, run: RunDir, ending: Ending, seconds: float) -> None:
-    """Keep samples, and last eval.json, which says that the run is done."""
+def _finish(job: Job, run: RunDir, ending: Ending, seconds: float) -> dict[str, Any]:
+    """Keep samples, and give what eval.json is to say."""
     best = ending.best
     samples, decoded_per_s = _samples(job, run, best)
     write_bytes(run.samples, samples.encode("utf-8", "surrogatepass"))
-    write_json(
-        run.eval,
-        {
-            **ending.entries,
-            "params": optim.count_parameters(without_constants(best.params)),
-            **({"constants": optim.count_parameters(best.params[CONSTANTS])} if CONSTANTS in best.params else {}),
-            "step": best.step,
-            "steps": job.config.last_step,
-            "train_time_s": seconds,
-            "decoded_tokens_per_s": decoded_per_s,
-        },
-    )
+    return {
+        **ending.entries,
+        "params": optim.count_parameters(without_constants(best.params)),
+        **({"constants": optim.count_parameters(best.params[CONSTANTS])} if CONSTANTS in best.params else {}),
+        "step": best.step,
+        "steps": job.config.last_step,
+        "train_time_s": seconds,
+        "decoded_tokens_per_s": decoded_per_s,
+    }
 
 
 def _samples(job: Job, run: RunDir, best: Run) -> tuple[str, float | None]:

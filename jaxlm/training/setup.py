@@ -19,7 +19,7 @@ from jaxlm.data.source import cache_dir
 from jaxlm.errors import UserError
 from jaxlm.models.base import HasConstants, LanguageModel, Params, SequenceModel, Words
 from jaxlm.runs import RunDir, dump
-from jaxlm.training.start import Start, other_class, starting_point
+from jaxlm.training.init_from import Start, other_class, starting_point
 from jaxlm.training.state import TrainState
 from jaxlm.training.vectors import kept_constants, read_vectors
 

@@ -26,10 +26,10 @@ from jaxlm.runs import RunDir, dump, write_bytes, write_json
 from jaxlm.tokenizer import visible
 from jaxlm.trained import VectorRun, load_vectors
 from jaxlm.training.fit import Task, fit
+from jaxlm.training.init_from import starting_point
 from jaxlm.training.pairs import PairScore, Trainer, pair_fields
 from jaxlm.training.pictures import Pictures
 from jaxlm.training.plan import Plan
-from jaxlm.training.start import starting_point
 from jaxlm.training.state import Chunk, TrainState
 
 NEIGHBOURS = 5
@@ -118,8 +118,8 @@ class Word2vecWork:
             entries = {split: self._score(params, split) for split in SPLITS}
             result: dict[str, Any] = {split: score.to_json() if score else None for split, score in entries.items()}
             counts = {"params": optim.count_parameters(params), "step": best.step, "steps": self.config.steps}
-            write_json(run.eval, result | counts | {"train_time_s": seconds})
             pictures.end(say)
+        write_json(run.eval, result | counts | {"train_time_s": seconds})
 
     def tell_losses(self, run: RunDir, say: Callable[[str], None]) -> None:
         """The losses of a finished run, or that there was nothing to learn from."""
