@@ -59,6 +59,13 @@ def test_any_words_and_numbers_come_back(tmp_path_factory, data):
         assert_same(Embeddings.load(path), Embeddings(words, vec_VE))
 
 
+def test_few_floats_that_are_letters_are_no_text(tmp_path):
+    """0.7 is "333?" in binary."""
+    table = Embeddings(("0",), np.full((1, 3), 0.7, np.float32))
+    table.save(tmp_path / "x.bin")
+    assert_same(Embeddings.load(tmp_path / "x.bin"), table)
+
+
 def test_text_gives_every_float32_back(tmp_path):
     bits = np.random.default_rng(1).integers(0, 2**32, 60_000, dtype=np.uint32)
     number = bits.view(np.float32)

@@ -25,6 +25,7 @@ SUFFIXES: dict[str, Format] = {
     ".bin": "binary",
 }
 GZIP_MAGIC = b"\x1f\x8b"
+NUMERALS = frozenset("0123456789+-.eE")
 LONGEST_LINE = 2**20
 """Bytes of a first line; what has no line end before is no table of vectors."""
 
@@ -136,7 +137,8 @@ class _Resumed:
 
 def _is_text(raw: bytes) -> bool:
     """Whether as many bytes after a word and a blank as its floats would take are text: UTF-8 without control
-    characters, and ASCII up to the first line end. Of floats that is next to impossible, but for a few of them.
+    characters, ASCII up to the first line end, and with a blank or a line end but in the middle of a number. Of floats
+    that is next to impossible, but for a few of them.
     """
     try:
         decoded = raw.decode("utf-8")
@@ -144,6 +146,8 @@ def _is_text(raw: bytes) -> bool:
         if error.reason != "unexpected end of data":
             return False
         decoded = raw[: error.start].decode("utf-8")
+    if not (set(decoded) & set(" \n") or set(decoded) <= NUMERALS):
+        return False
     return decoded.partition("\n")[0].isascii() and all(char >= " " or char in "\n\r\t" for char in decoded)
 
 
