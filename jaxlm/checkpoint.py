@@ -19,7 +19,7 @@ import jax
 
 from jaxlm.background import background_thread
 from jaxlm.errors import UserError, check_fields, disk_reason, one_line
-from jaxlm.runs import write_bytes
+from jaxlm.runs import checkpoint_steps, write_bytes
 
 # Orbax leaves such coroutines behind where a checkpoint cannot be loaded; they warn whenever they are collected.
 warnings.filterwarnings("ignore", message="coroutine .*_background_load. was never awaited", category=RuntimeWarning)
@@ -150,7 +150,7 @@ class CheckpointWriter:
 def saved(directory: Path) -> list[Saved]:
     """All checkpoints whose notes can be read and have what `Saved` tells, oldest first."""
     found = []
-    for step in steps(directory):
+    for step in checkpoint_steps(directory):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError):
             notes = json.loads((directory / str(step) / NOTES).read_text("utf-8"))["custom_metadata"]
             check_fields(notes, dev_loss=(int, float, type(None)))
@@ -217,7 +217,7 @@ def set_aside_unreadable(directory: Path) -> list[int]:
     broken = unreadable(directory)
     for step in broken:
         set_aside(directory, step)
-    for step in set(steps(directory)) - {one.step for one in saved(directory)}:
+    for step in set(checkpoint_steps(directory)) - {one.step for one in saved(directory)}:
         shutil.rmtree(directory / str(step))
     return broken
 
@@ -229,7 +229,7 @@ def unreadable(directory: Path) -> list[int]:
     kill leaves some.
     """
     readable = [one.step for one in saved(directory)]
-    others = sorted(set(steps(directory)) - set(readable))
+    others = sorted(set(checkpoint_steps(directory)) - set(readable))
     return [step for step in others if step > max(readable, default=-1) or not _is_leftover(directory / str(step))]
 
 
@@ -247,12 +247,6 @@ def _is_leftover(place: Path) -> bool:
 def abstract_like(tree: Any) -> Any:
     """Shapes, types and shardings of a tree of arrays, as loading wants them."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
-
-
-def steps(directory: Path) -> list[int]:
-    """The steps of all checkpoints, broken ones too, oldest first."""
-    entries = directory.iterdir() if directory.exists() else ()
-    return sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
 
 
 def _intact(place: Path) -> bool:

@@ -58,7 +58,7 @@ class RunDir:
     @property
     def has_checkpoint(self) -> bool:
         """Whether one has been saved to its end."""
-        return self.checkpoints.exists() and any(entry.name.isdecimal() for entry in self.checkpoints.iterdir())
+        return bool(checkpoint_steps(self.checkpoints))
 
     def read_config(self) -> RunConfig:
         """The resolved settings. Raises UserError where they cannot be had, or the run was trained with others."""
@@ -127,6 +127,12 @@ class RunDir:
                 if found[split] is not None:
                     _check_loss({"impossible": 0, **found[split]})
         return dict(found)
+
+
+def checkpoint_steps(directory: Path) -> list[int]:
+    """The steps of all checkpoints, broken ones too, oldest first."""
+    entries = directory.iterdir() if directory.exists() else ()
+    return sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
 
 
 def open_existing(path: Path) -> RunDir:

@@ -66,8 +66,8 @@ def sweep(
     """Train the runs in turn as `train` does, finished ones not again; the results come best first.
 
     All settings, data and run directories are checked before the first step; `restart` then throws all the old runs
-    away, so that a sweep that was stopped goes on without it. A run whose loss is not a number is told,
-    and the next one follows. Raises UserError and Stopped as `train` does.
+    away, so that a sweep that was stopped goes on without it. A run whose loss is not a number is told, and the next
+    one follows. Raises UserError and Stopped as `train` does.
     """
     from jaxlm.training import train
 

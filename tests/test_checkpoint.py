@@ -15,6 +15,7 @@ import pytest
 from jaxlm import checkpoint, sharding
 from jaxlm.claims import is_free
 from jaxlm.errors import UserError
+from jaxlm.runs import checkpoint_steps
 from jaxlm.trained import load_run
 from tests.conftest import REPOSITORY
 
@@ -68,7 +69,7 @@ def test_odd_names_that_are_not_refused_are_read_again(tmp_path, name):
 
 def test_the_newest_and_the_best_stay(tmp_path):
     save(tmp_path / "checkpoints", {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: 2.5})
-    assert checkpoint.steps(tmp_path / "checkpoints") == [2, 4, 5]
+    assert checkpoint_steps(tmp_path / "checkpoints") == [2, 4, 5]
     assert [one.step for one in checkpoint.best_first(tmp_path / "checkpoints")] == [2, 5, 4]
 
 
@@ -111,7 +112,7 @@ def test_what_the_system_refuses_to_read_is_not_broken(tmp_path, monkeypatch, er
     monkeypatch.setattr(Path, "read_text", Mock(side_effect=error))
     with pytest.raises(OSError, match=error.strerror):
         checkpoint.set_aside_unreadable(tmp_path / "checkpoints")
-    assert checkpoint.steps(tmp_path / "checkpoints") == [1]
+    assert checkpoint_steps(tmp_path / "checkpoints") == [1]
 
 
 @tensorstore_may_answer_late
@@ -142,7 +143,7 @@ def test_a_broken_checkpoint_is_never_loaded(tmp_path, part, how):
     assert readable in ([1], [1, 2])
     assert readable == [1] or load(directory, 2) is None
     checkpoint.set_aside(directory, 2)
-    assert (tmp_path / "broken" / "2").is_dir() and checkpoint.steps(directory) == [1]
+    assert (tmp_path / "broken" / "2").is_dir() and checkpoint_steps(directory) == [1]
     assert bits(load(directory, 1)) == bits(state(1))
 
 
@@ -169,7 +170,7 @@ def test_a_broken_old_checkpoint_costs_no_newer_one(tmp_path, content):
     assert checkpoint.set_aside_unreadable(directory) == [1]
     with checkpoint.CheckpointWriter(directory, 2) as writer:
         writer.save(4, **state(4), dev_loss=4.0, notes={})
-    assert checkpoint.steps(directory) == [2, 3, 4]
+    assert checkpoint_steps(directory) == [2, 3, 4]
     assert bits(load(directory, 3)) == bits(state(3))
 
 
@@ -211,7 +212,7 @@ def test_a_kill_while_orbax_deletes_an_old_checkpoint_is_no_news(tmp_path, left)
     assert checkpoint.set_aside_unreadable(directory) == []
     with checkpoint.CheckpointWriter(directory, 2) as writer:
         writer.save(5, **state(5), dev_loss=5.0, notes={})
-    assert checkpoint.steps(directory) == [1, 4, 5] and not (tmp_path / "broken").exists()
+    assert checkpoint_steps(directory) == [1, 4, 5] and not (tmp_path / "broken").exists()
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -226,7 +227,7 @@ def test_each_save_that_has_ended_is_told(tmp_path):
     told: list[list[int]] = []
     directory = tmp_path / "checkpoints"
     with checkpoint.CheckpointWriter(
-        directory, 2, when_saved=lambda: told.append(checkpoint.steps(directory))
+        directory, 2, when_saved=lambda: told.append(checkpoint_steps(directory))
     ) as writer:
         for step in (1, 2):
             writer.save(step, **state(step), dev_loss=1.0, notes={})

@@ -3,17 +3,22 @@
 import io
 import itertools
 from collections import Counter
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+import jaxlm
 from jaxlm import plots
 from jaxlm.config import DataConfig
 from jaxlm.data.corpus import from_dialogues, from_lines, from_stream
 from jaxlm.data.pairs import count_pairs, load_pairs, save_pairs
 from jaxlm.plots import LISTED_PAIRS, TABLE_TOKENS, bigram_table, frequent_pairs, loss_curve
+from jaxlm.training.pictures import Pictures
+from tests.conftest import write_run
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 NAMES = "\n".join(["emma", "olivia", "ava", "sophia", "mia", "ava", ALPHABET])
@@ -249,3 +254,17 @@ def test_beside_a_training_each_picture_waits_until_its_numbers_are_told(make_ru
     monkeypatch.setattr("sys.stdin", io.StringIO("written\n" * told))
     assert plots.main([str(path), "--beside-training"]) == 0
     assert {picture.stem for picture in (path / "plots").glob("*.png")} == names
+
+
+WORDS = jaxlm.Word2vecConfig(words=jaxlm.WordsConfig(min_count=1))
+
+
+@pytest.mark.parametrize("model", [jaxlm.CountsConfig(order=1), WORDS], ids=["counts", "word2vec"])
+def test_a_run_is_not_done_before_its_pictures(tmp_path, monkeypatch, model):
+    monkeypatch.setattr(Pictures, "end", Mock(side_effect=KeyboardInterrupt))
+    settings: dict[str, Any] = {"text": "\n".join(["the cat saw a dog", "a dog saw the cat"] * 20), "steps": 2}
+    with pytest.raises(KeyboardInterrupt):
+        write_run(tmp_path, model, **settings)
+    assert not (tmp_path / "run" / "eval.json").exists()
+    monkeypatch.undo()
+    assert (write_run(tmp_path, model, **settings) / "eval.json").exists()

@@ -1,6 +1,9 @@
 """What a restart leaves, ended at any step: the old run as it was, or the new one alone."""
 
+import functools
+import itertools
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -86,42 +89,47 @@ def begin_new(run: RunDir) -> None:
     (run.checkpoints / "7.orbax-checkpoint-tmp").mkdir(parents=True)
 
 
-def test_before_its_first_checkpoint_a_restart_can_be_undone_whenever_it_ended(tmp_path, monkeypatch):
-    count, went_on = 0, True
-    while went_on:
-        count += 1
-        run = a_run(tmp_path / str(count))
+def ended_anywhere(
+    place: Path, monkeypatch: pytest.MonkeyPatch, prepare: Callable[[RunDir], None], work: Callable[[RunDir], object]
+) -> Iterator[tuple[int, RunDir, dict[str, bytes | None]]]:
+    """A run for each change that `work` makes on disk, ended there, and one that is not: the number of the change, the
+    run, and what it held before `prepare`.
+    """
+    for count in itertools.count(1):
+        run = a_run(place / str(count))
         before = held(run.path)
-        went_on = killed(monkeypatch, count, lambda run=run: begin_new(run))
+        prepare(run)
+        went_on = killed(monkeypatch, count, functools.partial(work, run))
+        yield count, run, before
+        if not went_on:
+            return
+
+
+def test_before_its_first_checkpoint_a_restart_can_be_undone_whenever_it_ended(tmp_path, monkeypatch):
+    for count, run, before in ended_anywhere(tmp_path, monkeypatch, lambda run: None, begin_new):
         assert restart.settle(run) == (count > 2)
         assert held(run.path) == before
     assert count > 12
 
 
 def test_bringing_the_old_run_back_can_be_ended_anywhere_too(tmp_path, monkeypatch):
-    count, went_on = 0, True
-    while went_on:
-        count += 1
-        run = a_run(tmp_path / str(count))
-        before = held(run.path)
-        begin_new(run)
-        went_on = killed(monkeypatch, count, lambda run=run: restart.settle(run))
+    for count, run, before in ended_anywhere(tmp_path, monkeypatch, begin_new, restart.settle):  # noqa: B007
         restart.settle(run)
         assert held(run.path) == before
     assert count > 15
 
 
 def test_with_a_checkpoint_of_its_own_the_new_run_stays_alone_whenever_that_ended(tmp_path, monkeypatch):
-    count, went_on = 0, True
-    while went_on:
-        count += 1
-        run = a_run(tmp_path / str(count))
+    new: dict[Path, dict[str, bytes | None]] = {}
+
+    def prepare(run: RunDir) -> None:
         begin_new(run)
         (run.checkpoints / "1").mkdir()
-        new = {name: content for name, content in held(run.path).items() if not name.startswith(".replaced")}
-        went_on = killed(monkeypatch, count, lambda run=run: restart.throw_away(run))
+        new[run.path] = {name: what for name, what in held(run.path).items() if not name.startswith(".replaced")}
+
+    for count, run, _ in ended_anywhere(tmp_path, monkeypatch, prepare, restart.throw_away):  # noqa: B007
         assert not restart.settle(run)
-        assert held(run.path) == new
+        assert held(run.path) == new[run.path]
     assert count > 2
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxlm import checkpoint
+from jaxlm.runs import checkpoint_steps
 from tests import processes
 from tests.processes import Cli, refused, tree
 
@@ -31,7 +31,7 @@ def whole(cli) -> Path:
 
 def results(run: Path) -> dict[str, Any]:
     """All that a run ends with, without times."""
-    newest = checkpoint.steps(run / "checkpoints")[-1]
+    newest = checkpoint_steps(run / "checkpoints")[-1]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     ended = json.loads((run / "eval.json").read_text())
     config = json.loads((run / "config.json").read_text())
@@ -82,7 +82,7 @@ def _unfinish(whole: Path, to: Path, *, newest: int | None = None) -> Path:
     shutil.copytree(whole, to)
     (to / "eval.json").unlink()
     (to / "samples.txt").unlink()
-    for step in checkpoint.steps(to / "checkpoints"):
+    for step in checkpoint_steps(to / "checkpoints"):
         if newest is not None and step > newest:
             shutil.rmtree(to / "checkpoints" / str(step))
     return to
@@ -103,7 +103,7 @@ def test_killed_at_any_moment(cli, whole, tmp_path):
     saves = run / "checkpoints"
 
     def saved(step: int) -> bool:
-        return saves.exists() and any(found >= step for found in checkpoint.steps(saves))
+        return saves.exists() and any(found >= step for found in checkpoint_steps(saves))
 
     moments = [
         ("starting", lambda: True, 1.0),
@@ -137,7 +137,7 @@ def test_a_signal_saves_and_says_how_to_go_on(cli, whole, tmp_path, signum):
     done = processes.signal_when(lambda: log.exists() and log.stat().st_size > 0, process, signum)
     assert done.code == 128 + signum and "Traceback" not in done.stderr
     *_, last = done.stderr.splitlines()
-    (step,) = checkpoint.steps(run / "checkpoints")
+    (step,) = checkpoint_steps(run / "checkpoints")
     assert f"saved at step {step};" in last
     python, *command = shlex.split(last.partition("to go on, run: ")[2])
     assert python == "python"
@@ -183,7 +183,7 @@ def test_a_broken_newest_checkpoint_gives_way_to_the_one_before(cli, whole, tmp_
 
 def test_nothing_but_broken_checkpoints_begins_anew(cli, whole, tmp_path):
     run = _unfinish(whole, tmp_path / "run")
-    steps = checkpoint.steps(run / "checkpoints")
+    steps = checkpoint_steps(run / "checkpoints")
     for step in steps:
         shutil.rmtree(run / "checkpoints" / str(step) / "params")
     told = _go_on(cli, run)
@@ -254,7 +254,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(cli, big, tmp_path, limit):
 
     failed = cli.python("-c", NO_ROOM, limit, "train.py", cli.config, "--run-dir", run, *BIG)
     assert tree(run / "checkpoints" / "2000") == before
-    assert checkpoint.steps(run / "checkpoints")[-1] == 2000
+    assert checkpoint_steps(run / "checkpoints")[-1] == 2000
     assert not (run / "eval.json").exists()
     done = cli.train("--run-dir", run, *BIG)
     assert done.code == 0 and f"resuming {run} at step 2000" in done.stdout

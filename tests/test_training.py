@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 from typing import Any
-from unittest.mock import Mock
 
 import chex
 import jax
@@ -20,9 +19,8 @@ from jaxlm import checkpoint, losses, metrics, optim
 from jaxlm.errors import NonFiniteLoss
 from jaxlm.runs import RunDir
 from jaxlm.training import Plan, TrainState, make_chunk, make_step
-from jaxlm.training.pictures import Pictures
 from jaxlm.training.setup import settle
-from tests.conftest import NAMES, write_run
+from tests.conftest import NAMES
 
 MODEL = jaxlm.MlpConfig(d_embed=4, d_hidden=16)
 LINE_KEYS = ["step", "split", "loss", "unit", "nats_per_token", "bits_per_byte", "tokens_per_s", "lr", "time_s"]
@@ -303,17 +301,3 @@ def test_what_a_run_cannot_start_from_is_told_by_name(mlp_run, tmp_path, start, 
 def test_a_model_that_reads_from_the_start_is_not_trained_on_windows(tmp_path, model):
     with pytest.raises(jaxlm.UserError, match=f"data.example wants sequence for a {type(model).__name__}"):
         chunk_of(tmp_path, model=model)
-
-
-WORDS = jaxlm.Word2vecConfig(words=jaxlm.WordsConfig(min_count=1))
-
-
-@pytest.mark.parametrize("model", [jaxlm.CountsConfig(order=1), WORDS], ids=["counts", "word2vec"])
-def test_a_run_is_not_done_before_its_pictures(tmp_path, monkeypatch, model):
-    monkeypatch.setattr(Pictures, "end", Mock(side_effect=KeyboardInterrupt))
-    settings: dict[str, Any] = {"text": "\n".join(["the cat saw a dog", "a dog saw the cat"] * 20), "steps": 2}
-    with pytest.raises(KeyboardInterrupt):
-        write_run(tmp_path, model, **settings)
-    assert not (tmp_path / "run" / "eval.json").exists()
-    monkeypatch.undo()
-    assert (write_run(tmp_path, model, **settings) / "eval.json").exists()

@@ -183,7 +183,8 @@ class RunConfig(Settings):
     run_dir: str | None = None
     """The run directory. None: runs/ and the config file's name."""
     init_from: str | None = None
-    """A run whose parameters, tokenizer and constants this one starts from; it is read until this one has begun."""
+    """A run whose parameters, tokenizer and constants this one starts from. It may go once this one has a checkpoint.
+    """
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """auto: the best that JAX finds."""
     gpu_memory: float = 0.75

@@ -31,8 +31,8 @@ class Task:
     refit: Callable[[Any], Any] | None = None
     beside: bool = False
     block: bool = False
-    begins: bool = True
-    """Whether `state` may be trained; if not, it has the shapes alone, since what init_from names is gone."""
+    may_begin: bool = True
+    """False where `state` has the shapes alone, since what init_from names is gone: only a checkpoint will do."""
 
 
 def fit(
@@ -105,7 +105,7 @@ def _resume(run: RunDir, task: Task, say: Callable[[str], None]) -> tuple[TrainS
     for step in broken:
         say(f"checkpoint {step} of {run.path} is broken: moved to {run.broken}, going on without it")
     if resumed is None:
-        if not task.begins:
+        if not task.may_begin:
             raise UserError(
                 f"init_from {task.config.init_from!r} cannot be opened, and no checkpoint of run {str(run.path)!r} can "
                 "be read: put it back, or choose another with --restart"

@@ -171,7 +171,7 @@ def _task(job: Job) -> Task:
         refit=_refit(job, tokens, constants),
         beside=mesh.size == 1,
         block=sharding.must_block(mesh),
-        begins=job.start is None or job.start.params is not None,
+        may_begin=job.start is None or job.start.params is not None,
     )
 
 

@@ -10,7 +10,7 @@ from jaxlm.config import RunConfig
 from jaxlm.config.codec import differences, settings_that_change_numbers, to_json
 from jaxlm.config.rean import TableConfig
 from jaxlm.embeddings import Embeddings
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, naming
 from jaxlm.models.base import Words
 from jaxlm.runs import RunDir
 from jaxlm.trained import load_vectors
@@ -21,14 +21,12 @@ def read_vectors(path: str) -> Words:
 
     Raises UserError naming model.vectors.
     """
-    try:
+    with naming("model.vectors"):
         if RunDir(Path(path)).fingerprint.is_file():
             run = load_vectors(path)
             return Words(run.tokenizer.words, run.params["input"])
         loaded = Embeddings.load(path)
         return Words(loaded.words, loaded.vec_VE)
-    except UserError as error:
-        raise UserError(f"model.vectors: {error}") from error
 
 
 def kept_constants(config: RunConfig) -> dict[str, np.ndarray] | None:

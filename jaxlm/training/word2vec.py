@@ -190,7 +190,7 @@ class Word2vecWork:
             run_chunk=run_chunk,
             evaluate=self._scores,
             loss_fields=pair_fields,
-            begins=self._start is None or given is not None,
+            may_begin=self._start is None or given is not None,
         )
 
     def _scores(self, params: Params) -> dict[str, PairScore]:
