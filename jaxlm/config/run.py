@@ -183,8 +183,7 @@ class RunConfig(Settings):
     run_dir: str | None = None
     """The run directory. None: runs/ and the config file's name."""
     init_from: str | None = None
-    """A run whose parameters, tokenizer and constants this one starts from. It may go once this one has a checkpoint.
-    """
+    """A run whose parameters, tokenizer and constants this one starts from, and needs until its first checkpoint."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """auto: the best that JAX finds."""
     gpu_memory: float = 0.75
