@@ -279,7 +279,7 @@ def test_a_batch_is_learned_as_far_as_its_contexts_can_be_told_apart(name):
         total, count = cross_entropy(model.apply(params, tok_BT[:, :-1]).reshape(-1, V), tok_BT[:, 1:].reshape(-1))
         return total / count
 
-    optimizer = optax.adam(0.05)
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 1000))  # a constant rate may jump off again
 
     @jax.jit
     def learn(params):
