@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxlm.ops import shift_logits, unit
+from jaxlm.ops import FEW_ROWS, shift_logits, unit
 
 
 def nats_per_target(logits_NV: jax.Array, target_N: jax.Array) -> jax.Array:
@@ -11,8 +11,11 @@ def nats_per_target(logits_NV: jax.Array, target_N: jax.Array) -> jax.Array:
 
     A target that cannot happen (its logit is -inf, or all of its row's are) costs +inf. Returns nats_N in float32.
     """
-    shifted_NV, log_total_N1 = shift_logits(logits_NV)
-    return (log_total_N1 - jnp.take_along_axis(shifted_NV, target_N[:, None], axis=-1))[:, 0]
+    by_column = logits_NV.shape[0] <= FEW_ROWS  # sums of columns are taken many at a time
+    axis = 0 if by_column else 1
+    shifted, log_total = shift_logits(logits_NV.T if by_column else logits_NV, axis)
+    own = jnp.take_along_axis(shifted, jnp.expand_dims(target_N, axis), axis)
+    return jnp.squeeze(log_total - own, axis)
 
 
 def cross_entropy(

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 MANY_ROWS, ONE_HOT_ENTRIES = 256, 2**22
 """An embedding's gradient is a product from so many tokens on, with at most so many entries in their one-hot matrix."""
 FEW_ROWS = 256
-"""Rows up to which `readout` multiplies as `dense` does: at 32 it saves time, at 8,192 it takes three times as long."""
+"""Rows up to which `readout` multiplies as `dense` does, and a loss is taken over the logits' columns: at 32 it saves
+time, at 8,192 the product takes three times as long."""
 SHORT_ROWS = 128
 """Positions up to which a causal mean is a product."""
 
@@ -40,16 +41,16 @@ def log_normalize(logits_NV: jax.Array) -> jax.Array:
     return shifted_NV - log_total_N1
 
 
-def shift_logits(logits_NV: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Logits less the largest of their row, so that no exp overflows, and log sum_u exp of what that leaves, in
-    float32; of a row that is all -inf, itself and 0.
+def shift_logits(logits: jax.Array, axis: int = -1) -> tuple[jax.Array, jax.Array]:
+    """Logits less the largest of their row, which lies along the axis, so that no exp overflows, and log sum_u exp of
+    what that leaves, in float32; of a row that is all -inf, itself and 0.
     """
-    z_NV = logits_NV.astype(jnp.float32)
-    top_N1 = jax.lax.stop_gradient(jnp.max(z_NV, axis=-1, keepdims=True))
-    possible_N1 = ~jnp.isneginf(top_N1)
-    shifted_NV = z_NV - jnp.where(possible_N1, top_N1, 0.0)
-    total_N1 = jnp.sum(jnp.exp(shifted_NV), axis=-1, keepdims=True)
-    return shifted_NV, jnp.log(jnp.where(possible_N1, total_N1, 1.0))
+    z = logits.astype(jnp.float32)
+    top = jax.lax.stop_gradient(jnp.max(z, axis=axis, keepdims=True))
+    possible = ~jnp.isneginf(top)
+    shifted = z - jnp.where(possible, top, 0.0)
+    total = jnp.sum(jnp.exp(shifted), axis=axis, keepdims=True)
+    return shifted, jnp.log(jnp.where(possible, total, 1.0))
 
 
 def affine(x: jax.Array, w_IO: jax.Array, bias_O: jax.Array | float = 0.0) -> jax.Array:
@@ -95,7 +96,10 @@ def _readout_forward(h_NF: jax.Array, w_VF: jax.Array) -> tuple[jax.Array, tuple
 
 def _readout_backward(saved: tuple[jax.Array, jax.Array], dy_NV: jax.Array) -> tuple[jax.Array, jax.Array]:
     h_NF, w_VF = saved
-    return dy_NV @ w_VF, _laid_out(dy_NV.T) @ h_NF
+    dy_VN = _laid_out(dy_NV.T)
+    if h_NF.shape[0] > FEW_ROWS:
+        return dy_NV @ w_VF, dy_VN @ h_NF
+    return _laid_out(dy_VN.T) @ w_VF, dy_VN @ h_NF
 
 
 dense.defvjp(_dense_forward, _dense_backward)
@@ -106,14 +110,19 @@ def lookup(table_VE: jax.Array, tok: jax.Array) -> jax.Array:
     """table[tok], an embedding for each token of an array of any shape.
 
     Where the tokens are many and the vocabulary small, the gradient is the product one-hot(tok)^T dy: adding rows one
-    after the other, as a scatter does, takes a CPU longer than all other work of a small model.
+    after the other, as a scatter does, takes a CPU longer than all other work of a small model. Where they are not, and
+    a row's width is even but no multiple of 4, the scatter adds rows wider by 2: XLA would add two numbers at a time.
     """
-    many = tok.size >= MANY_ROWS and tok.size * table_VE.shape[0] <= ONE_HOT_ENTRIES
-    return _lookup_many(table_VE, tok) if many else table_VE[tok]
+    plain = table_VE.shape[1] % 4 != 2 and not _takes_product(table_VE, tok)
+    return table_VE[tok] if plain else _lookup(table_VE, tok)
+
+
+def _takes_product(table_VE: jax.Array, tok: jax.Array) -> bool:
+    return tok.size >= MANY_ROWS and tok.size * table_VE.shape[0] <= ONE_HOT_ENTRIES
 
 
 @jax.custom_vjp
-def _lookup_many(table_VE: jax.Array, tok: jax.Array) -> jax.Array:
+def _lookup(table_VE: jax.Array, tok: jax.Array) -> jax.Array:
     return table_VE[tok]
 
 
@@ -123,11 +132,14 @@ def _lookup_forward(table_VE: jax.Array, tok: jax.Array) -> tuple[jax.Array, tup
 
 def _lookup_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, None]:
     tok, table_VE = saved
-    one_hot_VN = (tok.reshape(-1) == jnp.arange(table_VE.shape[0])[:, None]).astype(dy.dtype)
-    return one_hot_VN @ dy.reshape(-1, table_VE.shape[1]), None
+    (V, E), tok_N, dy_NE = table_VE.shape, tok.reshape(-1), dy.reshape(-1, table_VE.shape[1])
+    if _takes_product(table_VE, tok):
+        return (tok_N == jnp.arange(V)[:, None]).astype(dy.dtype) @ dy_NE, None
+    wide_NE = jnp.pad(dy_NE, ((0, 0), (0, -E % 4)))
+    return jnp.zeros((V, E + -E % 4), dy.dtype).at[tok_N].add(wide_NE)[:, :E], None
 
 
-_lookup_many.defvjp(_lookup_forward, _lookup_backward)
+_lookup.defvjp(_lookup_forward, _lookup_backward)
 
 
 def project_lookup(table_VE: jax.Array, w_EO: jax.Array, tok: jax.Array) -> jax.Array:

@@ -11,6 +11,9 @@ import pytest
 from scipy.special import ive
 
 from jaxlm.losses import contrastive, cross_entropy, mean_square, nats_per_target, von_mises_fisher
+from jaxlm.ops import FEW_ROWS
+
+few_and_many = pytest.mark.parametrize("n", [40, FEW_ROWS, FEW_ROWS + 1])
 
 
 def rows(scale=1.0, n=40, vocab_size=27, seed=0):
@@ -31,13 +34,23 @@ def nats64(logits_NV, target_N):
     return top_N + np.log(np.exp(z_NV - top_N[:, None]).sum(-1)) - z_NV[np.arange(len(target_N)), target_N]
 
 
+@few_and_many
 @pytest.mark.parametrize("scale", [0.0, 1e-2, 1.0, 30.0, 1e4])
-def test_nats_are_minus_the_log_of_the_softmax(scale):
-    logits_NV, target_N = rows(scale)
+def test_nats_are_minus_the_log_of_the_softmax(scale, n):
+    logits_NV, target_N = rows(scale, n)
     nats_N = nats_per_target(jnp.asarray(logits_NV), jnp.asarray(target_N))
-    chex.assert_shape(nats_N, (40,))
+    chex.assert_shape(nats_N, (n,))
     chex.assert_tree_all_finite(nats_N)
     np.testing.assert_allclose(nats_N, nats64(logits_NV, target_N), rtol=1e-6, atol=1e-6)
+
+
+@few_and_many
+def test_the_gradient_of_nats_is_the_softmax_less_the_target(n):
+    logits_NV, target_N = rows(3.0, n)
+    weight_N = np.random.default_rng(1).normal(size=n).astype(np.float32)
+    grad_NV = jax.grad(lambda z_NV: jnp.vdot(nats_per_target(z_NV, jnp.asarray(target_N)), weight_N))(logits_NV)
+    expected_NV = (softmax64(logits_NV) - np.eye(27)[target_N]) * weight_N[:, None]
+    np.testing.assert_allclose(grad_NV, expected_NV, rtol=1e-5, atol=1e-6)
 
 
 def test_equal_logits_cost_the_log_of_the_vocabulary():
@@ -53,9 +66,10 @@ def test_half_precision_logits_cost_what_their_float32_values_cost():
     np.testing.assert_allclose(nats_N, nats64(half_NV.astype(jnp.float32), target_N), rtol=1e-6)
 
 
-def test_what_cannot_happen_costs_infinity_and_never_nan():
-    logits_NV = jnp.array([[-jnp.inf, 0.0, 0.0], [-jnp.inf, 0.0, 0.0], [-jnp.inf] * 3])
-    nats_N = nats_per_target(logits_NV, jnp.array([0, 1, 2]))
+@few_and_many
+def test_what_cannot_happen_costs_infinity_and_never_nan(n):
+    logits_NV = jnp.full((n, 3), -jnp.inf).at[:2, 1:].set(0.0)
+    nats_N = nats_per_target(logits_NV, jnp.zeros(n, jnp.int32).at[:3].set(jnp.array([0, 1, 2])))
     assert nats_N[0] == jnp.inf
     np.testing.assert_allclose(nats_N[1], np.log(2), rtol=1e-6)
     assert nats_N[2] == jnp.inf

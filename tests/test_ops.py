@@ -13,15 +13,18 @@ from hypothesis import strategies as st
 
 from jaxlm.models.rean import alias_table
 from jaxlm.ops import (
+    FEW_ROWS,
     MANY_ROWS,
     SHORT_ROWS,
     alias_draw,
     causal_mean,
     context_index,
+    dense,
     dropout,
     log_normalize,
     lookup,
     project_lookup,
+    readout,
     sinusoids,
     windows,
 )
@@ -105,12 +108,13 @@ def test_the_gradient_is_that_of_log_softmax():
     np.testing.assert_allclose(jacobian, np.eye(9) - probabilities[None], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("width", [1, 4, 6, 7])
 @pytest.mark.parametrize("shape", [(3,), (2, 5), (MANY_ROWS // 8, 8), (MANY_ROWS, 3)])
-def test_embeddings_and_their_gradients_are_those_of_indexing(shape):
+def test_embeddings_and_their_gradients_are_those_of_indexing(shape, width):
     rng = np.random.default_rng(3)
     table_VE, w_EO = (
-        jnp.asarray(rng.normal(size=(27, 4)), jnp.float32),
-        jnp.asarray(rng.normal(size=(4, 6)), jnp.float32),
+        jnp.asarray(rng.normal(size=(27, width)), jnp.float32),
+        jnp.asarray(rng.normal(size=(width, 6)), jnp.float32),
     )
     tok = jnp.asarray(rng.integers(0, 27, shape), jnp.int32)
     weight = jnp.asarray(rng.normal(size=(*shape, 6)), jnp.float32)
@@ -123,6 +127,20 @@ def test_embeddings_and_their_gradients_are_those_of_indexing(shape):
             jax.grad(lambda t, w, f=f: jnp.vdot(f(t, w), weight), argnums=(0, 1))(table_VE, w_EO) for f in (ours, plain)
         )
         chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 32, FEW_ROWS, FEW_ROWS + 1])
+def test_products_of_few_rows_have_the_values_and_gradients_of_any_product(rows):
+    rng = np.random.default_rng(5)
+    x_NI, w_IO, weight_NO = (rng.normal(size=shape).astype(np.float32) for shape in ((rows, 7), (7, 5), (rows, 5)))
+    for ours, w in ((dense, w_IO), (readout, np.ascontiguousarray(w_IO.T))):
+        plain = x_NI.astype(np.float64) @ w_IO
+        y_NO, gradients = jax.vjp(ours, jnp.asarray(x_NI), jnp.asarray(w))
+        np.testing.assert_allclose(y_NO, plain, rtol=1e-5, atol=1e-5)
+        dx_NI, dw = gradients(jnp.asarray(weight_NO))
+        np.testing.assert_allclose(dx_NI, weight_NO.astype(np.float64) @ w_IO.T, rtol=1e-5, atol=1e-5)
+        dw_IO = x_NI.T.astype(np.float64) @ weight_NO
+        np.testing.assert_allclose(dw, dw_IO if w is w_IO else dw_IO.T, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("length", [1, 7, SHORT_ROWS, SHORT_ROWS + 1])

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxlm.config.mlp import MlpConfig
 from jaxlm.models.base import WindowModel, needed
-from jaxlm.ops import dense, readout
+from jaxlm.ops import dense, lookup, readout
 
 
 class Mlp(nn.Module):
@@ -42,7 +42,7 @@ class Mlp(nn.Module):
             table_CVF = jnp.einsum("ve,cef->cvf", embed_VE, hidden_IF.reshape(C, E, F))
             sum_NF = one_hot_NCV.reshape(N, C * V) @ table_CVF.reshape(C * V, F)
         else:
-            sum_NF = dense(embed_VE[ctx_NC].reshape(N, I), hidden_IF)
+            sum_NF = dense(lookup(embed_VE, ctx_NC).reshape(N, I), hidden_IF)
         return readout(jnp.tanh(sum_NF + hidden_bias_F), out_VF) + out_bias_V
 
 
