@@ -11,7 +11,7 @@ def nats_per_target(logits_NV: jax.Array, target_N: jax.Array) -> jax.Array:
 
     A target that cannot happen (its logit is -inf, or all of its row's are) costs +inf. Returns nats_N in float32.
     """
-    by_column = logits_NV.shape[0] <= FEW_ROWS  # sums of columns are taken many at a time
+    by_column = logits_NV.shape[0] <= FEW_ROWS  # a CPU sums many columns at once, but a row number by number
     axis = 0 if by_column else 1
     shifted, log_total = shift_logits(logits_NV.T if by_column else logits_NV, axis)
     own = jnp.take_along_axis(shifted, jnp.expand_dims(target_N, axis), axis)

@@ -135,8 +135,9 @@ def _lookup_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple
     (V, E), tok_N, dy_NE = table_VE.shape, tok.reshape(-1), dy.reshape(-1, table_VE.shape[1])
     if _takes_product(table_VE, tok):
         return (tok_N == jnp.arange(V)[:, None]).astype(dy.dtype) @ dy_NE, None
-    wide_NE = jnp.pad(dy_NE, ((0, 0), (0, -E % 4)))
-    return jnp.zeros((V, E + -E % 4), dy.dtype).at[tok_N].add(wide_NE)[:, :E], None
+    padding = -E % 4
+    wide_NE = jnp.pad(dy_NE, ((0, 0), (0, padding)))
+    return jnp.zeros((V, E + padding), dy.dtype).at[tok_N].add(wide_NE)[:, :E], None
 
 
 _lookup.defvjp(_lookup_forward, _lookup_backward)
