@@ -110,11 +110,13 @@ def lookup(table_VE: jax.Array, tok: jax.Array) -> jax.Array:
     """table[tok], an embedding for each token of an array of any shape.
 
     Where the tokens are many and the vocabulary small, the gradient is the product one-hot(tok)^T dy: adding rows one
-    after the other, as a scatter does, takes a CPU longer than all other work of a small model. Where they are not, and
-    a row's width is even but no multiple of 4, the scatter adds rows wider by 2: XLA would add two numbers at a time.
+    after the other, as a scatter does, takes a CPU longer than all other work of a small model. Where they are not, a
+    row's width is even but no multiple of 4, and the table is small beside them, the scatter adds rows wider by 2: XLA
+    would add two numbers at a time.
     """
-    plain = table_VE.shape[1] % 4 != 2 and not _takes_product(table_VE, tok)
-    return table_VE[tok] if plain else _lookup(table_VE, tok)
+    V, E = table_VE.shape
+    widens = E % 4 == 2 and 4 * tok.size >= V
+    return _lookup(table_VE, tok) if widens or _takes_product(table_VE, tok) else table_VE[tok]
 
 
 def _takes_product(table_VE: jax.Array, tok: jax.Array) -> bool:

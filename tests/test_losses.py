@@ -13,7 +13,7 @@ from scipy.special import ive
 from jaxlm.losses import contrastive, cross_entropy, mean_square, nats_per_target, von_mises_fisher
 from jaxlm.ops import FEW_ROWS
 
-few_and_many = pytest.mark.parametrize("n", [40, FEW_ROWS, FEW_ROWS + 1])
+few_and_many = pytest.mark.parametrize("n", [40, FEW_ROWS + 1])
 
 
 def rows(scale=1.0, n=40, vocab_size=27, seed=0):

