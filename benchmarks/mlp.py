@@ -52,12 +52,14 @@ def main() -> None:
         }
         for name in ("ours", "ours, the same work"):
             seconds(commands[name], environment)
+        empty = Path(scratch, "empty")
+        environments = dict.fromkeys(commands, environment)
+        environments["ours, nothing compiled"] = {**environment, "XDG_CACHE_HOME": str(empty)}
         times: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(args.rounds):
+            shutil.rmtree(empty, ignore_errors=True)
             for name, command in commands.items():
-                empty = {**environment, "XDG_CACHE_HOME": f"{scratch}/empty"}
-                shutil.rmtree(empty["XDG_CACHE_HOME"], ignore_errors=True)
-                times[name].append(seconds(command, empty if name == "ours, nothing compiled" else environment))
+                times[name].append(seconds(command, environments[name]))
         result = json.loads(Path(scratch, "run", "eval.json").read_text())
         lines = [json.loads(line) for line in Path(scratch, "run", "metrics.jsonl").read_text().splitlines()]
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -99,7 +99,7 @@ def _readout_backward(saved: tuple[jax.Array, jax.Array], dy_NV: jax.Array) -> t
     dy_VN = _laid_out(dy_NV.T)
     if h_NF.shape[0] > FEW_ROWS:
         return dy_NV @ w_VF, dy_VN @ h_NF
-    return _laid_out(dy_VN.T) @ w_VF, dy_VN @ h_NF
+    return _laid_out(dy_VN.T) @ w_VF, dy_VN @ h_NF  # a loss by column gives dy^T, which is turned once
 
 
 dense.defvjp(_dense_forward, _dense_backward)
