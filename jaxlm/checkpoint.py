@@ -2,11 +2,13 @@
 
 import contextlib
 import functools
+import gc
 import itertools
 import json
 import logging
 import shutil
 import sys
+import traceback
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -188,17 +190,16 @@ def _read(directory: Path, one: Saved, work: Callable[[Path], T]) -> T | None:
     memory, too many open files) is no damage: a checkpoint that is set aside for it costs all its steps.
     """
     place = directory / str(one.step)
-    try:
-        if not _intact(place):
-            return None
-        with _quiet():
-            return work(place.resolve())
-    except Exception as error:
-        refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-        if not (refused or disk_reason(error) or (place / SUMS).exists()):
-            return None
-        why = f"{type(error).__name__}: {one_line(str(error))[:200]}"
-    # raised here, without its cause, so that what Orbax had begun is gone
+    with _quiet():
+        try:
+            return work(place.resolve()) if _intact(place) else None
+        except Exception as error:
+            refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+            broken = not (refused or disk_reason(error) or (place / SUMS).exists())
+            why = f"{type(error).__name__}: {one_line(str(error))[:200]}"
+        gc.collect()  # most of what Orbax had begun, and warns of when it is collected
+    if broken:
+        return None
     raise UserError(
         f"checkpoint {one.step} of {str(directory.parent)!r} is left as it is, but cannot be loaded ({why})"
     )
@@ -274,20 +275,25 @@ def _orbax() -> Any:
 
     All that fails in it reaches us as an exception, so what it logs is dropped: a save that failed may have threads
     that fail and log after it. Each of its calls has an event loop of its own. Where a read has failed, other reads may
-    end after that loop is closed; TensorStore's thread then has a result that nobody waits for, and would print a
-    traceback.
+    end after that loop is closed, or never: TensorStore's thread then has a result that nobody waits for, and what
+    waits is collected some time, and fails. Either would print a traceback.
     """
     from orbax.checkpoint import v1 as ocp
 
-    logging.getLogger("absl").addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
+    def is_orbax(source: str) -> bool:
+        return "orbax" in Path(source).parts
+
+    logging.getLogger("absl").addFilter(lambda record: not is_orbax(record.pathname))
     others = sys.unraisablehook
 
-    def all_but_late_results(unraisable: Any) -> None:
-        late = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
-        if not late or unraisable.object is not None:
+    def all_but_left_behind(unraisable: Any) -> None:
+        error = unraisable.exc_value
+        late = isinstance(error, RuntimeError) and str(error) == "Event loop is closed" and unraisable.object is None
+        frames = traceback.walk_tb(unraisable.exc_traceback)
+        if not late and not any(is_orbax(frame.f_code.co_filename) for frame, _ in frames):
             others(unraisable)
 
-    sys.unraisablehook = all_but_late_results
+    sys.unraisablehook = all_but_left_behind
     return ocp
 
 
