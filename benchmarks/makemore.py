@@ -21,7 +21,7 @@ from mlp import one_core_flops
 from torch_models import build, generate
 
 import jaxlm
-from jaxlm import optim, sharding
+from jaxlm import compilation, optim
 from jaxlm.config.model import ModelConfig
 from jaxlm.models import trie
 from jaxlm.trained import Run
@@ -99,7 +99,7 @@ def our_training(job: Job) -> tuple[Callable[[], float], float, float]:
     schedule = optim.schedule(job.config.optim, 10_000)
     chunk = make_chunk(make_step(job.model, optimizer), job.batcher, schedule, job.mesh, seed=0)
     parameters, targets = optim.count_parameters(state.params), 32 * job.targets_per_row
-    options = sharding.step_options(step_flops(parameters, targets))
+    options = compilation.step_options(step_flops(parameters, targets))
     began = time.perf_counter()
     K = 200
     compiled = (

@@ -19,7 +19,7 @@ Number = TypeVar("Number", int, float)
 
 def answer(command: SampleCommand) -> None:
     """Open the run, do what was asked, print."""
-    from jaxlm import sharding
+    from jaxlm import compilation, sharding
     from jaxlm.data.source import cache_dir
     from jaxlm.runs import open_existing
 
@@ -44,7 +44,7 @@ def answer(command: SampleCommand) -> None:
 
         lines = training_lines(run_dir)
     sharding.choose_device(command.device)
-    sharding.keep_compiled(cache_dir())
+    compilation.keep_compiled(cache_dir())
     from jaxlm.inference import by_vector
     from jaxlm.trained import load_run
 
@@ -64,7 +64,7 @@ def answer(command: SampleCommand) -> None:
 
 
 def _about_words(command: SampleCommand) -> None:
-    from jaxlm import sharding
+    from jaxlm import compilation, sharding
     from jaxlm.data.source import cache_dir
 
     file = command.run.is_file()
@@ -78,7 +78,7 @@ def _about_words(command: SampleCommand) -> None:
     if file and "--checkpoint" in command.given:
         raise UserError(f"--checkpoint wants a run directory; {what}")
     sharding.choose_device(command.device)
-    sharding.keep_compiled(cache_dir())
+    compilation.keep_compiled(cache_dir())
     from jaxlm.words import answer_words
 
     answer_words(command)

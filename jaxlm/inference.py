@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import numpy as np
 
-from jaxlm import keys, sampling, sharding
+from jaxlm import compilation, keys, sampling, sharding
 from jaxlm.config import check
 from jaxlm.config.run import MOST_SAMPLES
 from jaxlm.data.batches import Tokens, prepare
@@ -104,7 +104,7 @@ def _generate(
     """
     lines, most = run.config.data.kind == "lines", run.model.max_length
     end, stop_S = BOUNDARY if lines or run.marks_unknown else None, tuple(_named_tokens(run, "stop", stop))
-    generate_rows = sampling.compiled(**sharding.sampling_options(params, len(rows)))
+    generate_rows = sampling.compiled(**compilation.sampling_options(params, len(rows)))
     made: list[list[int]] = [[] for _ in rows]
     seen = rows if most is None else [row[-most:] for row in rows]
     left_B, keys = np.full(len(rows), max_tokens, np.int32), {max_tokens: key}

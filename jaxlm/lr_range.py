@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxlm import optim, sharding
+from jaxlm import compilation, optim
 from jaxlm.cli import parse_range
 from jaxlm.config import RunConfig, check
 from jaxlm.errors import UserError
@@ -94,7 +94,7 @@ def measure(
     state, tokens, constants = initial_state(job, optimizer), job.tokens(), job.constants()
     sizes = optim.count_parameters(state.params), job.batcher.batch_size * job.targets_per_row
     chunk = make_chunk(make_step(job.model, optimizer, settings.l2), job.batcher, rate, job.mesh, seed=config.seed)
-    options = sharding.step_options(step_flops(*sizes))
+    options = compilation.step_options(step_flops(*sizes))
     compiled = jax.jit(chunk, static_argnums=2, donate_argnums=0, compiler_options=options)
     most, loss_K, end = Plan.of(job.config, *sizes).chunk, np.empty(0), None
     progress = Progress(steps, 0)

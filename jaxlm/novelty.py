@@ -144,11 +144,11 @@ def _kept(run: RunDir) -> Shares | None:
 
 def _draw(path: Path, n: int, step: int, device: str) -> list[str]:
     """Where each of n samples has been seen."""
-    from jaxlm import sharding
+    from jaxlm import compilation, sharding
     from jaxlm.data.source import cache_dir
 
     sharding.choose_device(device)
-    sharding.keep_compiled(cache_dir())
+    compilation.keep_compiled(cache_dir())
     import jax
 
     from jaxlm import keys

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlm import keys, sharding
+from jaxlm import compilation, keys
 from jaxlm.config import RunConfig
 from jaxlm.models.base import LanguageModel, Params, without_constants
 from jaxlm.runs import hash_of
@@ -27,7 +27,7 @@ def untrained_state(
     key = keys.derive(config.seed, keys.PARAMETERS)
     if not config.model.trained_by_steps:
         return _init(model, None, key)
-    options = sharding.drawing_options(abstract_state(model, init_optimizer)[0])
+    options = compilation.drawing_options(abstract_state(model, init_optimizer)[0])
     return _compiled_init(**options)(model, init_optimizer, key)
 
 

@@ -1,8 +1,6 @@
 """Devices: which are used, how arrays lie on them."""
 
 import os
-import warnings
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,15 +10,6 @@ from jaxlm.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 """Mesh axes: copies of the model with their own rows, slices of parameters over copies, slices within a layer."""
-
-TINY_FLOPS = 1e7
-"""Operations in a step below which copying its weights takes a part of its time that is felt."""
-
-SMALL = 2_000_000
-"""Parameters below which drawing them without optimisation costs less than compiling it well."""
-
-FEW_SAMPLES = 32
-"""Samples at once up to which a small model has made them before a better program of their loop would be compiled."""
 
 PARAMETER_AXES: tuple[tuple[str, PartitionSpec], ...] = ()
 """(end of a parameter's path, how its dimensions lie on AXES); the first that fits decides, none means replicated."""
@@ -43,60 +32,6 @@ def choose_device(device: str, gpu_memory: float | None = None) -> None:
                 f"device wants {device}, but JAX finds none: install the extra (jaxlm[cuda], jaxlm[tpu]) or take "
                 "--device auto"
             ) from error
-
-
-def keep_compiled(directory: Path) -> None:
-    """Keep compiled programs between runs, in the given directory unless JAX_COMPILATION_CACHE_DIR names another.
-
-    Where that cannot be read or written they are compiled each time, without a word.
-    """
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(directory / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
-
-
-def step_options(flops: float) -> dict[str, int | bool]:
-    """For the steps of a language model, each of so many operations: on a CPU, LLVM's level 3 makes a recurrent step
-    half as slow again as level 2 does, and takes a fifth longer to get there; word2vec's updates are the faster for it.
-    Where a step is tiny, XLA's region analysis spares the loop two copies of weight matrices: 4 % of the step of
-    names_mlp.
-    """
-    if jax.default_backend() != "cpu":
-        return {}
-    options: dict[str, int | bool] = {"xla_backend_optimization_level": 2}
-    if flops < TINY_FLOPS:
-        options["xla_cpu_copy_insertion_use_region_analysis"] = True
-    return options
-
-
-def drawing_options(params: Any) -> dict[str, int | bool]:
-    """For the program that draws a tree of parameters, once: on a CPU, optimising it takes seconds, and saves 0.4 µs
-    a number. Compiled in one part instead of XLA's 32, it leaves more of two cores to the chunk beside it.
-    """
-    quick = jax.default_backend() == "cpu" and is_small(params)
-    options = {
-        "xla_backend_optimization_level": 0,
-        "xla_cpu_use_fusion_emitters": False,
-        "xla_cpu_parallel_codegen_split_count": 1,
-    }
-    return options if quick else {}
-
-
-def sampling_options(params: Any, rows: int) -> dict[str, int | bool]:
-    """For the loop that continues so many rows: on a CPU, LLVM's level 3 takes a quarter longer than level 2 and gives
-    no faster loop; a few rows of a small model are best served by level 1, which takes half as long.
-    """
-    if jax.default_backend() != "cpu":
-        return {}
-    if is_small(params) and rows <= FEW_SAMPLES:
-        return {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
-    return {"xla_backend_optimization_level": 2}
-
-
-def is_small(params: Any) -> bool:
-    """Whether a model is so small that compiling what runs once takes longer than running it."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params)) < SMALL
 
 
 def describe(gpu_memory: float) -> str:

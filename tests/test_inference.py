@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 import jaxlm
-from jaxlm import sharding
+from jaxlm import compilation
+from jaxlm.compilation import FEW_SAMPLES
 from jaxlm.data.corpus import from_lines, from_stream
 from jaxlm.errors import UserError
 from jaxlm.evaluation import Score
 from jaxlm.inference import classify, generate, score
 from jaxlm.runs import RunDir, read_json
-from jaxlm.sharding import FEW_SAMPLES
 from jaxlm.trained import Run, load_run
 from tests.conftest import NAMES
 
@@ -94,7 +94,7 @@ def test_five_samples_are_the_first_of_twenty(mlp_run):
 
 def test_many_samples_begin_with_the_few_although_their_programs_differ(mlp_run):
     few, many = (generate(mlp_run, n=n, max_tokens=15, key=KEY) for n in (FEW_SAMPLES, FEW_SAMPLES + 1))
-    options = [sharding.sampling_options(mlp_run.params, n) for n in (FEW_SAMPLES, FEW_SAMPLES + 1)]
+    options = [compilation.sampling_options(mlp_run.params, n) for n in (FEW_SAMPLES, FEW_SAMPLES + 1)]
     assert options[0] != options[1] and many[:FEW_SAMPLES] == few
 
 

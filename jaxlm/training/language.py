@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import checkpoint, keys, metrics, optim, sharding, show
+from jaxlm import checkpoint, compilation, keys, metrics, optim, sharding, show
 from jaxlm.background import background_thread, nice_afterwards
 from jaxlm.config import RunConfig
 from jaxlm.data.batches import Tokens
@@ -148,7 +148,7 @@ def _task(job: Job) -> Task:
         mesh,
         seed=config.seed,
     )
-    options = sharding.step_options(step_flops(*sizes))
+    options = compilation.step_options(step_flops(*sizes))
     compiled = jax.jit(chunk, static_argnums=2, donate_argnums=0, compiler_options=options)
     lowered = compiled.lower(abstract, tokens, plan.chunk, constants)
     # the two largest programs of the start are compiled at once
@@ -252,7 +252,7 @@ def _draw(job: Job, run: Run) -> list[str]:
 def _compile_samples(job: Job, run: RunDir) -> None:
     """Draw the samples of a small model once from zeros: their program is compiled when training ends."""
     params = abstract_params(job.model)
-    if job.config.sample.n and job.mesh.size == 1 and not job.arrays and sharding.is_small(params):
+    if job.config.sample.n and job.mesh.size == 1 and not job.arrays and compilation.is_small(params):
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
         zeros = jax.device_put(zeros, sharding.replicated(job.mesh))
         _draw(job, Run(run.path, job.config, job.corpus.tokenizer, job.model, zeros, 0))

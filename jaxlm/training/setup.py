@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxlm import metrics, optim, parameters, sharding, show
+from jaxlm import compilation, metrics, optim, parameters, sharding, show
 from jaxlm.config import RunConfig
 from jaxlm.config.codec import to_json
 from jaxlm.config.rean import TableConfig
@@ -69,7 +69,7 @@ def settle(config: RunConfig, *, resumes: bool = False) -> Job:
     One that `resumes` needs its init_from, or vectors of its own, no more once it has begun.
     """
     sharding.choose_device(config.device, config.gpu_memory)
-    sharding.keep_compiled(cache_dir())
+    compilation.keep_compiled(cache_dir())
     if config.tensorboard:
         metrics.summary_writer()
     start = starting_point(config, resumes=resumes)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import keys, metrics, optim, sharding, show
+from jaxlm import compilation, keys, metrics, optim, sharding, show
 from jaxlm.config import DataConfig, RunConfig, Word2vecConfig, WordsConfig
 from jaxlm.config.codec import to_json
 from jaxlm.data import corpus as corpora
@@ -52,7 +52,7 @@ class Word2vecWork:
             _check_text(config.data)
         _check_optimizer(config)
         sharding.choose_device(config.device, config.gpu_memory)
-        sharding.keep_compiled(cache_dir())
+        compilation.keep_compiled(cache_dir())
         if config.tensorboard:
             metrics.summary_writer()
         self.corpus = _words_of(config, model, corpus)
