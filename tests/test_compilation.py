@@ -25,4 +25,4 @@ def test_options_that_a_release_has_dropped_are_left_out():
 
 def test_an_option_of_a_wrong_value_is_a_mistake_of_ours():
     with pytest.raises(jax.errors.JaxRuntimeError):
-        compilation._known(xla_cpu_parallel_codegen_split_count="many")  # type: ignore[arg-type]
+        compilation._known(xla_cpu_parallel_codegen_split_count="many")
