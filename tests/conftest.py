@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,15 @@ from jaxlm.training import train
 
 FUSION_EMITTERS = jax.__version_info__ < (0, 11, 1)
 """Whether XLA still has a flag for them: it aborts the process at one that it does not have."""
-QUICK_COMPILATION = "--xla_backend_optimization_level=0" + " --xla_cpu_use_fusion_emitters=false" * FUSION_EMITTERS
-"""Most of the tests' time is compilation, and each of the two halves it; read when JAX first computes. The processes
-of test_figures.py and test_resume.py compile as a user's do.
+QUICK_COMPILATION = (
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    + " --xla_cpu_use_fusion_emitters=false" * FUSION_EMITTERS
+)
+"""Most of the tests' time is compilation, and these take two thirds of it away; read when JAX first computes. The
+processes of test_figures.py and test_resume.py compile as a user's do.
 """
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILATION}"
+USERS_OPTIONS = compilation._known
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAMES = [
     "emma",
@@ -89,6 +93,20 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
     compilation.keep_compiled(cache)
     return cache
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_options() -> Iterator[None]:
+    """All programs of this process are compiled as QUICK_COMPILATION says, whatever they are for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compilation, "_known", lambda **options: {})
+        yield
+
+
+@pytest.fixture
+def users_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs are compiled with the options that a user's process gives them."""
+    monkeypatch.setattr(compilation, "_known", USERS_OPTIONS)
 
 
 @pytest.fixture(scope="session")

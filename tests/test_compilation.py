@@ -5,6 +5,8 @@ import pytest
 
 from jaxlm import compilation
 
+pytestmark = pytest.mark.usefixtures("users_options")
+
 
 def test_options_that_xla_has_are_all_taken():
     few_flops, many_flops = compilation.TINY_FLOPS / 2, compilation.TINY_FLOPS

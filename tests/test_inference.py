@@ -92,6 +92,7 @@ def test_five_samples_are_the_first_of_twenty(mlp_run):
     assert generate(mlp_run, n=5, prompt="a", max_tokens=15, key=jax.random.key(1)) != few
 
 
+@pytest.mark.usefixtures("users_options")
 def test_many_samples_begin_with_the_few_although_their_programs_differ(mlp_run):
     few, many = (generate(mlp_run, n=n, max_tokens=15, key=KEY) for n in (FEW_SAMPLES, FEW_SAMPLES + 1))
     options = [compilation.sampling_options(mlp_run.params, n) for n in (FEW_SAMPLES, FEW_SAMPLES + 1)]
