@@ -108,6 +108,7 @@ def _generate(
     made: list[list[int]] = [[] for _ in rows]
     seen = rows if most is None else [row[-most:] for row in rows]
     left_B, keys = np.full(len(rows), max_tokens, np.int32), {max_tokens: key}
+    room = max_tokens if most is None else min(max_tokens, most + 1 - min(map(len, seen)))
     while True:
         length_B = np.array([len(row) for row in seen], np.int32)
         width = 1 << int(length_B.max() - 1).bit_length()
@@ -126,7 +127,7 @@ def _generate(
             tuple(keys[left] for left in left_K.tolist()),
             np.searchsorted(left_K, left_B).astype(np.int32),
             strategy=strategy,
-            max_tokens=int(limit_B.max()),
+            max_tokens=room,
             end=end,
             allowed_V=drawn_tokens(run),
             stop=stop_S,
@@ -138,6 +139,8 @@ def _generate(
         if lines or most is None or not left_B.any():
             return made
         seen = [(row + new)[-max(1, most // 2) :] for row, new in zip(rows, made, strict=True)]
+        # the last pass gets as much as those before it, and their program with it
+        room = most + 1 - min(len(tokens) for tokens, left in zip(seen, left_B, strict=True) if left)
         pairs = set(zip(before_B.tolist(), left_B.tolist(), strict=True))
         keys = {left: jax.random.fold_in(keys[before], left) for before, left in pairs if left}
 
