@@ -189,9 +189,9 @@ def by_vector(run: Run) -> Run:
 def classify(run_seen: dict[str, np.ndarray], texts: Sequence[str]) -> list[Seen]:
     """Whether each text is a line of train, of dev or test only, or new, by the hashes in seen.npz."""
     hashes = np.array([line_hash(text) for text in texts], np.uint64)
-    train = np.isin(hashes, run_seen["train"])
-    rest = np.isin(hashes, run_seen["dev"]) | np.isin(hashes, run_seen["test"])
-    return ["train" if t else "dev+test" if r else "new" for t, r in zip(train, rest, strict=True)]
+    # sorted: NumPy's table of small integers, tried first, overflows at hashes in some releases
+    train, dev, test = (np.isin(hashes, run_seen[split], kind="sort") for split in ("train", "dev", "test"))
+    return ["train" if t else "dev+test" if r else "new" for t, r in zip(train, dev | test, strict=True)]
 
 
 def _prompt_tokens(run: Run, text: str) -> list[int]:
