@@ -45,6 +45,15 @@ def describe(gpu_memory: float) -> str:
     return line
 
 
+def numerics() -> dict[str, Any]:
+    """What numbers depend on beside a run's settings: only while it is the same is a resumed run the uninterrupted one,
+    bit for bit.
+    """
+    switches = ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_matmul_precision")
+    values = {name: jax.config.values[name] for name in switches}
+    return {"jax": jax.__version__, "platform": jax.default_backend(), "devices": jax.device_count()} | values
+
+
 def memory() -> int | None:
     """Bytes of a device's memory, of a CPU the machine's; None where that cannot be told."""
     stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None

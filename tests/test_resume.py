@@ -71,8 +71,8 @@ def assert_same(run: Path, whole: Path, *, but: tuple[str, ...] = ()) -> None:
         assert name in but or got[name] == value, name
 
 
-def _go_on(cli: Cli, run: Path) -> str:
-    done = cli.train("--run-dir", run, "--steps", STEPS)
+def _go_on(cli: Cli, run: Path, **options: Any) -> str:
+    done = cli.train("--run-dir", run, "--steps", STEPS, **options)
     assert done.code == 0 and "Traceback" not in done.stderr, done.stderr
     return done.stdout
 
@@ -178,6 +178,23 @@ def test_a_broken_newest_checkpoint_gives_way_to_the_one_before(cli, whole, tmp_
     assert f"checkpoint {STEPS} of {run} is broken" in told
     assert f"resuming {run} at step 12000\n" in told
     assert (run / "broken" / str(STEPS)).is_dir()
+    assert_same(run, whole)
+
+
+def test_going_on_under_another_jax_is_told(cli, whole, tmp_path):
+    """Its random numbers differ, so the run is not `whole`; a checkpoint from before the note says nothing."""
+    run = _unfinish(whole, tmp_path / "run", newest=12_000)
+    told = _go_on(cli, run, env={"JAX_THREEFRY_PARTITIONABLE": "0"})
+    assert "trained with jax_threefry_partitionable True (now False): what follows will not be bit for bit" in told
+    assert results(run)["metrics"][-1]["loss"] != results(whole)["metrics"][-1]["loss"]
+
+    run = _unfinish(whole, tmp_path / "older", newest=12_000)
+    notes = run / "checkpoints" / "12000" / "_CHECKPOINT_METADATA"
+    edited = json.loads(notes.read_text())
+    assert edited["custom_metadata"]["numerics"].pop("jax") == jax.__version__
+    notes.write_text(json.dumps(edited))
+    (notes.parent / "files.json").unlink()
+    assert "bit for bit" not in _go_on(cli, run)
     assert_same(run, whole)
 
 

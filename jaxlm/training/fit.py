@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from jaxlm import checkpoint, metrics
+from jaxlm import checkpoint, metrics, sharding
 from jaxlm.config import RunConfig
 from jaxlm.errors import UserError
 from jaxlm.models.base import Params
@@ -94,9 +94,10 @@ def _resume(run: RunDir, task: Task, say: Callable[[str], None]) -> tuple[TrainS
     )
     broken = checkpoint.set_aside_unreadable(run.checkpoints)
     resumed: tuple[TrainState, Tally] | None = None
+    numerics: Any = None
     for one in reversed(checkpoint.saved(run.checkpoints)):
         loaded = checkpoint.load(run.checkpoints, one, like)
-        tally = Tally.from_notes(one.notes)
+        tally, numerics = Tally.from_notes(one.notes), one.notes.get("numerics")
         if loaded is not None and tally is not None:
             resumed = TrainState(params=loaded["params"], **loaded["training"]), tally
             break
@@ -111,5 +112,16 @@ def _resume(run: RunDir, task: Task, say: Callable[[str], None]) -> tuple[TrainS
                 "be read: put it back, or choose another with --restart"
             )
         return state, Tally()
-    say(f"resuming {run.path} at step {int(resumed[0].step)}")
+    step = int(resumed[0].step)
+    say(f"resuming {run.path} at step {step}")
+    changed = _changed_numerics(numerics)
+    if changed and step < task.plan.steps:
+        say(f"trained with {', '.join(changed)}: what follows will not be bit for bit what it would have been")
     return resumed
+
+
+def _changed_numerics(then: Any) -> list[str]:
+    """What of `sharding.numerics` is not what it was when a checkpoint's notes were made."""
+    now = sharding.numerics()
+    then = now | then if isinstance(then, dict) else now
+    return [f"{name} {then[name]} (now {value})" for name, value in now.items() if then[name] != value]

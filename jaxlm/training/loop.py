@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlm import sharding
 from jaxlm.background import background_thread
 from jaxlm.checkpoint import CheckpointWriter
 from jaxlm.errors import NonFiniteLoss
@@ -251,7 +252,7 @@ class Loop:
             copy.params,
             {"step": copy.step, "opt_state": copy.opt_state},
             dev_loss=dev_loss,
-            notes={"tally": dataclasses.asdict(self.tally)},
+            notes={"tally": dataclasses.asdict(self.tally), "numerics": sharding.numerics()},
         )
         self.last_saved = step
         self.saves_begun += 1
