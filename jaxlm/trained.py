@@ -13,8 +13,8 @@ from jaxlm import checkpoint, sharding
 from jaxlm.config import RunConfig
 from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError
-from jaxlm.models.base import CONSTANTS, LanguageModel, Params, PredictsVectors, with_constants
-from jaxlm.parameters import content_hash, untrained_params
+from jaxlm.models.base import CONSTANTS, LanguageModel, Params, PredictsVectors, with_constants, without_constants
+from jaxlm.parameters import abstract_params, by_name, content_hash, untrained_params
 from jaxlm.runs import RunDir, open_existing, read_json
 from jaxlm.tokenizer import Tokenizer, WordTokenizer
 
@@ -83,9 +83,12 @@ def load_run(
     config = run.read_config()
     if not config.model.predicts_text:
         raise UserError(f"run {str(path)!r} has vectors of words and gives no text a probability: ask for neighbours")
+    model = config.model.build()
     params, step = _load_params(run, which, say)
+    if config.model.trained_by_steps and type(config.model).__module__.partition(".")[0] != "jaxlm":
+        _check_shapes(Path(path), model, params)
     params = with_constants(params, jax.device_put(run.read_constants(), sharding.replicated(sharding.make_mesh())))
-    return Run(Path(path), config, run.read_tokenizer(), config.model.build(), params, step)
+    return Run(Path(path), config, run.read_tokenizer(), model, params, step)
 
 
 def load_vectors(
@@ -97,6 +100,21 @@ def load_vectors(
     if config.model.predicts_text:
         raise UserError(f"run {str(path)!r} is of a language model, which has no vectors of words")
     return VectorRun(Path(path), config, run.read_words(), *_load_params(run, which, say))
+
+
+def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None:
+    """Raise UserError where a class of the user's own builds another model than the one that was trained."""
+    built, trained = (
+        {name: leaf.shape for name, leaf in by_name(without_constants(tree)).items()}
+        for tree in (abstract_params(model), params)
+    )
+    for name in sorted(built.keys() | trained.keys()):
+        was, now = trained.get(name), built.get(name)
+        if was != now:
+            raise UserError(
+                f"run {str(path)!r} has parameter {name!r} of shape {was}, where its model's class now wants {now}: "
+                "put the class back as it was, or train again with train.py --restart"
+            )
 
 
 def _load_params(run: RunDir, which: Literal["best", "last"], say: Callable[[str], None] | None) -> tuple[Params, int]:

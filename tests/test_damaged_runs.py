@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import Mock
 
 import jax
@@ -15,7 +15,7 @@ import pytest
 
 from jaxlm import checkpoint, leaderboard, metrics, novelty, plots
 from jaxlm.cli import SampleCommand
-from jaxlm.config import RunConfig
+from jaxlm.config import MlpConfig, RunConfig
 from jaxlm.console import answer
 from jaxlm.errors import UserError
 from jaxlm.runs import FORMAT, MADE_ANEW, RunDir, hash_of, write_arrays
@@ -24,6 +24,16 @@ from jaxlm.training import train
 
 TORN = [None, b"", b"{", b"[]", b"\xff\xfe", b"PK\3\4"]
 """None: the file is gone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(MlpConfig):
+    """A class of the user's own, who may edit it."""
+
+    width: ClassVar[int] = 16
+
+    def build(self) -> Any:
+        return MlpConfig(self.vocab_size, self.context, d_embed=4, d_hidden=self.width).build()
 
 
 @pytest.fixture
@@ -277,3 +287,12 @@ def test_a_run_with_an_odd_value_is_left_out(run, name, changes):
     edit(run.path / name, **changes)
     rows, (reason,) = leaderboard.read_rows([run.path])
     assert rows == [] and str(run.path) in reason
+
+
+def test_a_class_that_has_changed_since_the_training_is_refused(make_run, monkeypatch):
+    path = make_run(Own())
+    assert load_run(path).params
+    monkeypatch.setattr(Own, "width", 17)
+    with pytest.raises(UserError) as error:
+        load_run(path)
+    one_line(error, str(path), "'hidden' of shape (12, 16)", "now wants (12, 17)", "--restart")
