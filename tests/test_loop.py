@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from jaxlm.background import NICE, TASKS, background_thread
 from jaxlm.evaluation import Score
 from jaxlm.training.loop import AHEAD, COPIED_BYTES, COPIES, Loop
 from jaxlm.training.plan import Plan
-from jaxlm.training.points import Tally
+from jaxlm.training.points import Point, Tally
 from jaxlm.training.signals import Stopped
 from jaxlm.training.state import Chunk, TrainState
 
@@ -260,6 +261,23 @@ def test_a_few_chunks_wait_for_the_one_that_runs(log):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="threads cannot be nice")
+def test_steps_that_end_unseen_share_the_time(log):
+    """A thread that imports holds the interpreter, and two chunks are found ended at once."""
+    loop = loop_of(log, score)
+    began, _ = loop.newest_end
+    chunk = Chunk(loss_K=np.ones(1), count_K=np.ones(1), lr=0.1)
+    loop.running += [Point(step, chunk, True, None, None) for step in (10, 11, 15)]
+    time.sleep(0.03)
+    loop._end_next()
+    now, last = loop.newest_end
+    assert (last, len(loop.running), now - began > 0.03) == (15, 0, True)
+    shares = [((point.ended or 0.0) - began) / (now - began) for point in loop.ended]
+    assert shares == pytest.approx([10 / 15, 11 / 15, 1])
+    loop.running.append(Point(16, chunk, True, None, None))
+    loop._end_next()
+    assert loop.ended[-1].ended == loop.newest_end[0] > now
+
+
 def test_a_background_thread_is_nice_and_the_others_are_not():
     before = os.getpriority(os.PRIO_PROCESS, 0)
     with background_thread("test") as thread:

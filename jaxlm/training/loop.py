@@ -82,7 +82,9 @@ class Loop:
         self.room = max(1, min(COPIES, COPIED_BYTES // max(size, 1)))
         self.saves_begun = 0
         self.thread = background_thread("scores")
-        self.began = time.monotonic() - self.tally.seconds
+        self.newest_end = time.monotonic(), self.step
+        """When the newest of `ended` ended, and its step."""
+        self.began = self.newest_end[0] - self.tally.seconds
         self.seconds = self.tally.seconds_at_line
         """When the steps had ended that were told last, over all sittings."""
 
@@ -172,10 +174,19 @@ class Loop:
             self._tell_next()
 
     def _end_next(self) -> None:
-        """Wait for the steps that lead to the first point whose steps are not known to have ended."""
-        point = self.running.popleft()
-        jax.block_until_ready(point.chunk)
-        self.ended.append(point._replace(ended=time.monotonic()))
+        """Wait for the steps that lead to the first point whose steps are not known to have ended. Where those of the
+        next have ended too, unseen, their steps share the time evenly.
+        """
+        points = [self.running.popleft()]
+        jax.block_until_ready(points[0].chunk)
+        while self.running and _has_arrived(self.running[0].chunk):
+            points.append(self.running.popleft())
+        (began, first), (now, last) = self.newest_end, (time.monotonic(), points[-1].step)
+        shares = ((point.step - first) / (last - first) if last > first else 1.0 for point in points)
+        self.ended += [
+            point._replace(ended=began + (now - began) * share) for point, share in zip(points, shares, strict=True)
+        ]
+        self.newest_end = now, last
 
     def _is_ready(self, point: Point) -> bool:
         scored = not point.scores or point.scores.done()
