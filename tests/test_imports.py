@@ -78,6 +78,8 @@ def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
     [
         ("jaxlm.errors", set()),
         ("jaxlm.ops", set()),
+        ("jaxlm.compilation", set()),
+        ("jaxlm.sharding", {"jaxlm.errors"}),
         ("jaxlm.losses", {"jaxlm.ops"}),
         *((module, {"jaxlm.errors", *TOKENIZER}) for module in TOKENIZER),
         ("jaxlm.optim", {"jaxlm.errors", *CONFIG}),
