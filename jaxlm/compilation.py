@@ -10,6 +10,12 @@ import jax
 Options = dict[str, int | bool]
 """XLA's own, by name, as `jax.jit` takes them for one program."""
 
+DROPPED = {"xla_cpu_use_fusion_emitters": (0, 11, 1)}
+"""Options that XLA has no more, and since which JAX."""
+
+UNTESTED = (0, 13)
+"""The JAX from which on XLA is asked for its options, which takes 0.05 s; before it they are known."""
+
 TINY_FLOPS = 1e7
 """Operations in a step below which copying its weights takes a part of its time that is felt."""
 
@@ -70,14 +76,21 @@ def is_small(params: Any) -> bool:
     return sum(leaf.size for leaf in jax.tree.leaves(params)) < SMALL
 
 
-@functools.cache
 def _known(**options: int | bool) -> Options:
     """The options without those that this XLA does not have: releases drop some, and without them it is only slower."""
+    version = jax.__version_info__
+    known = {name: value for name, value in options.items() if name not in DROPPED or version < DROPPED[name]}
+    return known if version < UNTESTED else _accepted(**known)
+
+
+@functools.cache
+def _accepted(**options: int | bool) -> Options:
+    """Those of the options that XLA takes."""
     try:
         jax.jit(lambda: None, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError as error:
-        known = {name: value for name, value in options.items() if f"'{name}'" not in str(error)}
-        if known == options:
+        accepted = {name: value for name, value in options.items() if f"'{name}'" not in str(error)}
+        if accepted == options:
             raise
-        return _known(**known)
+        return _accepted(**accepted)
     return options

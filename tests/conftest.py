@@ -15,7 +15,7 @@ from jaxlm import compilation
 from jaxlm.data.corpus import Corpus
 from jaxlm.training import train
 
-FUSION_EMITTERS = jax.__version_info__ < (0, 11, 1)
+FUSION_EMITTERS = jax.__version_info__ < compilation.DROPPED["xla_cpu_use_fusion_emitters"]
 """Whether XLA still has a flag for them: it aborts the process at one that it does not have."""
 QUICK_COMPILATION = (
     "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
