@@ -1,15 +1,10 @@
 """Saving and loading training states with Orbax."""
 
 import contextlib
-import functools
 import gc
 import itertools
 import json
-import logging
 import shutil
-import sys
-import traceback
-import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -19,12 +14,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
+from jaxlm import quiet_orbax
 from jaxlm.background import background_thread
 from jaxlm.errors import UserError, check_fields, disk_reason, one_line
 from jaxlm.runs import checkpoint_steps, write_bytes
-
-# Orbax leaves such coroutines behind where a checkpoint cannot be loaded; they warn whenever they are collected.
-warnings.filterwarnings("ignore", message="coroutine .*_background_load. was never awaited", category=RuntimeWarning)
 
 T = TypeVar("T")
 
@@ -61,7 +54,7 @@ class CheckpointWriter:
         self._directory, self._keep, self._when_saved = directory, keep, when_saved
         self._dev_losses = {one.step: one.dev_loss for one in saved(directory)}
         self._quiet = contextlib.ExitStack()
-        self._quiet.enter_context(_quiet_asyncio())
+        self._quiet.enter_context(quiet_orbax.quiet_asyncio())
         self._checkpointer: Any = None
         self._thread = background_thread("checkpoints")
         self._pending: Future[None] | None = None
@@ -118,7 +111,7 @@ class CheckpointWriter:
         return min(steps, key=lambda step: (self._dev_losses.get(step, NO_DEV_LOSS), -step), default=None)
 
     def _open(self) -> None:
-        ocp = _orbax()
+        ocp = quiet_orbax.api()
         with self._disk_errors():
             self._checkpointer = ocp.training.Checkpointer(
                 self._directory.resolve(), preservation_policy=self, cleanup_tmp_directories=True
@@ -171,16 +164,16 @@ def load(directory: Path, one: Saved, abstract: dict[str, Any]) -> dict[str, Any
 
     Raises UserError where that cannot be known, or the checkpoint is as it was saved and still cannot be loaded.
     """
-    return _read(directory, one, lambda place: dict(_orbax().load_checkpointables(place, abstract)))
+    return _read(directory, one, lambda place: dict(quiet_orbax.api().load_checkpointables(place, abstract)))
 
 
 def load_params(directory: Path, one: Saved, sharding: jax.sharding.Sharding) -> Any | None:
     """The parameters alone, with the shapes they were saved with; None where they are broken. Raises as `load` does."""
 
     def params(place: Path) -> Any:
-        described = _orbax().checkpointables_metadata(place).metadata["params"]
+        described = quiet_orbax.api().checkpointables_metadata(place).metadata["params"]
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), described)
-        return _orbax().load_checkpointables(place, {"params": like})["params"]
+        return quiet_orbax.api().load_checkpointables(place, {"params": like})["params"]
 
     return _read(directory, one, params)
 
@@ -190,7 +183,7 @@ def _read(directory: Path, one: Saved, work: Callable[[Path], T]) -> T | None:
     memory, too many open files) is no damage: a checkpoint that is set aside for it costs all its steps.
     """
     place = directory / str(one.step)
-    with _quiet():
+    with quiet_orbax.quiet():
         try:
             return work(place.resolve()) if _intact(place) else None
         except Exception as error:
@@ -267,50 +260,3 @@ def _file_sums(place: Path) -> dict[str, int]:
     """CRC-32 of each file of a checkpoint."""
     files = (path for path in sorted(place.rglob("*")) if path.is_file() and path.name != SUMS)
     return {str(path.relative_to(place)): zlib.crc32(path.read_bytes()) for path in files}
-
-
-@functools.cache
-def _orbax() -> Any:
-    """Orbax's API, imported when it is first needed.
-
-    All that fails in it reaches us as an exception, so what it logs is dropped: a save that failed may have threads
-    that fail and log after it. Each of its calls has an event loop of its own. Where a read has failed, other reads may
-    end after that loop is closed, or never: TensorStore's thread then has a result that nobody waits for, and what
-    waits is collected some time, and fails. Either would print a traceback.
-    """
-    from orbax.checkpoint import v1 as ocp
-
-    def is_orbax(source: str) -> bool:
-        return "orbax" in Path(source).parts
-
-    logging.getLogger("absl").addFilter(lambda record: not is_orbax(record.pathname))
-    others = sys.unraisablehook
-
-    def all_but_left_behind(unraisable: Any) -> None:
-        error = unraisable.exc_value
-        late = isinstance(error, RuntimeError) and str(error) == "Event loop is closed" and unraisable.object is None
-        frames = traceback.walk_tb(unraisable.exc_traceback)
-        if not late and not any(is_orbax(frame.f_code.co_filename) for frame, _ in frames):
-            others(unraisable)
-
-    sys.unraisablehook = all_but_left_behind
-    return ocp
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what Orbax and asyncio say about a broken checkpoint off the user's terminal."""
-    with _quiet_asyncio(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
-def _quiet_asyncio() -> Iterator[None]:
-    logger = logging.getLogger("asyncio")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

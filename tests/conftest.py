@@ -21,8 +21,8 @@ QUICK_COMPILATION = (
     "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
     + " --xla_cpu_use_fusion_emitters=false" * FUSION_EMITTERS
 )
-"""Most of the tests' time is compilation, and these take two thirds of it away; read when JAX first computes. The
-processes of test_figures.py and test_resume.py compile as a user's do.
+"""Most of the tests' time is compilation, which users' options double; read when JAX first computes. The processes of
+test_figures.py and test_resume.py compile as a user's do.
 """
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILATION}"
 USERS_OPTIONS = compilation._known

@@ -79,6 +79,7 @@ def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
         ("jaxlm.errors", set()),
         ("jaxlm.ops", set()),
         ("jaxlm.compilation", set()),
+        ("jaxlm.quiet_orbax", set()),
         ("jaxlm.sharding", {"jaxlm.errors"}),
         ("jaxlm.losses", {"jaxlm.ops"}),
         *((module, {"jaxlm.errors", *TOKENIZER}) for module in TOKENIZER),
@@ -118,7 +119,7 @@ def test_mathematics_knows_no_flax(module):
 @pytest.mark.parametrize(
     ("library", "users"),
     [
-        ("orbax", {"jaxlm.checkpoint"}),
+        ("orbax", {"jaxlm.quiet_orbax"}),
         ("matplotlib", {"jaxlm.plots"}),
         ("tyro", {f"jaxlm.cli.{part}" for part in ("parsing", "reports", "sampling", "training")}),
         ("sklearn", {"jaxlm.embeddings.maps"}),
