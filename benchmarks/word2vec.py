@@ -76,11 +76,11 @@ def our_run(path: Path, settings: dict[str, Any], raw_words: int, seed: int) -> 
     steps = task.plan.steps
     state = task.state
     warm = jax.tree.map(jax.numpy.copy, state)
-    for _ in range(3):
-        warm, _ = task.run_chunk(warm, 1)
+    for step in range(3):
+        warm, _ = task.run_chunk(warm, step, 1)
     began = clocks()
-    for _ in range(steps):
-        state, _ = task.run_chunk(state, 1)
+    for step in range(steps):
+        state, _ = task.run_chunk(state, step, 1)
     jax.block_until_ready(state)
     speed = EPOCHS * raw_words / (clocks() - began)
     vectors = KeyedVectors(100)

@@ -95,11 +95,12 @@ def measure(
     sizes = optim.count_parameters(state.params), job.batcher.batch_size * job.targets_per_row
     chunk = make_chunk(make_step(job.model, optimizer, settings.l2), job.batcher, rate, job.mesh, seed=config.seed)
     options = compilation.step_options(step_flops(*sizes))
-    compiled = jax.jit(chunk, static_argnums=2, donate_argnums=0, compiler_options=options)
+    compiled = jax.jit(chunk, donate_argnums=0, compiler_options=options)
     most, loss_K, end = Plan.of(job.config, *sizes).chunk, np.empty(0), None
     progress = Progress(steps, 0)
     while end is None and len(loss_K) < steps:
-        state, told = jax.block_until_ready(compiled(state, tokens, min(most, steps - len(loss_K)), constants))
+        row_KB = job.batcher.draw(config.seed, range(len(loss_K), min(steps, len(loss_K) + most)))
+        state, told = jax.block_until_ready(compiled(state, tokens, row_KB, constants))
         loss_K = np.append(loss_K, np.asarray(told.loss_K, np.float64))
         progress.steps(len(loss_K), float(loss_K[-1]))
         end = 0 if (loss_K < 0).any() else _end(loss_K, steps)

@@ -75,8 +75,8 @@ def test_training_counts_every_prediction_of_a_row_and_evaluation_each_once():
     config = jaxlm.RunConfig(model=jaxlm.GptConfig(), data=DIALOGUES, steps=1, batch_size=64)
     corpus = from_dialogues(TEXT, DIALOGUES)
     batcher, host, rows = prepare(config, corpus, None)
-    batch = batcher.at(host, jax.random.key(0), jnp.int32(0))
-    chosen_B = np.asarray(jax.random.randint(jax.random.fold_in(jax.random.key(0), 0), (64,), *batcher.train_rows))
+    chosen_B = batcher.draw(0, range(1))[0]
+    batch = batcher.at(host, jnp.asarray(chosen_B))
     assert batch.weight is not None
     np.testing.assert_array_equal(batch.weight.sum(1), host.length_R[chosen_B])
     assert host.skip_R[chosen_B].any()

@@ -1,10 +1,10 @@
-"""Keys are JAX's own, though no program is compiled for them."""
+"""Keys and numbers are JAX's own, though no program is compiled for them."""
 
 import jax
 import jax.extend.random
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlm import keys
@@ -21,6 +21,33 @@ def test_a_key_is_the_seed_with_the_purpose_folded_in(seed):
 
 @given(key=st.tuples(WORDS, WORDS), counter=st.tuples(WORDS, WORDS))
 def test_threefry_is_that_of_jax(key, counter):
-    count = np.array(counter, np.uint32)
-    expected = jax.extend.random.threefry_2x32(np.array(key, np.uint32), count)
-    assert keys.threefry(key, counter) == tuple(np.asarray(expected).tolist())
+    key_2, counter_2 = np.array(key, np.uint32), np.array(counter, np.uint32)
+    expected = jax.extend.random.threefry_2x32(key_2, counter_2)
+    found = keys.threefry((key_2[:1], key_2[1:]), (counter_2[:1], counter_2[1:]))
+    np.testing.assert_array_equal(np.concatenate(found), expected)
+
+
+@jax.jit
+def by_jax(key, step_K, low, high):
+    return jax.vmap(lambda step: jax.random.randint(jax.random.fold_in(key, step), (3,), low, high))(step_K)
+
+
+@settings(deadline=None)
+@given(seed=WORDS, first=st.integers(0, 2**31), low=st.integers(0, 2**30 - 1), span=st.integers(1, 2**30))
+def test_numbers_are_those_of_jax(seed, first, low, span):
+    step_K = np.arange(first, first + 2, dtype=np.uint32)
+    expected = by_jax(keys.derive(seed, keys.BATCHES), step_K, low, low + span)
+    np.testing.assert_array_equal(keys.integers(seed, keys.BATCHES, step_K, 3, low, low + span), expected)
+
+
+@pytest.mark.parametrize("span", [1, 2, 27, 2**16 - 1, 2**16, 2**16 + 1, 2**31 - 1])
+def test_numbers_of_a_narrow_and_of_a_wide_range_are_those_of_jax(span):
+    step_K = np.arange(100)
+    expected = by_jax(keys.derive(1, keys.BATCHES), step_K, 0, span)
+    np.testing.assert_array_equal(keys.integers(1, keys.BATCHES, step_K, 3, 0, span), expected)
+
+
+def test_numbers_drawn_in_parts_are_those_drawn_at_once(monkeypatch):
+    together = keys.integers(1, keys.BATCHES, np.arange(7), 5, 3, 1000)
+    monkeypatch.setattr(keys, "AT_ONCE", 10)
+    np.testing.assert_array_equal(keys.integers(1, keys.BATCHES, np.arange(7), 5, 3, 1000), together)

@@ -53,8 +53,8 @@ def loop_of(log: metrics.MetricsLog, evaluate: Any, *, beside: bool = True, ran:
     """A loop whose parameter is its step; the loss of each step is its number."""
     ran = [] if ran is None else ran
 
-    def run_chunk(state: TrainState, K: int) -> tuple[TrainState, Chunk]:
-        step = int(state.step)
+    def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
+        assert step == int(state.step)
         ran.append(step)
         chunk = Chunk(loss_K=np.arange(step, step + K) + 1.0, count_K=np.ones(K), lr=0.1)
         return TrainState(step=state.step + K, params={"w": state.params["w"] + K}, opt_state=()), chunk
@@ -248,8 +248,8 @@ def test_a_few_chunks_wait_for_the_one_that_runs(log):
     late = MagicMock(is_ready=lambda: False)
     real = loop.run_chunk
 
-    def run_chunk(state: TrainState, K: int) -> tuple[TrainState, Chunk]:
-        state, chunk = real(state, K)
+    def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
+        state, chunk = real(state, step, K)
         return state, chunk.replace(lr=late)  # type: ignore[attr-defined]
 
     loop.run_chunk = run_chunk

@@ -115,7 +115,9 @@ def test_the_train_step_lowers_for_gpus_and_tpus(tmp_path, model, example):
     params = jax.eval_shape(job.model.init, jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
     state = TrainState(step=jnp.int32(0), params=params, opt_state=jax.eval_shape(optimizer.init, params))
     tokens = jax.device_put(job.host)
-    lowered = jax.jit(chunk, static_argnums=2).trace(state, tokens, 2).lower(lowering_platforms=("cuda", "tpu"))
+    lowered = (
+        jax.jit(chunk).trace(state, tokens, job.batcher.draw(0, range(2))).lower(lowering_platforms=("cuda", "tpu"))
+    )
     program = lowered.as_text()
     assert "stablehlo.while" in program
     assert re.search(r'sharding_constraint .*\{"data"\}', program)  # the batch lies along the data axis

@@ -26,8 +26,8 @@ MODEL = jaxlm.MlpConfig(d_embed=4, d_hidden=16)
 LINE_KEYS = ["step", "split", "loss", "unit", "nats_per_token", "bits_per_byte", "tokens_per_s", "lr", "time_s"]
 
 
-def chunk_of(tmp_path: Any, **changes: Any) -> tuple[Any, Any, TrainState]:
-    """The compiled chunk of a tiny run, its tokens, and a first state; compare with `step` by step."""
+def chunk_of(tmp_path: Any, **changes: Any) -> tuple[Any, TrainState]:
+    """The compiled chunk of a tiny run as a function of (state, K), and a first state."""
     path = tmp_path / "text.txt"
     path.write_text("\n".join(NAMES))
     data = jaxlm.DataConfig(path=str(path), **changes.pop("data", {}))
@@ -43,7 +43,12 @@ def chunk_of(tmp_path: Any, **changes: Any) -> tuple[Any, Any, TrainState]:
     )
     params = jax.jit(job.model.init)(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
     state = TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
-    return jax.jit(chunk, static_argnums=2), jax.device_put(job.host), state
+    compiled, tokens = jax.jit(chunk), jax.device_put(job.host)
+
+    def run(state: TrainState, K: int) -> Any:
+        return compiled(state, tokens, job.batcher.draw(0, range(int(state.step), int(state.step) + K)))
+
+    return run, state
 
 
 @pytest.mark.parametrize(
@@ -56,11 +61,11 @@ def chunk_of(tmp_path: Any, **changes: Any) -> tuple[Any, Any, TrainState]:
     ids=["windows", "sequences", "full"],
 )
 def test_a_scan_of_eight_steps_is_eight_steps(tmp_path, changes):
-    chunk, tokens, state = chunk_of(tmp_path, **changes)
-    together, many = chunk(state, tokens, 8)
+    chunk, state = chunk_of(tmp_path, **changes)
+    together, many = chunk(state, 8)
     alone, single = state, []
     for _ in range(8):
-        alone, one = chunk(alone, tokens, 1)
+        alone, one = chunk(alone, 1)
         single.append(one)
     assert int(together.step) == int(alone.step) == 8
     chex.assert_trees_all_close(together, alone, atol=1e-6)
@@ -80,9 +85,9 @@ def test_each_step_drops_something_else(tmp_path, dropout):
         "batch_size": "full",
         "optim": jaxlm.OptimConfig(lr=1e-30),
     }
-    chunk, tokens, state = chunk_of(tmp_path, model=model, **settings)
-    state, first = chunk(state, tokens, 2)
-    _, second = chunk(state, tokens, 2)
+    chunk, state = chunk_of(tmp_path, model=model, **settings)
+    state, first = chunk(state, 2)
+    _, second = chunk(state, 2)
     losses = {*np.asarray(first.loss_K).tolist(), *np.asarray(second.loss_K).tolist()}
     assert len(losses) == (4 if dropout else 1)
 

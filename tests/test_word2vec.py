@@ -167,8 +167,8 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypatch, predict, ou
 def test_the_reported_loss_is_the_mean_over_pairs_of_all_steps(tmp_path):
     work = Word2vecWork(config(tmp_path))
     task = work.task()
-    state, first = task.run_chunk(task.state, 1)
-    state, second = task.run_chunk(state, 2)
+    state, first = task.run_chunk(task.state, 0, 1)
+    state, second = task.run_chunk(state, 1, 2)
     assert first.loss_K.dtype == np.float64
     assert first.weight_K is not None and second.weight_K is not None and second.weight_K.shape == (2,)
     np.testing.assert_allclose(first.loss_K[0], 4 * np.log(2), rtol=1e-2)

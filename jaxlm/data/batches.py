@@ -1,4 +1,4 @@
-"""Batches as pure functions of (seed, step): token arrays on the device, gathered inside jit."""
+"""Batches as pure functions of (seed, step): rows drawn on the host, their tokens gathered inside jit."""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlm import keys
 from jaxlm.config import DataConfig, RunConfig
 from jaxlm.data.corpus import Corpus
 from jaxlm.tokenizer import BOUNDARY
@@ -57,26 +58,46 @@ class Batcher:
     @property
     def examples(self) -> int:
         """Rows that train has to offer."""
-        start, end = self.train if self.example == "window" else self.train_rows
+        start, end = self._offered
         return end - start
 
-    def at(self, tokens: Tokens, key: jax.Array, step: jax.Array) -> Batch:
-        """The batch of a step: rows drawn with replacement by fold_in(key, step).
+    @property
+    def _offered(self) -> tuple[int, int]:
+        return self.train if self.example == "window" else self.train_rows
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether sequences are cut out of a stream anywhere."""
+        return self.example == "sequence" and self.kind == "stream"
+
+    @property
+    def _cut(self) -> int:
+        """Predictions in a sequence that is cut out: a stream may be shorter than a row."""
+        return min(self.width, self.train[1] - self.train[0])
+
+    def draw(self, seed: int, steps: range) -> np.ndarray:
+        """What `at` takes for each of some steps, row_KB in int32: rows drawn with replacement by fold_in(key, step).
+
+        No columns where every batch is all of train.
+        """
+        if self.full:
+            return np.empty((len(steps), 0), np.int32)
+        low, high = (self.train[0], self.train[1] - self._cut + 1) if self._is_cut else self._offered
+        return keys.integers(seed, keys.BATCHES, np.asarray(steps), self.batch_size, low, high)
+
+    def at(self, tokens: Tokens, row_B: jax.Array) -> Batch:
+        """The batch of a step's rows: positions for windows and sequences of a stream, numbers of rows else.
 
         Most dialogues are longer than a row: all predictions of a row count here, those of its overlap too.
         """
-        start, end = self.train if self.example == "window" else self.train_rows
         if self.full:
-            every_B = jnp.arange(start, end)
+            every_B = jnp.arange(*self._offered)
             return windows_at(tokens, every_B, self.width) if self.example == "window" else self.rows(tokens, every_B)
-        key = jax.random.fold_in(key, step)
         if self.example == "window":
-            return windows_at(tokens, jax.random.randint(key, (self.batch_size,), start, end), self.width)
-        if self.kind == "stream":
-            width = min(self.width, self.train[1] - self.train[0])
-            first_B = jax.random.randint(key, (self.batch_size,), self.train[0], self.train[1] - width + 1)
-            return sequences_at(tokens, first_B, jnp.full_like(first_B, width), jnp.zeros_like(first_B), self.width)
-        row_B = jax.random.randint(key, (self.batch_size,), start, end)
+            return windows_at(tokens, row_B, self.width)
+        if self._is_cut:
+            length_B = jnp.full_like(row_B, self._cut)
+            return sequences_at(tokens, row_B, length_B, jnp.zeros_like(row_B), self.width)
         if self.kind == "dialogues":
             return sequences_at(
                 tokens, tokens.first_R[row_B], tokens.length_R[row_B], jnp.zeros_like(row_B), self.width

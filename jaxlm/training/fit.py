@@ -25,7 +25,7 @@ class Task:
     state: TrainState
     """Before the first step."""
     plan: Plan
-    run_chunk: Callable[[TrainState, int], tuple[TrainState, Chunk]]
+    run_chunk: Callable[[TrainState, int, int], tuple[TrainState, Chunk]]
     evaluate: Callable[[Any], Mapping[str, Scored]]
     loss_fields: Callable[[float], dict[str, Any]]
     refit: Callable[[Any], Any] | None = None

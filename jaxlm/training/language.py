@@ -31,6 +31,7 @@ from jaxlm.models.base import (
 from jaxlm.parameters import abstract_params
 from jaxlm.runs import RunDir, write_bytes, write_json
 from jaxlm.trained import Run, load_run
+from jaxlm.training.draws import Draws
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.pictures import Pictures
 from jaxlm.training.plan import Plan, step_flops
@@ -149,15 +150,19 @@ def _task(job: Job) -> Task:
         seed=config.seed,
     )
     options = compilation.step_options(step_flops(*sizes))
-    compiled = jax.jit(chunk, static_argnums=2, donate_argnums=0, compiler_options=options)
-    lowered = compiled.lower(abstract, tokens, plan.chunk, constants)
+    compiled = jax.jit(chunk, donate_argnums=0, compiler_options=options)
+    lowered = compiled.lower(abstract, tokens, job.batcher.draw(config.seed, range(plan.chunk)), constants)
     # the two largest programs of the start are compiled at once
     with nice_afterwards(), ThreadPoolExecutor(max_workers=1) as beside:
         beside.submit(lowered.compile)
         state = initial_state(job, optimizer)
 
-    def run_chunk(state: TrainState, K: int) -> tuple[TrainState, Chunk]:
-        return compiled(state, tokens, K, constants)
+    draws = Draws(job.batcher, config.seed, steps)
+
+    def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
+        result: tuple[TrainState, Chunk] = compiled(state, tokens, draws.take(step, K), constants)
+        draws.draw_ahead(step + K)
+        return result
 
     scores = partial(_scores, _evaluator(job, tokens), job)
 

@@ -43,8 +43,8 @@ class Loop:
     """
 
     state: TrainState
-    run_chunk: Callable[[TrainState, int], tuple[TrainState, Chunk]]
-    """(state, K) to K steps."""
+    run_chunk: Callable[[TrainState, int, int], tuple[TrainState, Chunk]]
+    """(state, its step, K) to K steps."""
     evaluate: Callable[[Any], Mapping[str, Scored]]
     """Scores some parameters: those before the first step, after every plan.eval_every steps, and at the end."""
     plan: Plan
@@ -112,7 +112,7 @@ class Loop:
         plan = self.plan
         on_grid = self.step % plan.chunk == 0 and self.step + plan.chunk <= plan.steps
         K = plan.chunk if on_grid else 1
-        self.state, chunk = self.run_chunk(self.state, K)
+        self.state, chunk = self.run_chunk(self.state, self.step, K)
         self._begin_the_rest()
         self.step += K
         self._reach(

@@ -116,21 +116,22 @@ def make_chunk(
     *,
     seed: int,
 ) -> Callable[..., tuple[TrainState, Chunk]]:
-    """K steps as one function of (state, tokens, K, constants), to be compiled with K static and the state donated.
+    """K steps as one function of (state, tokens, row_KB, constants), to be compiled with the state donated.
 
-    The batches of all K steps are gathered before the scan. Step s draws its rows and its dropout by fold_in(key, s)
-    of the seed's keys.
+    The rows are those that `Batcher.draw` gives for the K steps from state.step on; their batches are gathered before
+    the scan. Step s draws its dropout by fold_in(key, s) of the seed's key.
     """
 
-    def chunk(state: TrainState, tokens: Tokens, K: int, constants: Params | None = None) -> tuple[TrainState, Chunk]:
-        batch_key, dropout_key = keys.derive(seed, keys.BATCHES), keys.derive(seed, keys.DROPOUT)
-        step_K = state.step + jnp.arange(K)
+    def chunk(
+        state: TrainState, tokens: Tokens, row_KB: jax.Array, constants: Params | None = None
+    ) -> tuple[TrainState, Chunk]:
+        dropout_key, K = keys.derive(seed, keys.DROPOUT), len(row_KB)
         if batcher.full:
-            same = sharding.split_rows(mesh, batcher.at(tokens, batch_key, state.step), axis=0)
+            same = sharding.split_rows(mesh, batcher.at(tokens, row_KB[0]), axis=0)
             batches = None
         else:
             same = None
-            batches = jax.vmap(lambda s: batcher.at(tokens, batch_key, s))(step_K)
+            batches = jax.vmap(lambda row_B: batcher.at(tokens, row_B))(row_KB)
             batches = sharding.split_rows(mesh, batches, axis=1)
 
         def one(state: TrainState, batch: Batch | None) -> tuple[TrainState, tuple[jax.Array, jax.Array]]:
@@ -138,7 +139,8 @@ def make_chunk(
             state, loss, count = step(state, same if batch is None else batch, dropout, constants)
             return state, (loss, count)
 
+        last = state.step + K - 1
         state, (loss_K, count_K) = jax.lax.scan(one, state, batches, length=K)
-        return state, Chunk(loss_K=loss_K, count_K=count_K, lr=jnp.asarray(rate(step_K[-1])))
+        return state, Chunk(loss_K=loss_K, count_K=count_K, lr=jnp.asarray(rate(last)))
 
     return chunk

@@ -167,9 +167,8 @@ class Word2vecWork:
         state = TrainState(step=jnp.int32(0), params=params, opt_state=opt_state)
         rate, reader = jax.jit(optim.schedule(config.optim, steps)), self.readers["train"]
 
-        def run_chunk(state: TrainState, K: int) -> tuple[TrainState, Chunk]:
-            first, params = int(state.step), state.params
-            losses, told, lr = [], [], 0.0
+        def run_chunk(state: TrainState, first: int, K: int) -> tuple[TrainState, Chunk]:
+            params, losses, told, lr = state.params, [], [], 0.0
             for step in range(first, first + K):
                 lr = float(rate(step))
                 params, nats, counted = self._trainer.step(params, reader, step, lr)
