@@ -2,16 +2,16 @@
 
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import font_manager
+from matplotlib import font_manager, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxlm import cli, metrics
+from jaxlm import metrics
 from jaxlm.data.pairs import Pairs, load_pairs
 from jaxlm.data.wordmap import load_map
 from jaxlm.errors import UserError
@@ -22,6 +22,9 @@ from jaxlm.tokenizer import BOUNDARY, Tokenizer, visible
 
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Noto Sans", "Noto Emoji", "Symbola")
 """Tried in turn for each character, where they are installed; the first comes with matplotlib."""
+
+STYLE: Any = {"text.hinting": "no_hinting"}
+"""Letters as they are designed: to fit each to the pixels takes a fifth of a table's time."""
 
 LOSS_UNITS = ("nats/token", "nats/pair")
 """What a loss curve shows: the first of these that a run has."""
@@ -37,34 +40,46 @@ MEANING_OF_BOUNDARY = {
     "stream": "the text's start",
 }
 LISTED_PAIRS = 20
+LABEL_ROOM, MOST_LABEL_ROOM = 0.015, 0.3
+"""Shares of the picture's width: beside the longest label of a bar, and with it at most."""
 LABEL_MARGIN = np.array([3.0, 0.5])
 """Pixels of free room in the box of a name on a word map, on each side and above and below."""
 
 
 def main(args: list[str]) -> int:
+    """Draw the pictures of a finished run again."""
+    from jaxlm import cli  # what training begins beside itself has no use for it
+
+    return _draw(cli.parse(cli.PlotsCommand, args, prog="python -m jaxlm.plots").run, lambda: True)
+
+
+def draw_beside_training(args: list[str]) -> int:
+    """The same for a run that goes on: a line on standard input comes before the first picture, and another before the
+    losses; its end, without one, is the end of the drawing.
+    """
+    return _draw(Path(args[0]), lambda: bool(sys.stdin.readline()))
+
+
+def _draw(path: Path, may_go_on: Callable[[], bool]) -> int:
     """Draw the pairs of a run's data or the map of its words, then its loss curve."""
-    command = cli.parse(cli.PlotsCommand, args, prog="python -m jaxlm.plots")
-
-    def may_go_on() -> bool:
-        return not command.beside_training or bool(sys.stdin.readline())
-
     if not may_go_on():
         return 0
-    run = open_existing(command.run)
+    run = open_existing(path)
     numbers = run.pairs if run.read_config().model.predicts_text else run.word_map
     if not numbers.is_file():
-        raise UserError(f"run {str(command.run)!r} has no plots/{numbers.name}: it was trained with --no-plots")
-    if numbers == run.pairs:
-        with decoding(numbers):
-            pairs = load_pairs(numbers)
-        bigram_table(pairs, run.plots / "bigrams.png", run.read_tokenizer(), run.read_config().data.kind)
-        frequent_pairs(pairs, run.plots / "pairs.png")
-    else:
-        with decoding(numbers):
-            words, xy_N2 = load_map(numbers)
-        word_map(words, xy_N2, run.plots / "words.png", map_title(run.path.name, len(words), "pca"))
-    if may_go_on() and run.metrics.exists():
-        loss_curve(metrics.read(run.metrics), run.plots / "loss.png")
+        raise UserError(f"run {str(path)!r} has no plots/{numbers.name}: it was trained with --no-plots")
+    with rc_context(STYLE):
+        if numbers == run.pairs:
+            with decoding(numbers):
+                pairs = load_pairs(numbers)
+            bigram_table(pairs, run.plots / "bigrams.png", run.read_tokenizer(), run.read_config().data.kind)
+            frequent_pairs(pairs, run.plots / "pairs.png")
+        else:
+            with decoding(numbers):
+                words, xy_N2 = load_map(numbers)
+            word_map(words, xy_N2, run.plots / "words.png", map_title(run.path.name, len(words), "pca"))
+        if may_go_on() and run.metrics.exists():
+            loss_curve(metrics.read(run.metrics), run.plots / "loss.png")
     return 0
 
 
@@ -115,13 +130,15 @@ def frequent_pairs(pairs: Pairs, path: Path) -> None:
     order = np.argsort(-count_VV, axis=None, kind="stable")
     order = order[count_VV.reshape(-1)[order] > 0]
     fonts = _fonts(pairs.spelled)
-    figure = Figure(figsize=(10, 6), dpi=90, layout="constrained")
-    for place, (title, places) in enumerate(
-        {"most frequent pairs": order[:LISTED_PAIRS], "least frequent pairs that occur": order[-LISTED_PAIRS:]}.items()
-    ):
-        axes = figure.add_subplot(1, 2, place + 1)
+    figure = Figure(figsize=(10, 6), dpi=90)
+    shown = {"most frequent pairs": order[:LISTED_PAIRS], "least frequent pairs that occur": order[-LISTED_PAIRS:]}
+    for place, (title, places) in enumerate(shown.items()):
         before, after = np.unravel_index(places, count_VV.shape)
         labels = [_drawable(pairs.spelled[a] + pairs.spelled[b], fonts) for a, b in zip(before, after, strict=True)]
+        style: dict[str, Any] = {"parse_math": False, "fontfamily": fonts}
+        longest = max((_width(label, figure, fontsize="medium", **style) for label in labels), default=0.0)
+        left = min(longest / figure.bbox.width + LABEL_ROOM, MOST_LABEL_ROOM)  # a layout would draw all of it twice
+        axes = figure.add_axes((place / 2 + left, 0.09, 0.49 - left, 0.86))
         bars = axes.barh(range(len(labels)), count_VV[before, after], color="steelblue")
         axes.bar_label(bars, padding=2, fontsize=8)
         for tick in axes.set_yticks(range(len(labels)), labels, fontfamily=fonts):

@@ -252,7 +252,7 @@ def test_beside_a_training_each_picture_waits_until_its_numbers_are_told(make_ru
     for picture in drawn.values():
         picture.unlink()
     monkeypatch.setattr("sys.stdin", io.StringIO("written\n" * told))
-    assert plots.main([str(path), "--beside-training"]) == 0
+    assert plots.draw_beside_training([str(path)]) == 0
     assert {picture.stem for picture in (path / "plots").glob("*.png")} == names
 
 

@@ -17,8 +17,6 @@ class PlotsCommand:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run directory."""
-    beside_training: bool = False
-    """Wait for a line on standard input before the first picture, and for another before the losses."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,12 +11,13 @@ from jaxlm.runs import RunDir
 
 PACKAGES = str(Path(__file__).resolve().parents[2])
 """Where the process that draws finds this package, installed or not."""
+DRAW = "from jaxlm import plots, start; start.run_main(plots.draw_beside_training)"
 NICE = 19
 """The process that draws takes what the training and the threads beside it leave of the cores."""
 
 
 class Pictures:
-    """What a kind of model shows, and the loss curve, drawn by a process of its own: `python -m jaxlm.plots`.
+    """What a kind of model shows, and the loss curve, drawn by a process of its own (`DRAW`).
 
     Drawing takes as long as tens of thousands of steps, and a thread that draws would hold the interpreter that trains.
     A context manager: the process begins as it is entered, to import while there is nothing to draw yet; leaving it
@@ -30,7 +31,7 @@ class Pictures:
     def __enter__(self) -> "Pictures":
         if self._wanted:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jaxlm.plots", str(self._run.path), "--beside-training"],
+                [sys.executable, "-P", "-c", DRAW, str(self._run.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
