@@ -30,19 +30,19 @@ def take(rows: Draws, step: int, K: int) -> list[int]:
     return row_KB[:, 0].tolist()
 
 
-def test_rows_are_drawn_ahead_once_and_no_further_than_the_last_step(monkeypatch):
+def test_rows_are_drawn_ahead_no_further_than_the_last_step(monkeypatch):
     monkeypatch.setattr(draws, "ROWS_AHEAD", 4 * 6)
     batcher: Any = Batcher()
     rows = Draws(batcher, 100, last_step=20)
     assert take(rows, 3, 2) == [103, 104]
-    rows.draw_ahead(5)
-    rows.draw_ahead(7)
+    rows.draw_ahead()
     assert batcher.drawn == [range(3, 5), range(5, 11)]
     assert take(rows, 5, 3) + take(rows, 8, 3) == list(range(105, 111))
     assert len(batcher.drawn) == 2
     assert [take(rows, step, 2) for step in (4, 10, 11)] == [[104, 105], [110, 111], [111, 112]]
     near = Draws(batcher, 0, last_step=9)
-    near.draw_ahead(5)
+    take(near, 4, 1)
+    near.draw_ahead()
     assert batcher.drawn[-1] == range(5, 9)
 
 
@@ -50,5 +50,5 @@ def test_rows_are_drawn_ahead_once_and_no_further_than_the_last_step(monkeypatch
 def test_batches_of_all_rows_and_huge_ones_are_no_trouble(batch_size):
     batcher: Any = SimpleNamespace(batch_size=batch_size, draw=lambda seed, steps: np.empty((len(steps), 0)))
     rows = Draws(batcher, 0, last_step=8)
-    rows.draw_ahead(2)
+    rows.draw_ahead()
     assert rows.take(2, 3).shape == (3, 0)

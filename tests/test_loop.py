@@ -242,6 +242,17 @@ def test_a_signal_ends_what_is_done_once_all_is_told(log):
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.parametrize(("steps", "begun"), [(40, AHEAD + 1), (4, 2)])
+def test_what_the_start_need_not_wait_for_begins_behind_the_first_chunks_or_the_last(log, steps, begun):
+    ran: list[int] = []
+    loop = loop_of(log, score, ran=ran)
+    loop.plan = dataclasses.replace(PLAN, steps=steps)
+    seen: list[int] = []
+    loop.meanwhile = lambda: seen.append(len(ran))
+    loop.run()
+    assert seen == [begun]
+
+
 def test_a_few_chunks_wait_for_the_one_that_runs(log):
     """Work that has not arrived is left alone until more than AHEAD chunks are behind it."""
     loop = loop_of(log, score)

@@ -15,18 +15,17 @@ class Draws:
 
     def __init__(self, batcher: Batcher, seed: int, last_step: int):
         self._batcher, self._seed, self._last_step = batcher, seed, last_step
-        self._first, self._row_KB = 0, np.empty((0, 0), np.int32)
+        self._first, self._next, self._row_KB = 0, 0, np.empty((0, 0), np.int32)
 
     def take(self, step: int, K: int) -> np.ndarray:
         """row_KB of the K steps from `step` on."""
-        start = step - self._first
+        start, self._next = step - self._first, step + K
         if start >= 0 and start + K <= len(self._row_KB):
             return self._row_KB[start : start + K]
         return self._batcher.draw(self._seed, range(step, step + K))
 
-    def draw_ahead(self, step: int) -> None:
-        """Draw the rows of the steps from `step` on, unless some have been drawn ahead before."""
-        if not len(self._row_KB):
-            steps = ROWS_AHEAD // max(1, self._batcher.batch_size)
-            self._first = step
-            self._row_KB = self._batcher.draw(self._seed, range(step, min(step + steps, self._last_step)))
+    def draw_ahead(self) -> None:
+        """Draw the rows of steps after those that have been taken."""
+        steps = ROWS_AHEAD // max(1, self._batcher.batch_size)
+        self._first = self._next
+        self._row_KB = self._batcher.draw(self._seed, range(self._next, min(self._next + steps, self._last_step)))

@@ -59,8 +59,8 @@ def fit(
         progress = metrics.Progress(task.plan.steps, step, words=not task.config.model.predicts_text)
 
         def begin_the_rest() -> None:
-            writer.open()
             meanwhile()
+            writer.open()
 
         loop = Loop(
             state=state,

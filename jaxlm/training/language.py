@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import checkpoint, compilation, keys, metrics, optim, sharding, show
+from jaxlm import checkpoint, compilation, metrics, optim, sharding, show
 from jaxlm.background import background_thread, nice_afterwards
 from jaxlm.config import RunConfig
 from jaxlm.data.batches import Tokens
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.pairs import count_pairs, save_pairs
 from jaxlm.evaluation import NATS_PER_TOKEN, Evaluator, Score, token_fields
-from jaxlm.inference import classify, generate, tokens_of
 from jaxlm.models.base import (
     CONSTANTS,
     FittedModel,
@@ -28,13 +27,13 @@ from jaxlm.models.base import (
     with_constants,
     without_constants,
 )
-from jaxlm.parameters import abstract_params
 from jaxlm.runs import RunDir, write_bytes, write_json
 from jaxlm.trained import Run, load_run
 from jaxlm.training.draws import Draws
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.pictures import Pictures
 from jaxlm.training.plan import Plan, step_flops
+from jaxlm.training.samples import compile_samples, draw_samples
 from jaxlm.training.setup import Job, abstract_state, describe, initial_state, introduce, settle, with_vectors
 from jaxlm.training.state import Chunk, TrainState, make_chunk, make_step
 from jaxlm.training.vectors import read_vectors, recipe
@@ -106,18 +105,23 @@ class LanguageWork:
                 pictures.draw(lambda: save_pairs(count_pairs(self.job.corpus), run.pairs))
 
             if self.config.model.trained_by_steps:
+                draws = Draws(self.job.batcher, self.config.seed, self.config.last_step)
                 with background_thread("samples") as beside:
 
                     def meanwhile() -> None:
+                        draws.draw_ahead()
                         draw()
-                        beside.submit(_compile_samples, self.job, run)
+
+                    def once_scored() -> None:
+                        beside.submit(compile_samples, self.job, run)
 
                     def when_told(best_params: Params | None) -> None:
                         pictures.draw_losses()
                         if best_params is not None:
                             ends.append(_ending(self.job, run, say, best_params))
 
-                    seconds = fit(_task(self.job), run, say, meanwhile=meanwhile, when_told=when_told)
+                    task = _task(self.job, draws, once_scored)
+                    seconds = fit(task, run, say, meanwhile=meanwhile, when_told=when_told)
             else:
                 draw()
                 seconds, params = _fit_counts(self.job, run, say)
@@ -134,7 +138,8 @@ class LanguageWork:
                 say(f"{split}: {show.score_line(Score.from_json(result[split]))}")
 
 
-def _task(job: Job) -> Task:
+def _task(job: Job, draws: Draws, once_scored: Callable[[], None]) -> Task:
+    """What the loop trains. `once_scored` is called after the first scores, whose program saves wait for."""
     config, mesh = job.config, job.mesh
     steps = config.last_step
     optimizer = optim.transformation(config.optim, steps)
@@ -157,21 +162,23 @@ def _task(job: Job) -> Task:
         beside.submit(lowered.compile)
         state = initial_state(job, optimizer)
 
-    draws = Draws(job.batcher, config.seed, steps)
-
     def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
-        result: tuple[TrainState, Chunk] = compiled(state, tokens, draws.take(step, K), constants)
-        draws.draw_ahead(step + K)
-        return result
+        return compiled(state, tokens, draws.take(step, K), constants)
 
-    scores = partial(_scores, _evaluator(job, tokens), job)
+    evaluator, first = _evaluator(job, tokens), [once_scored]
+
+    def evaluate(params: Params) -> dict[str, Score]:
+        scores = _scores(evaluator, job, with_constants(params, constants))
+        if first:
+            first.pop()()
+        return scores
 
     return Task(
         config=config,
         state=state,
         plan=plan,
         run_chunk=run_chunk,
-        evaluate=lambda params: scores(with_constants(params, constants)),
+        evaluate=evaluate,
         loss_fields=_loss_fields(job),
         refit=_refit(job, tokens, constants),
         beside=mesh.size == 1,
@@ -221,7 +228,7 @@ def _ending(job: Job, run: RunDir, say: Callable[[str], None], params: Params | 
 def _finish(job: Job, run: RunDir, ending: Ending, seconds: float) -> dict[str, Any]:
     """Keep samples, and give what eval.json is to say."""
     best = ending.best
-    samples, decoded_per_s = _samples(job, run, best)
+    samples, decoded_per_s = draw_samples(job, run, best)
     write_bytes(run.samples, samples.encode("utf-8", "surrogatepass"))
     return {
         **ending.entries,
@@ -232,35 +239,6 @@ def _finish(job: Job, run: RunDir, ending: Ending, seconds: float) -> dict[str, 
         "train_time_s": seconds,
         "decoded_tokens_per_s": decoded_per_s,
     }
-
-
-def _samples(job: Job, run: RunDir, best: Run) -> tuple[str, float | None]:
-    """What samples.txt says, and how many tokens a second all samples together have when they are drawn once more."""
-    sample = job.config.sample
-    if not sample.n:
-        return "", None
-    texts = _draw(job, best)
-    began = time.monotonic()
-    _draw(job, best)
-    tokens = sum(len(tokens_of(best, text)) + 1 for text in texts)
-    speed = tokens / max(time.monotonic() - began, 1e-9)
-    if job.config.data.kind != "lines":
-        return "\n---\n".join(texts) + "\n", speed
-    return show.sorted_samples(texts, classify(run.read_seen(), texts)) + "\n", speed
-
-
-def _draw(job: Job, run: Run) -> list[str]:
-    sample, key = job.config.sample, keys.derive(job.config.seed, keys.SAMPLES)
-    return generate(run, n=sample.n, temperature=sample.temperature, max_tokens=sample.max_tokens, key=key)
-
-
-def _compile_samples(job: Job, run: RunDir) -> None:
-    """Draw the samples of a small model once from zeros: their program is compiled when training ends."""
-    params = abstract_params(job.model)
-    if job.config.sample.n and job.mesh.size == 1 and not job.arrays and compilation.is_small(params):
-        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
-        zeros = jax.device_put(zeros, sharding.replicated(job.mesh))
-        _draw(job, Run(run.path, job.config, job.corpus.tokenizer, job.model, zeros, 0))
 
 
 def _scores(evaluator: Evaluator, job: Job, params: Params) -> dict[str, Score]:

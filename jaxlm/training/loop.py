@@ -59,8 +59,8 @@ class Loop:
     """Brings parameters that training leaves alone up to date, before the others are scored and saved: a function of
     the others, so that a resume changes nothing. None: there are none."""
     meanwhile: Callable[[], None] | None = None
-    """Called once, when the devices have their first chunk to work on: the place for what the start need not wait for.
-    """
+    """Called once, when the chunk that runs and those that may wait are begun, or there are no more: the place for what
+    the start need not wait for."""
     when_told: Callable[[Params | None], None] | None = None
     """Called with `best_params` when all losses are written; the last save may still go on. A signal ends it as it
     ends whatever follows the training.
@@ -80,7 +80,7 @@ class Loop:
         self.ended: deque[Point] = deque()
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(self.state))
         self.room = max(1, min(COPIES, COPIED_BYTES // max(size, 1)))
-        self.saves_begun = 0
+        self.chunks_begun = self.saves_begun = 0
         self.thread = background_thread("scores")
         self.newest_end = time.monotonic(), self.step
         """When the newest of `ended` ended, and its step."""
@@ -113,7 +113,9 @@ class Loop:
         on_grid = self.step % plan.chunk == 0 and self.step + plan.chunk <= plan.steps
         K = plan.chunk if on_grid else 1
         self.state, chunk = self.run_chunk(self.state, self.step, K)
-        self._begin_the_rest()
+        self.chunks_begun += 1
+        if self.chunks_begun > AHEAD:
+            self._begin_the_rest()
         self.step += K
         self._reach(
             chunk,
@@ -295,6 +297,8 @@ def _has_arrived(tree: Any) -> bool:
 
 
 def _all_finite(params: Any) -> bool:
+    if jax.default_backend() == "cpu":  # where NumPy reads them, with no program to compile
+        return all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(params))
     return bool(_finite(params))
 
 
