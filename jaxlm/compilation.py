@@ -40,15 +40,20 @@ def keep_compiled(directory: Path) -> None:
 def step_options(flops: float) -> Options:
     """For the steps of a language model, each of so many operations: on a CPU, LLVM's level 3 makes a recurrent step
     half as slow again as level 2 does, and takes a fifth longer to get there; word2vec's updates are the faster for it.
-    LLVM holds back from vectors of 512 bits where a CPU has them; with them a step takes 0.88 (WaveNet) to 1.0 of its
-    time on AMD's Zen 5, and as long as without on Intel's Emerald Rapids.
-    Where a step is tiny, XLA's region analysis spares the loop two copies of weight matrices: 4 % of the step of
-    names_mlp.
+    Where a step is tiny, XLA's region analysis spares the loop two copies of weight matrices, 4 % of the step of
+    names_mlp, and vectors of 512 bits, from which LLVM holds back where a CPU has them, another 4 % on AMD's Zen 5
+    (nothing on Intel's Emerald Rapids). On Zen 5 they are good for larger steps too (0.88 to 1.0 of their time), but
+    change their rounding.
     """
     if jax.default_backend() != "cpu":
         return {}
-    region_analysis = {"xla_cpu_copy_insertion_use_region_analysis": True} if flops < TINY_FLOPS else {}
-    return _known(xla_backend_optimization_level=2, xla_cpu_prefer_vector_width=512, **region_analysis)
+    if flops >= TINY_FLOPS:
+        return _known(xla_backend_optimization_level=2)
+    return _known(
+        xla_backend_optimization_level=2,
+        xla_cpu_copy_insertion_use_region_analysis=True,
+        xla_cpu_prefer_vector_width=512,
+    )
 
 
 def drawing_options(params: Any) -> Options:
