@@ -33,15 +33,15 @@ TABLE_TOKENS = 27
 TABLE_FONT, LEAST_FONT = 8.0, 5.0
 """Points of its letters, and of those of long tokens at least."""
 TABLE_ROOM = 0.87
-"""Share of a cell's width that letters may take; at some sizes they are an eighth wider than in proportion."""
+"""Share of their room (a cell, say) that letters may take; at some sizes they are an eighth wider than in proportion."""
 MEANING_OF_BOUNDARY = {
     "lines": "a line's start or end",
     "dialogues": "a turn's start or end",
     "stream": "the text's start",
 }
 LISTED_PAIRS = 20
-LABEL_ROOM, MOST_LABEL_ROOM = 0.015, 0.3
-"""Shares of the picture's width: beside the longest label of a bar, and with it at most."""
+LABEL_ROOM, MOST_LABEL_ROOM = 0.015, 0.22
+"""Shares of the picture's width: beside the longest label of a bar, and of that at most."""
 LABEL_MARGIN = np.array([3.0, 0.5])
 """Pixels of free room in the box of a name on a word map, on each side and above and below."""
 
@@ -105,7 +105,7 @@ def bigram_table(pairs: Pairs, path: Path, tokenizer: Tokenizer, kind: str) -> N
     room = TABLE_ROOM * axes.bbox.height / len(shown)
     widths = [_width(text, figure, fontsize=TABLE_FONT, **style) for text in spelled]
     most = room * TABLE_FONT / LEAST_FONT
-    short = [t if w <= most else t[: int(len(t) * most / w) - 1] + "…" for t, w in zip(spelled, widths, strict=True)]
+    short = [_cut(text, width, most) for text, width in zip(spelled, widths, strict=True)]
     for i, j in itertools.product(range(len(shown)), repeat=2):
         before, after, size = spelled[i], spelled[j], TABLE_FONT
         if widths[i] + widths[j] > room:
@@ -136,8 +136,9 @@ def frequent_pairs(pairs: Pairs, path: Path) -> None:
         before, after = np.unravel_index(places, count_VV.shape)
         labels = [_drawable(pairs.spelled[a] + pairs.spelled[b], fonts) for a, b in zip(before, after, strict=True)]
         style: dict[str, Any] = {"parse_math": False, "fontfamily": fonts}
-        longest = max((_width(label, figure, fontsize="medium", **style) for label in labels), default=0.0)
-        left = min(longest / figure.bbox.width + LABEL_ROOM, MOST_LABEL_ROOM)  # a layout would draw all of it twice
+        widths = [_width(label, figure, fontsize="medium", **style) / figure.bbox.width for label in labels]
+        labels = [_cut(label, width, TABLE_ROOM * MOST_LABEL_ROOM) for label, width in zip(labels, widths, strict=True)]
+        left = min(max(widths, default=0.0), MOST_LABEL_ROOM) + LABEL_ROOM  # a layout would draw all of it twice
         axes = figure.add_axes((place / 2 + left, 0.09, 0.49 - left, 0.86))
         bars = axes.barh(range(len(labels)), count_VV[before, after], color="steelblue")
         axes.bar_label(bars, padding=2, fontsize=8)
@@ -289,6 +290,11 @@ def _width(text: str, figure: Figure, **style: Any) -> float:
     width = drawn.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width
     drawn.remove()
     return float(width)
+
+
+def _cut(text: str, width: float, most: float) -> str:
+    """A text that is so wide, with an ellipsis in place of what goes beyond the most."""
+    return text if width <= most else text[: int(len(text) * most / width) - 1] + "…"
 
 
 def _fonts(texts: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -15,7 +16,7 @@ import jaxlm
 from jaxlm import plots
 from jaxlm.config import DataConfig
 from jaxlm.data.corpus import from_dialogues, from_lines, from_stream
-from jaxlm.data.pairs import count_pairs, load_pairs, save_pairs
+from jaxlm.data.pairs import Pairs, count_pairs, load_pairs, save_pairs
 from jaxlm.plots import LISTED_PAIRS, TABLE_TOKENS, bigram_table, frequent_pairs, loss_curve
 from jaxlm.training.pictures import Pictures
 from tests.conftest import write_run
@@ -242,6 +243,20 @@ def test_a_train_loss_of_one_point_is_marked(tmp_path, drawn, points, marker):
 def test_a_loss_curve_of_little_or_odd_is_drawn_too(tmp_path, lines):
     loss_curve(lines, tmp_path / "loss.png")
     assert_picture(tmp_path / "loss.png")
+
+
+def test_bars_have_room_for_their_labels_and_long_ones_are_cut(tmp_path, drawn):
+    spelled = ["extraordinarily " + "x" * i for i in range(12)]
+    frequent_pairs(Pairs(np.arange(144).reshape(12, 12), spelled), tmp_path / "pairs.png")
+    canvas = FigureCanvasAgg(drawn[-1])
+    canvas.draw()
+    left, right = drawn[-1].axes
+    for axes, edge in ((left, 0), (right, left.bbox.x1)):
+        labels = axes.get_yticklabels()
+        assert {label.get_text()[-1] for label in labels} == {"…"}
+        assert min(label.get_window_extent(canvas.get_renderer()).x0 for label in labels) > edge
+    frequent_pairs(Pairs(np.zeros((2, 2), int), ["a", "b"]), tmp_path / "none.png")
+    assert_picture(tmp_path / "none.png")
 
 
 @pytest.mark.parametrize("told, names", [(0, set()), (1, {"bigrams", "pairs"}), (2, {"bigrams", "pairs", "loss"})])
