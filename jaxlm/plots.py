@@ -33,7 +33,7 @@ TABLE_TOKENS = 27
 TABLE_FONT, LEAST_FONT = 8.0, 5.0
 """Points of its letters, and of those of long tokens at least."""
 TABLE_ROOM = 0.87
-"""Share of their room (a cell, say) that letters may take; at some sizes they are an eighth wider than in proportion."""
+"""Share of a cell or a margin that letters may take; at some sizes they are an eighth wider than in proportion."""
 MEANING_OF_BOUNDARY = {
     "lines": "a line's start or end",
     "dialogues": "a turn's start or end",
