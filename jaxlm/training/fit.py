@@ -116,7 +116,7 @@ def _resume(run: RunDir, task: Task, say: Callable[[str], None]) -> tuple[TrainS
     say(f"resuming {run.path} at step {step}")
     changed = _changed_numerics(numerics)
     if changed and step < task.plan.steps:
-        say(f"trained with {', '.join(changed)}: what follows will not be bit for bit what it would have been")
+        say(f"trained with {', '.join(changed)}: what follows may not be bit for bit what it would have been")
     return resumed
 
 
