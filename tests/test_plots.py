@@ -259,6 +259,13 @@ def test_bars_have_room_for_their_labels_and_long_ones_are_cut(tmp_path, drawn):
     assert_picture(tmp_path / "none.png")
 
 
+def test_a_file_where_training_is_called_does_not_stand_in_for_a_library(make_run, monkeypatch, tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError")
+    monkeypatch.chdir(tmp_path)
+    path = make_run(steps=1, plots=True)
+    assert {picture.stem for picture in (path / "plots").glob("*.png")} == {"bigrams", "pairs", "loss"}
+
+
 @pytest.mark.parametrize("told, names", [(0, set()), (1, {"bigrams", "pairs"}), (2, {"bigrams", "pairs", "loss"})])
 def test_beside_a_training_each_picture_waits_until_its_numbers_are_told(make_run, monkeypatch, told, names):
     path = make_run(steps=1, plots=True)

@@ -19,6 +19,7 @@ from jaxlm import checkpoint, losses, metrics, optim
 from jaxlm.errors import NonFiniteLoss
 from jaxlm.runs import RunDir
 from jaxlm.training import Plan, TrainState, make_chunk, make_step
+from jaxlm.training.loop import _all_finite
 from jaxlm.training.setup import settle
 from tests.conftest import NAMES
 
@@ -269,6 +270,14 @@ def test_a_later_failure_names_the_checkpoint_to_go_back_to(make_run, tmp_path):
     with pytest.raises(NonFiniteLoss, match=r"at step (2\d|3\d|40) of 40; the last good checkpoint is step 20"):
         make_run(steps=40, optim=explodes, eval=jaxlm.EvalConfig(every=20))
     assert [one.step for one in checkpoint.saved(tmp_path / "run" / "checkpoints")] == [20]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("number", [0.0, 3e38, math.nan, math.inf, -math.inf])
+def test_one_parameter_that_is_no_number_is_seen_on_every_device(monkeypatch, backend, number):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    params = {"a": jnp.ones((3, 2)), "b": {"c": jnp.zeros(4).at[2].set(number)}}
+    assert _all_finite(params) == math.isfinite(number)
 
 
 def test_epochs_are_turned_into_steps(tmp_path):

@@ -40,10 +40,8 @@ class Pictures:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join([PACKAGES, *filter(None, [os.getenv("PYTHONPATH")])])},
                 process_group=0,  # Ctrl-C is for the training; in a session of its own it would not be nice to it
             )
-            with contextlib.suppress(OSError):  # it may have failed already, which `end` tells
+            with contextlib.suppress(ProcessLookupError):  # it has failed already, which `end` tells
                 os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
-                if sys.platform == "linux":  # where one that is only nice ends its turn before others have theirs
-                    os.sched_setscheduler(self._process.pid, os.SCHED_IDLE, os.sched_param(0))
         return self
 
     def __exit__(self, *error: object) -> None:
