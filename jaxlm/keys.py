@@ -40,10 +40,10 @@ def integers(seed: int, purpose: int, step_K: np.ndarray, count: int, low: int, 
     span = np.uint32(high - low)
     carried = np.uint32((2**16 % int(span)) ** 2 % int(span) if span <= 2**16 else 0)
     number_KN = np.empty((len(step_K), count), np.int32)
-    rows = max(1, AT_ONCE // max(1, count))
+    key, rows = _derived(seed, purpose), max(1, AT_ONCE // max(1, count))
     for start in range(0, len(step_K), rows):
         step_B = step_K[start : start + rows, None].astype(np.uint32)
-        step_key = threefry(_derived(seed, purpose), (np.zeros_like(step_B), step_B))
+        step_key = threefry(key, (np.zeros_like(step_B), step_B))
         number_BN = _bits(step_key, 1, count) % span
         if carried:
             number_BN += _bits(step_key, 0, count) % span * carried

@@ -48,7 +48,7 @@ LABEL_MARGIN = np.array([3.0, 0.5])
 
 def main(args: list[str]) -> int:
     """Draw the pictures of a finished run again."""
-    from jaxlm import cli  # what training begins beside itself has no use for it
+    from jaxlm import cli  # late: the process beside a training has no command line to read
 
     return _draw(cli.parse(cli.PlotsCommand, args, prog="python -m jaxlm.plots").run, lambda: True)
 

@@ -2,10 +2,8 @@
 
 import dataclasses
 import io
-import os
+import math
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,14 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock, Mock
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxlm import metrics
-from jaxlm.background import NICE, TASKS, background_thread
 from jaxlm.evaluation import Score
-from jaxlm.training.loop import AHEAD, COPIED_BYTES, COPIES, Loop
+from jaxlm.training.loop import AHEAD, COPIED_BYTES, COPIES, Loop, _all_finite
 from jaxlm.training.plan import Plan
 from jaxlm.training.points import Point, Tally
 from jaxlm.training.signals import Stopped
@@ -271,7 +269,6 @@ def test_a_few_chunks_wait_for_the_one_that_runs(log):
     loop.thread.shutdown()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="threads cannot be nice")
 def test_steps_that_end_unseen_share_the_time(log):
     """A thread that imports holds the interpreter, and two chunks are found ended at once."""
     loop = loop_of(log, score)
@@ -289,36 +286,9 @@ def test_steps_that_end_unseen_share_the_time(log):
     assert loop.ended[-1].ended == loop.newest_end[0] > now
 
 
-def test_a_background_thread_is_nice_and_the_others_are_not():
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    with background_thread("test") as thread:
-        nice = thread.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result()
-    assert nice == max(before, NICE)
-    assert os.getpriority(os.PRIO_PROCESS, 0) == before
-
-
-COMPILES = """
-import os, threading
-import jax, jax.numpy as jnp
-from jaxlm.background import NICE, TASKS, nice_afterwards
-
-def niceness():
-    return {int(task.name): os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in TASKS.iterdir()}
-
-jax.config.update("jax_enable_compilation_cache", False)
-jax.devices()
-before = niceness()
-with nice_afterwards():
-    own = threading.Thread(target=threading.Event().wait, daemon=True)
-    own.start()
-    jax.jit(lambda x: jnp.tanh(x @ x)).lower(jax.ShapeDtypeStruct((8, 8), jnp.float32)).compile()
-after = niceness()
-normal = after[os.getpid()]
-assert {after[thread] for thread in (*before, own.native_id) if thread in after} == {normal}  # some may have ended
-assert max(NICE, normal) in {nice for thread, nice in after.items() if thread not in before}
-"""
-
-
-@pytest.mark.skipif(not TASKS.is_dir(), reason="threads cannot be told")
-def test_the_threads_in_which_xla_compiles_are_nice_after_its_first_compilation():
-    subprocess.run([sys.executable, "-c", COMPILES], check=True, timeout=100)
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("number", [0.0, 3e38, math.nan, math.inf, -math.inf])
+def test_one_parameter_that_is_no_number_is_seen_on_every_device(monkeypatch, backend, number):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    params = {"a": jnp.ones((3, 2)), "b": {"c": jnp.zeros(4).at[2].set(number)}}
+    assert _all_finite(params) == math.isfinite(number)

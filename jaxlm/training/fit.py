@@ -59,7 +59,7 @@ def fit(
         progress = metrics.Progress(task.plan.steps, step, words=not task.config.model.predicts_text)
 
         def begin_the_rest() -> None:
-            meanwhile()
+            meanwhile()  # first: while Orbax is imported, the interpreter is seldom free
             writer.open()
 
         loop = Loop(

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -112,7 +112,8 @@ class LanguageWork:
                         draws.draw_ahead()
                         draw()
 
-                    def once_scored() -> None:
+                    @cache
+                    def when_scored() -> None:
                         beside.submit(compile_samples, self.job, run)
 
                     def when_told(best_params: Params | None) -> None:
@@ -120,7 +121,7 @@ class LanguageWork:
                         if best_params is not None:
                             ends.append(_ending(self.job, run, say, best_params))
 
-                    task = _task(self.job, draws, once_scored)
+                    task = _task(self.job, draws, when_scored)
                     seconds = fit(task, run, say, meanwhile=meanwhile, when_told=when_told)
             else:
                 draw()
@@ -138,8 +139,10 @@ class LanguageWork:
                 say(f"{split}: {show.score_line(Score.from_json(result[split]))}")
 
 
-def _task(job: Job, draws: Draws, once_scored: Callable[[], None]) -> Task:
-    """What the loop trains. `once_scored` is called after the first scores, whose program saves wait for."""
+def _task(job: Job, draws: Draws, when_scored: Callable[[], None]) -> Task:
+    """What the loop trains. `when_scored` is called each time the parameters have been scored: the place for what their
+    program, for which the first save waits, should not stand behind.
+    """
     config, mesh = job.config, job.mesh
     steps = config.last_step
     optimizer = optim.transformation(config.optim, steps)
@@ -165,12 +168,11 @@ def _task(job: Job, draws: Draws, once_scored: Callable[[], None]) -> Task:
     def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
         return compiled(state, tokens, draws.take(step, K), constants)
 
-    evaluator, first = _evaluator(job, tokens), [once_scored]
+    evaluator = _evaluator(job, tokens)
 
     def evaluate(params: Params) -> dict[str, Score]:
         scores = _scores(evaluator, job, with_constants(params, constants))
-        if first:
-            first.pop()()
+        when_scored()
         return scores
 
     return Task(
