@@ -20,7 +20,7 @@ from jaxlm import metrics
 from jaxlm.evaluation import Score
 from jaxlm.training.loop import AHEAD, COPIED_BYTES, COPIES, Loop, _all_finite
 from jaxlm.training.plan import Plan
-from jaxlm.training.points import Point, Tally
+from jaxlm.training.points import Best, Point, Tally
 from jaxlm.training.signals import Stopped
 from jaxlm.training.state import Chunk, TrainState
 
@@ -189,16 +189,15 @@ def test_chunks_run_while_a_save_goes_on(log):
     assert len(loop.writer.saved) == 3  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("best_step", "best_params"), [(24, {"w": 24.0}), (16, None)])
-def test_all_losses_are_told_before_the_last_save_is_awaited(tmp_path, log, best_step, best_params):
+@pytest.mark.parametrize(("best_step", "best"), [(24, Best({"w": 24.0}, score({"w": 24.0}))), (16, None)])
+def test_all_losses_are_told_before_the_last_save_is_awaited(tmp_path, log, best_step, best):
     loop = loop_of(log, score)
     order: list[Any] = []
-    loop.when_told = lambda params: order.append((lines(tmp_path)[-1][:2], params))
+    loop.when_told = lambda best: order.append((lines(tmp_path)[-1][:2], best))
     loop.writer.best_step = best_step  # type: ignore[misc]
     loop.writer.wait = lambda: order.append("wait")  # type: ignore[method-assign]
     loop.run()
-    assert order == [((24, "dev"), best_params), "wait"]
-    assert loop.best_params == best_params
+    assert order == [((24, "dev"), best), "wait"]
 
 
 @pytest.mark.parametrize("moment", ["run_chunk", "_add_losses", "_settle", "wait"])
@@ -231,7 +230,7 @@ def test_a_signal_ends_what_is_done_once_all_is_told(log):
         raise Ended
 
     loop = loop_of(log, score)
-    loop.when_told = lambda params: signal.raise_signal(signal.SIGTERM)
+    loop.when_told = lambda best: signal.raise_signal(signal.SIGTERM)
     before = signal.signal(signal.SIGTERM, handler)
     try:
         with pytest.raises(Ended):

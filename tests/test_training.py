@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import chex
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import jaxlm
 from jaxlm import checkpoint, metrics
 from jaxlm.errors import NonFiniteLoss
+from jaxlm.evaluation import Evaluator, Score
 from jaxlm.runs import RunDir
 from jaxlm.training import Plan
 from jaxlm.training.setup import settle
@@ -133,6 +135,23 @@ def test_a_run_whose_last_checkpoint_is_its_best_is_scored_with_it(make_run):
     result = json.loads((path / "eval.json").read_text())
     assert result["step"] == 10 and dev[0] != dev[-1]
     assert result["dev"]["nats_per_token"] == pytest.approx(dev[-1], abs=1e-6)
+
+
+@pytest.mark.parametrize("model, times", [(MODEL, 2), (jaxlm.CountsConfig(order=2), 1)], ids=["mlp", "counts"])
+def test_no_parameters_are_scored_twice_on_dev(make_run, monkeypatch, model, times):
+    """Those of the start and the end, or the counts; eval.json takes what the run has found already."""
+    scored, score = [], Evaluator.__call__
+
+    def noting(self: Evaluator, params: Any, row_R: np.ndarray) -> Score:
+        scored.append(tuple(row_R))
+        return score(self, params, row_R)
+
+    monkeypatch.setattr(Evaluator, "__call__", noting)
+    path = make_run(model, steps=10)
+    rows = settle(RunDir(path).read_config()).rows
+    assert scored.count(tuple(rows["dev"])) == times
+    assert scored.count(tuple(rows["test"])) == scored.count(tuple(rows["train"])) == 1
+    assert json.loads((path / "eval.json").read_text())["dev"]["tokens"] == len(rows["dev"])
 
 
 def test_counts_are_one_step_whatever_steps_says(make_run):

@@ -8,12 +8,11 @@ from typing import Any
 from jaxlm import checkpoint, metrics, sharding
 from jaxlm.config import RunConfig
 from jaxlm.errors import UserError
-from jaxlm.models.base import Params
 from jaxlm.restart import throw_away
 from jaxlm.runs import RunDir
 from jaxlm.training.loop import Loop
 from jaxlm.training.plan import Plan
-from jaxlm.training.points import Scored, Tally
+from jaxlm.training.points import Best, Scored, Tally
 from jaxlm.training.state import Chunk, TrainState
 
 
@@ -41,7 +40,7 @@ def fit(
     say: Callable[[str], None],
     *,
     meanwhile: Callable[[], None] = lambda: None,
-    when_told: Callable[[Params | None], None] | None = None,
+    when_told: Callable[[Best | None], None] | None = None,
 ) -> float:
     """Train from the newest checkpoint, or from the start, to the last step; the seconds that took, over all sittings.
 

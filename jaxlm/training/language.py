@@ -33,6 +33,7 @@ from jaxlm.training.draws import Draws
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.pictures import Pictures
 from jaxlm.training.plan import Plan, step_flops
+from jaxlm.training.points import Best
 from jaxlm.training.samples import compile_samples, draw_samples
 from jaxlm.training.setup import Job, abstract_state, describe, initial_state, introduce, settle, with_vectors
 from jaxlm.training.state import Chunk, TrainState, make_chunk, make_step
@@ -116,17 +117,17 @@ class LanguageWork:
                     def when_scored() -> None:
                         beside.submit(compile_samples, self.job, run)
 
-                    def when_told(best_params: Params | None) -> None:
+                    def when_told(best: Best | None) -> None:
                         pictures.draw_losses()
-                        if best_params is not None:
-                            ends.append(_ending(self.job, run, say, best_params))
+                        if best:
+                            ends.append(_ending(self.job, run, say, best))
 
                     task = _task(self.job, draws, when_scored)
                     seconds = fit(task, run, say, meanwhile=meanwhile, when_told=when_told)
             else:
                 draw()
-                seconds, params = _fit_counts(self.job, run, say)
-                ends.append(_ending(self.job, run, say, params))
+                seconds, best = _fit_counts(self.job, run, say)
+                ends.append(_ending(self.job, run, say, best))
             result = _finish(self.job, run, ends[0] if ends else _ending(self.job, run, say), seconds)
             pictures.end(say)
         write_json(run.eval, result)
@@ -189,7 +190,7 @@ def _task(job: Job, draws: Draws, when_scored: Callable[[], None]) -> Task:
     )
 
 
-def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> tuple[float, Params]:
+def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> tuple[float, Best]:
     """Count, and save as step 1; the seconds that counting took, and the counts."""
     began = time.monotonic()
     model = cast(FittedModel[Any], job.model)
@@ -199,7 +200,8 @@ def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> tuple[floa
         say(note)
     params = jax.block_until_ready(jax.device_put(params, sharding.replicated(job.mesh)))
     counted = time.monotonic()
-    dev = _scores(_evaluator(job, job.tokens()), job, params).get("dev")
+    scores = _scores(_evaluator(job, job.tokens()), job, params)
+    dev = scores.get("dev")
     metrics.cut(run.metrics, -1)
     log = metrics.MetricsLog(run.metrics, run.tensorboard if job.config.tensorboard else None)
     if dev:
@@ -208,22 +210,26 @@ def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> tuple[floa
     log.close()
     with checkpoint.CheckpointWriter(run.checkpoints, job.config.checkpoint.keep) as writer:
         writer.save(1, params, {"step": np.array(1, np.int32)}, dev_loss=dev.nats_per_token if dev else None, notes={})
-    return counted - began, params
+    return counted - began, Best(params, scores)
 
 
-def _ending(job: Job, run: RunDir, say: Callable[[str], None], params: Params | None = None) -> Ending:
-    """Score every split with the parameters that are known to be the best, or else with the best checkpoint."""
-    if params is None:
+def _ending(job: Job, run: RunDir, say: Callable[[str], None], known: Best | None = None) -> Ending:
+    """Score every split that is not yet, with the parameters that are known to be the best, or else with the best
+    checkpoint.
+    """
+    if known is None:
         loaded = load_run(run.path, say=say)
         best = dataclasses.replace(loaded, model=job.model)  # programs are compiled for this object
     else:
-        params = with_constants(params, job.constants())
+        params = with_constants(known.params, job.constants())
         best = Run(run.path, job.config, job.corpus.tokenizer, job.model, params, job.config.last_step)
     evaluator = _evaluator(job, job.tokens())
-    entries: dict[str, Any] = {}
+    scores = dict(known.scores) if known else {}
     for split, rows in job.rows.items():
         most = max(1, job.config.eval.max_tokens // job.targets_per_row) if split == "train" else len(rows)
-        entries[split] = evaluator(best.params, _some(rows, most)).to_json() if len(rows) else None
+        if len(rows) and split not in scores:
+            scores[split] = evaluator(best.params, _some(rows, most))
+    entries = {split: cast(Score, scores[split]).to_json() if split in scores else None for split in job.rows}
     return Ending(best, entries)
 
 

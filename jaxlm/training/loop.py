@@ -17,9 +17,8 @@ from jaxlm.background import background_thread
 from jaxlm.checkpoint import CheckpointWriter
 from jaxlm.errors import NonFiniteLoss
 from jaxlm.metrics import MetricsLog, Progress
-from jaxlm.models.base import Params
 from jaxlm.training.plan import Plan
-from jaxlm.training.points import Point, Scored, Scores, Tally
+from jaxlm.training.points import Best, Point, Scored, Scores, Tally
 from jaxlm.training.signals import Stopped, catch_signals
 from jaxlm.training.state import Chunk, TrainState
 
@@ -61,8 +60,8 @@ class Loop:
     meanwhile: Callable[[], None] | None = None
     """Called once, when the chunk that runs and those that may wait are begun, or there are no more: the place for what
     the start need not wait for."""
-    when_told: Callable[[Params | None], None] | None = None
-    """Called with `best_params` when all losses are written; the last save may still go on. A signal ends it as it
+    when_told: Callable[[Best | None], None] | None = None
+    """Called with `best` when all losses are written; the last save may still go on. A signal ends it as it
     ends whatever follows the training.
     """
     beside: bool = False
@@ -74,7 +73,7 @@ class Loop:
     def __post_init__(self) -> None:
         self.step = int(self.state.step)
         self.last_saved = self.step or None
-        self.best_params: Params | None = None
+        self.best: Best | None = None
         """The last step's parameters, once they are being saved, if they are the best; None: those are on disk."""
         self.running: deque[Point] = deque()
         self.ended: deque[Point] = deque()
@@ -101,7 +100,7 @@ class Loop:
             self._settle()
             self._stop_if(caught)
         if self.when_told:
-            self.when_told(self.best_params)
+            self.when_told(self.best)
         with catch_signals() as caught:
             self.writer.wait()
         self._stop_if(caught)
@@ -204,12 +203,12 @@ class Loop:
         newest = self._add_losses(point.chunk, point.step) if point.chunk else None
         if point.chunk and point.logs:
             self._write_train_line(point.step, float(point.chunk.lr), time_s)
-        dev_loss = self._write_scores(point.step, point.scores.result(), time_s) if point.scores else None
+        scores = self._write_scores(point.step, point.scores.result(), time_s) if point.scores else {}
         if newest:
             self.progress.steps(point.step, *newest)
         if point.saved and self.last_saved != point.step:
             copy, finite = point.saved
-            self._save(point.step, copy, finite.result(), dev_loss)
+            self._save(point.step, copy, finite.result(), scores)
 
     def _add_losses(self, chunk: Chunk, step: int) -> tuple[float | None, int]:
         """Add a chunk's losses to the tally; the newest of them, and how many tokens were read."""
@@ -244,19 +243,18 @@ class Loop:
         )
         self.tally = Tally(seconds_at_line=time_s)
 
-    def _write_scores(self, step: int, scores: Scores, time_s: float) -> float | None:
-        """Write the splits' lines, and give dev's loss. An event of probability 0 is no failure. The speed in a line
+    def _write_scores(self, step: int, scores: Scores, time_s: float) -> Mapping[str, Scored]:
+        """Write the splits' lines, and give their scores. An event of probability 0 is no failure. The speed in a line
         is that of all scores together, and chunks may have run meanwhile.
         """
         for split, score in scores.splits.items():
             if not math.isfinite(score.nats):
                 self._fail(f"the {split} loss is {score.nats}", step)
             self.log.write(**score.metrics_line(step, split, seconds=scores.seconds, time_s=time_s))
-        dev_loss = scores.splits["dev"].loss if "dev" in scores.splits else None
-        self.progress.dev(dev_loss)
-        return dev_loss
+        self.progress.dev(_dev_loss(scores.splits))
+        return scores.splits
 
-    def _save(self, step: int, copy: TrainState, finite: bool, dev_loss: float | None) -> None:
+    def _save(self, step: int, copy: TrainState, finite: bool, scores: Mapping[str, Scored]) -> None:
         if not finite:
             self._fail("a parameter is not a number", step)
         self.tally.seconds = time.monotonic() - self.began
@@ -264,7 +262,7 @@ class Loop:
             step,
             copy.params,
             {"step": copy.step, "opt_state": copy.opt_state},
-            dev_loss=dev_loss,
+            dev_loss=_dev_loss(scores),
             notes={"tally": dataclasses.asdict(self.tally), "numerics": sharding.numerics()},
         )
         self.last_saved = step
@@ -272,7 +270,7 @@ class Loop:
         if self.saves_begun == 2:  # which is when the first has ended
             self.room = 1
         if step == self.plan.steps == self.writer.best_step:
-            self.best_params = copy.params
+            self.best = Best(copy.params, scores)
 
     def _fail(self, what: str, step: int) -> None:
         self.writer.wait()
@@ -285,6 +283,10 @@ class Loop:
             f"{what} at step {step} of {self.plan.steps}; {good}; "
             "try a smaller --optim.lr, or --optim.clip 1, in another --run-dir or with --restart"
         )
+
+
+def _dev_loss(scores: Mapping[str, Scored]) -> float | None:
+    return scores["dev"].loss if "dev" in scores else None
 
 
 def _copy(state: TrainState) -> TrainState:

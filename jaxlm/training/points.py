@@ -56,6 +56,14 @@ class Scores(NamedTuple):
     seconds: float
 
 
+class Best(NamedTuple):
+    """Parameters than which no others have a better dev loss."""
+
+    params: Any
+    scores: Mapping[str, Scored]
+    """What is known of their losses: each split's that has been scored."""
+
+
 class Point(NamedTuple):
     """A point of the grid: what is to be told and kept of it, once its arrays have arrived."""
 
