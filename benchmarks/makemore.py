@@ -98,7 +98,7 @@ def our_training(job: Job) -> tuple[Callable[[], float], float, float]:
     state, tokens = initial_state(job, optimizer), job.tokens()
     schedule = optim.schedule(job.config.optim, 10_000)
     chunk = make_chunk(make_step(job.model, optimizer), job.batcher, schedule, job.mesh, seed=0)
-    parameters, targets = optim.count_parameters(state.params), 32 * job.targets_per_row
+    parameters, targets = optim.count_parameters(state.params), 32 * job.batcher.targets_per_row
     options = compilation.step_options(step_flops(parameters, targets))
     began = time.perf_counter()
     K = 200

@@ -4,8 +4,9 @@ An array's name ends in its shape: `x_BTD`, `tok_BT`, `logits_BTV`. The letters:
 
 B batch, T time, S key time, D width, F hidden width, N heads (or rows where there are no heads), K key/value heads (or
 steps of a chunk, the best of a search), H head width, L layers, V vocabulary, E word-embedding width, C
-context tokens, M negatives, R rows of a data set, P prompt tokens, O order of an n-gram, I inputs of a layer, U
-distinct n-grams or words, G blocks of an update.
+context tokens, M negatives, R rows of a data set, P prompt tokens (or contexts of a count model), I inputs and O
+outputs of a layer, U distinct n-grams or words, G gates of a cell (or blocks of an update), S also special tokens, a
+stop's tokens or sentences, Q questions.
 
 The public names load when they are first used: importing jaxlm imports no JAX.
 """

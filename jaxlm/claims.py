@@ -184,9 +184,10 @@ def _create(
                 write_json(run.fingerprint, print_of_run)
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        part.chmod(0o755)
+        part = scratch / "run"
+        part.mkdir()  # with the rights that the user's mask leaves; scratch has none for others
         _fill(RunDir(part), config, corpus, print_of_run, constants)
         try:
             part.rename(path)
@@ -194,7 +195,7 @@ def _create(
             return False
         return True
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _fill(

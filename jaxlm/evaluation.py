@@ -99,9 +99,9 @@ class Evaluator:
     """Scores rows of a corpus (windows or sequences, as the batcher has them)."""
 
     def __init__(self, model: LanguageModel[Any], batcher: Batcher, tokens: Tokens, bytes_V: np.ndarray, mesh: Any):
-        per_row = 1 if batcher.example == "window" else batcher.width
         devices = mesh.shape["data"]
-        self._block = -(-max(1, min(EVAL_TOKENS, EVAL_LOGITS // model.vocab_size) // per_row) // devices) * devices
+        rows = max(1, min(EVAL_TOKENS, EVAL_LOGITS // model.vocab_size) // batcher.targets_per_row)
+        self._block = -(-rows // devices) * devices
         self._tokens, self._mesh = tokens, mesh
         self._bytes_V = bytes_V.astype(np.float32)
         self._statics = (model, batcher, mesh)

@@ -107,7 +107,7 @@ def _generate(
     generate_rows = sampling.compiled(**compilation.sampling_options(params, len(rows)))
     made: list[list[int]] = [[] for _ in rows]
     seen = rows if most is None else [row[-most:] for row in rows]
-    left_B, keys = np.full(len(rows), max_tokens, np.int32), {max_tokens: key}
+    left_B, key_of_left = np.full(len(rows), max_tokens, np.int32), {max_tokens: key}
     room = max_tokens if most is None else min(max_tokens, most + 1 - min(map(len, seen)))
     while True:
         length_B = np.array([len(row) for row in seen], np.int32)
@@ -124,7 +124,7 @@ def _generate(
             prompt_BP,
             length_B,
             limit_B,
-            tuple(keys[left] for left in left_K.tolist()),
+            tuple(key_of_left[left] for left in left_K.tolist()),
             np.searchsorted(left_K, left_B).astype(np.int32),
             strategy=strategy,
             max_tokens=room,
@@ -142,7 +142,7 @@ def _generate(
         # the last pass gets as much as those before it, and their program with it
         room = most + 1 - min(len(tokens) for tokens, left in zip(seen, left_B, strict=True) if left)
         pairs = set(zip(before_B.tolist(), left_B.tolist(), strict=True))
-        keys = {left: jax.random.fold_in(keys[before], left) for before, left in pairs if left}
+        key_of_left = {left: jax.random.fold_in(key_of_left[before], left) for before, left in pairs if left}
 
 
 def _has_ended(made: list[int], end: int | None, stop_S: tuple[int, ...]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxlm import metrics
 from jaxlm.cli import parse_leaderboard
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, one_line
 from jaxlm.novelty import Shares, shares_of_run
 from jaxlm.runs import RunDir, open_existing, read_json
 from jaxlm.start import run_main
@@ -97,7 +97,7 @@ def read_rows(paths: Iterable[Path]) -> tuple[list[Row], list[str]]:
         try:
             rows.append(read_row(path))
         except UserError as error:
-            reasons.append(" ".join(str(error).split()))
+            reasons.append(one_line(str(error)))
     return rows, reasons
 
 
@@ -254,7 +254,7 @@ def _printable(text: str) -> str:
 
 
 def _tell(line: str) -> None:
-    print(" ".join(line.split()), file=sys.stderr)
+    print(one_line(line), file=sys.stderr)
 
 
 if __name__ == "__main__":

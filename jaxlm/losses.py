@@ -31,16 +31,16 @@ def cross_entropy(
     return jnp.sum(jnp.where(weight_N > 0, nats_N * weight_N, 0.0)), jnp.sum(weight_N.astype(jnp.float32))
 
 
-def contrastive(score_NK: jax.Array, own_N: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """InfoNCE (van den Oord et al. 2018, equation 4): cross-entropy of row n's own candidate among all K.
+def contrastive(score_NK: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """InfoNCE (van den Oord et al. 2018, equation 4): cross-entropy of row n's own candidate, column n, among all K.
 
     Where the candidates are draws from a distribution q, the score that minimises it is log p(v) / q(v) up to a
     constant of the row: p(v) is proportional to q(v) exp(score), if equal candidates are not masked.
-    A column n < N is the target of row n and counts as a candidate where its weight is above 0; the others always do.
+    A column n < N counts as a candidate where the weight of row n is above 0; the others always do.
     """
     N, K = score_NK.shape
     there_K = jnp.concatenate([weight_N > 0, jnp.ones(K - N, bool)])
-    return cross_entropy(jnp.where(there_K, score_NK, -jnp.inf), own_N, weight_N)
+    return cross_entropy(jnp.where(there_K, score_NK, -jnp.inf), jnp.arange(N), weight_N)
 
 
 def von_mises_fisher(emb_NE: jax.Array, unit_NE: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:

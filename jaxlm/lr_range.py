@@ -92,7 +92,7 @@ def measure(
     rate = optax.exponential_decay(low, steps - 1, high / low)
     optimizer = optim.update_rule(settings, rate)
     state, tokens, constants = initial_state(job, optimizer), job.tokens(), job.constants()
-    sizes = optim.count_parameters(state.params), job.batcher.batch_size * job.targets_per_row
+    sizes = optim.count_parameters(state.params), job.batcher.batch_size * job.batcher.targets_per_row
     chunk = make_chunk(make_step(job.model, optimizer, settings.l2), job.batcher, rate, job.mesh, seed=config.seed)
     options = compilation.step_options(step_flops(*sizes))
     compiled = jax.jit(chunk, donate_argnums=0, compiler_options=options)

@@ -24,9 +24,7 @@ def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
         warmup = in_steps(config.warmup, steps)
         if warmup >= steps:
             raise UserError(f"optim.warmup wants fewer than the run's {steps} steps, got {config.warmup:g}")
-        return optax.warmup_cosine_decay_schedule(
-            0.0 if warmup else config.lr, config.lr, warmup, steps, config.lr * config.end_factor
-        )
+        return optax.warmup_cosine_decay_schedule(0.0, config.lr, warmup, steps, config.lr * config.end_factor)
     if config.schedule == "linear":
         return optax.linear_schedule(config.lr, config.lr * config.end_factor, steps)
     return optax.constant_schedule(config.lr)

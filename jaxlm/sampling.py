@@ -1,9 +1,8 @@
 """How a next token is chosen from logits, and the one compiled loop that generates. Takes functions, not models."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -85,7 +84,7 @@ def draw(key_B: jax.Array, logits_BV: jax.Array) -> jax.Array:
     return jnp.min(jnp.where(reached_BV > u_B1 * top_B1, token_V, V - 1), axis=-1)
 
 
-@functools.cache
+@cache
 def compiled(**options: int | bool) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """`generate` as one program, made with the given options of the compiler; one for each set of options."""
     static = ("init_cache", "extend", "strategy", "max_tokens", "end", "stop")
@@ -142,7 +141,7 @@ def generate(
         if 0 < len(stop) <= total:
             last_BS = jax.lax.dynamic_slice_in_dim(tok_BT, t + 2 - len(stop), len(stop), axis=1)
             found_B = jnp.all(last_BS == jnp.array(stop), axis=-1) & (count_B >= len(stop))
-            done_B = done_B | (writes_B & found_B)
+            done_B = done_B | found_B
         return t + 1, cache, tok_BT, count_B, done_B
 
     cache = init_cache(params, B, total - 1)

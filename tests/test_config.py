@@ -120,7 +120,7 @@ def test_boundaries_and_factors_go_in_pairs(settings, message):
         (lambda: ReanConfig(vectors="f"), r"wants to be set for model\.table frozen or tuned"),
         (lambda: ReanConfig(d_model=10, n_heads=4), "model.d_model wants a multiple of the 4 heads, got 10"),
         (lambda: ReanConfig(scale=0.0), "model.scale wants a number > 0"),
-        (lambda: FaithfulReanConfig(d_embed=12), "model.d_embed wants an even multiple of the 8 heads, got 12"),
+        (lambda: FaithfulReanConfig(d_embed=12), "model.d_embed wants an even number that the 8 heads divide, got 12"),
         (lambda: FaithfulReanConfig(attentions=0), "model.attentions wants a number >= 1"),
     ],
 )

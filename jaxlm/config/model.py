@@ -23,7 +23,7 @@ class ModelConfig(Settings, abc.ABC, group="model."):
     """Tokens in the vocabulary, boundary included. None: what the data has."""
 
     trained_by_steps: ClassVar[bool] = True
-    """False: `model.fit(tokens)` gives the parameters in one call (counts)."""
+    """False: `model.fit(tokens, ages)` gives the parameters in one call (counts)."""
     predicts_text: ClassVar[bool] = True
     """False: the parameters are vectors of words; there is no likelihood of a text and nothing to sample (word2vec)."""
 
@@ -32,7 +32,7 @@ class ModelConfig(Settings, abc.ABC, group="model."):
 
     @abc.abstractmethod
     def build(self) -> "LanguageModel[Any]":
-        """The model of these settings. Imports JAX; raises UserError while vocab_size is None."""
+        """The model of these settings. Imports JAX; raises ValueError while vocab_size is None."""
 
     def filled(self, vocab_size: int, longest: int) -> "ModelConfig":
         """These settings with what only the data knows: its vocabulary, and the length of its longest sequence."""
@@ -53,8 +53,7 @@ class PositionsConfig(ModelConfig):
 
     def filled(self, vocab_size: int, longest: int) -> "PositionsConfig":
         """These settings with the data's vocabulary and its longest sequence."""
-        filled = dataclasses.replace(self, vocab_size=self.vocab_size or vocab_size, context=self.context or longest)
-        return filled
+        return dataclasses.replace(self, vocab_size=self.vocab_size or vocab_size, context=self.context or longest)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -118,7 +118,9 @@ class FaithfulReanConfig(TableConfig):
         check.at_least("model.n_heads", self.n_heads, 1)
         check.at_least("model.attentions", self.attentions, 1)
         if self.d_embed % self.n_heads or self.d_embed % 2:
-            raise UserError(f"model.d_embed wants an even multiple of the {self.n_heads} heads, got {self.d_embed}")
+            raise UserError(
+                f"model.d_embed wants an even number that the {self.n_heads} heads divide, got {self.d_embed}"
+            )
 
     def build(self) -> "ReanModel":
         """The model of these settings."""

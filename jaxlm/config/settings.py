@@ -11,7 +11,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, one_line
 
 _UNIONS = (typing.Union, types.UnionType)
 _WORDS: dict[Any, list[str]] = {
@@ -122,4 +122,4 @@ def _shown(value: Any, hint: Any) -> str:
     if isinstance(value, type):
         kinds = [kind for kind in alternatives(hint) if isinstance(kind, type)]
         return f"the class {value.__name__}{': add brackets' if issubclass(value, tuple(kinds)) else ''}"
-    return " ".join(reprlib.repr(value).split())
+    return one_line(reprlib.repr(value))

@@ -62,6 +62,11 @@ class Batcher:
         return end - start
 
     @property
+    def targets_per_row(self) -> int:
+        """Predictions in a row of a batch, padding counted."""
+        return 1 if self.example == "window" else self.width
+
+    @property
     def _offered(self) -> tuple[int, int]:
         return self.train if self.example == "window" else self.train_rows
 
@@ -71,7 +76,7 @@ class Batcher:
         return self.example == "sequence" and self.kind == "stream"
 
     @property
-    def _cut(self) -> int:
+    def _cut_length(self) -> int:
         """Predictions in a sequence that is cut out: a stream may be shorter than a row."""
         return min(self.width, self.train[1] - self.train[0])
 
@@ -82,7 +87,7 @@ class Batcher:
         """
         if self.full:
             return np.empty((len(steps), 0), np.int32)
-        low, high = (self.train[0], self.train[1] - self._cut + 1) if self._is_cut else self._offered
+        low, high = (self.train[0], self.train[1] - self._cut_length + 1) if self._is_cut else self._offered
         return keys.integers(seed, keys.BATCHES, np.asarray(steps), self.batch_size, low, high)
 
     def at(self, tokens: Tokens, row_B: jax.Array) -> Batch:
@@ -96,7 +101,7 @@ class Batcher:
         if self.example == "window":
             return windows_at(tokens, row_B, self.width)
         if self._is_cut:
-            length_B = jnp.full_like(row_B, self._cut)
+            length_B = jnp.full_like(row_B, self._cut_length)
             return sequences_at(tokens, row_B, length_B, jnp.zeros_like(row_B), self.width)
         if self.kind == "dialogues":
             return sequences_at(

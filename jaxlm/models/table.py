@@ -1,6 +1,5 @@
 """A table of token vectors, and what a predicted vector means by it: losses, likelihoods, the nearest token."""
 
-import abc
 from typing import Any
 
 import flax.linen as nn
@@ -49,13 +48,13 @@ class VectorModel(nn.Module):
     held: int | None
     """Rows of the trained table in the parameters. None: all."""
 
-    @abc.abstractmethod
     def emb(self, tok_BT: jax.Array) -> jax.Array:
         """emb_BTE, the vector predicted after each position."""
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def extend_emb(self, cache: Any, tok_BT: jax.Array) -> tuple[jax.Array, Any]:
         """emb_BTE after each new token, and the memory with them in it."""
+        raise NotImplementedError
 
     def setup_table(self) -> None:
         """Declare the table, and what the objective needs beside it."""
@@ -130,7 +129,7 @@ class VectorModel(nn.Module):
         if self.objective == "contrastive":
             candidate_KE = unit(jnp.concatenate([row_NE, self.rows(negative_M)]))
             score_NK = jnp.exp(self.log_scale) * (unit(emb_NE) @ candidate_KE.T)
-            return contrastive(score_NK, jnp.arange(len(emb_NE)), weight_N)
+            return contrastive(score_NK, weight_N)
         row_NE = jax.lax.stop_gradient(row_NE)
         weight_N = weight_N * jnp.any(row_NE != 0, axis=-1)
         if self.objective == "vmf":

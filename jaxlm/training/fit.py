@@ -42,7 +42,7 @@ def fit(
     meanwhile: Callable[[], None] = lambda: None,
     when_told: Callable[[Best | None], None] | None = None,
 ) -> float:
-    """Train from the newest checkpoint, or from the start, to the last step; the seconds that took, over all sittings.
+    """Train from the newest checkpoint, or from the start, to the last step; how long that took in all, in seconds.
 
     `meanwhile` is called once the first steps are under way, or there are none; `when_told` once all losses are
     written, with the parameters of the last step if they are the best and this sitting saves them, else with None.

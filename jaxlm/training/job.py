@@ -77,7 +77,7 @@ def _check_place(work: Work, restart: bool, say: Callable[[str], None]) -> None:
 def settle_work(config: RunConfig, *, resumes: bool = False) -> Work:
     """Data, model and devices of a run, with the settings filled in that depend on them. Raises UserError.
 
-    One that `resumes` needs its init_from, or vectors of its own, no more once it has begun.
+    One that `resumes` does without its init_from, and without the run of its vectors, once it has begun.
     """
     if config.model.predicts_text:
         from jaxlm.training.language import LanguageWork

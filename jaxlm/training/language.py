@@ -141,15 +141,15 @@ class LanguageWork:
 
 
 def _task(job: Job, draws: Draws, when_scored: Callable[[], None]) -> Task:
-    """What the loop trains. `when_scored` is called each time the parameters have been scored: the place for what their
-    program, for which the first save waits, should not stand behind.
+    """What the loop trains. `when_scored` is called each time the parameters have been scored: the place to begin work
+    that must not delay the scores' program, for which the first save waits.
     """
     config, mesh = job.config, job.mesh
     steps = config.last_step
     optimizer = optim.transformation(config.optim, steps)
     tokens, constants = job.tokens(), job.constants()
     abstract = abstract_state(job, optimizer)
-    sizes = optim.count_parameters(abstract.params), job.batcher.batch_size * job.targets_per_row
+    sizes = optim.count_parameters(abstract.params), job.batcher.batch_size * job.batcher.targets_per_row
     plan = Plan.of(config, *sizes)
     chunk = make_chunk(
         make_step(job.model, optimizer, config.optim.l2),
@@ -226,7 +226,7 @@ def _ending(job: Job, run: RunDir, say: Callable[[str], None], known: Best | Non
     evaluator = _evaluator(job, job.tokens())
     scores = dict(known.scores) if known else {}
     for split, rows in job.rows.items():
-        most = max(1, job.config.eval.max_tokens // job.targets_per_row) if split == "train" else len(rows)
+        most = max(1, job.config.eval.max_tokens // job.batcher.targets_per_row) if split == "train" else len(rows)
         if len(rows) and split not in scores:
             scores[split] = evaluator(best.params, _some(rows, most))
     entries = {split: cast(Score, scores[split]).to_json() if split in scores else None for split in job.rows}
@@ -269,7 +269,7 @@ def _refit(job: Job, tokens: Tokens, constants: Params) -> Callable[[Params], Pa
     model, batcher = job.model, job.batcher
     if not (isinstance(model, HasFit) and model.is_fitted):
         return None
-    row_B = _some(job.rows["train"], max(1, FIT_LOGITS // model.vocab_size // job.targets_per_row))
+    row_B = _some(job.rows["train"], max(1, FIT_LOGITS // model.vocab_size // job.batcher.targets_per_row))
 
     @jax.jit
     def fitted(params: Params, tokens: Tokens, constants: Params) -> Params:

@@ -45,11 +45,6 @@ class Job(NamedTuple):
     """What the model has beside its parameters (its constants), on the host; empty for most models."""
 
     @property
-    def targets_per_row(self) -> int:
-        """Predictions in a row of a batch, padding counted."""
-        return 1 if self.batcher.example == "window" else self.batcher.width
-
-    @property
     def bytes_per_token(self) -> float:
         """Train's mean."""
         return float(self.corpus.tokenizer.bytes_of_token[self.corpus.tokens("train")].mean())
@@ -66,7 +61,7 @@ class Job(NamedTuple):
 def settle(config: RunConfig, *, resumes: bool = False) -> Job:
     """Data, model and devices of a run, with the settings filled in that depend on them.
 
-    One that `resumes` needs its init_from, or vectors of its own, no more once it has begun.
+    One that `resumes` does without its init_from, and without the run of its vectors, once it has begun.
     """
     sharding.choose_device(config.device, config.gpu_memory)
     compilation.keep_compiled(cache_dir())
@@ -144,7 +139,7 @@ def describe(job: Job, say: Callable[[str], None]) -> None:
     optimizer = optim.transformation(job.config.optim, job.config.last_step)
     state = abstract_state(job, optimizer)
     size = optim.count_parameters(state.params)
-    targets = job.batcher.batch_size * job.targets_per_row
+    targets = job.batcher.batch_size * job.batcher.targets_per_row
     bytes_of = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     say(f"parameters: {size:,}")
     if job.arrays:
