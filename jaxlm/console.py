@@ -1,20 +1,14 @@
 """What sample.py does: one function for each thing that can be asked of a language model; of vectors: words.py."""
 
-import contextlib
-import dataclasses
 import json
 import sys
-from collections.abc import Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
+from jaxlm import interactive
 from jaxlm.cli import SampleCommand
 from jaxlm.cli.sampling import ASK_WORDS, TEXT, WORDS
-from jaxlm.config import check
-from jaxlm.config.run import MOST_SAMPLES
 from jaxlm.errors import UserError, naming
-
-Number = TypeVar("Number", int, float)
 
 
 def answer(command: SampleCommand) -> None:
@@ -56,7 +50,10 @@ def answer(command: SampleCommand) -> None:
     elif command.compare:
         _compare(command, run)
     elif command.interactive:
-        (_converse if run.config.data.kind == "dialogues" else _interact)(command, run)
+        if run.config.data.kind == "dialogues":
+            interactive.converse(command, run)
+        else:
+            interactive.sample(command, lambda command: _joined(_texts(command, run)))
     elif lines is not None:
         _nearest(command, run, lines)
     else:
@@ -169,113 +166,6 @@ def _score(command: SampleCommand, run: Any) -> None:
         print(json.dumps(show.score_json(scored)))
     else:
         print(show.score_line(scored.total) if command.score is not None else show.term_by_term(scored))
-
-
-CHAT_HELP = """a line and Enter     your turn; the answer follows
-/reset               forget what has been said
-/temperature 0.7     0 takes the likeliest token
-/quit                end (so does Ctrl-D); Ctrl-C ends an answer"""
-HELP = """a prompt and Enter   samples that begin with it (an empty one: from the start)
-/n 5                 so many samples
-/temperature 0.7     0 takes the likeliest token
-/quit                end (so does Ctrl-D)"""
-
-
-def _interact(command: SampleCommand, run: Any) -> None:
-    command = dataclasses.replace(command, n=command.n or 5)
-    for line in _typed(HELP, "> "):
-        try:
-            command = _one_line(command, run, line)
-        except UserError as error:
-            print(f"error: {error}")
-
-
-def _converse(command: SampleCommand, run: Any) -> None:
-    from jaxlm import keys
-    from jaxlm.chat import Chat
-    from jaxlm.sampling import Strategy
-
-    option = command.first_given(("-n", "--n", "--stop"))
-    if option:
-        raise UserError(f"{option} does not go with --interactive on run {str(run.path)!r}: a dialogue has one answer")
-    asks, answers = run.config.data.labels
-    strategy = Strategy(command.temperature, command.top_k, command.top_p, command.min_p)
-    chat = Chat(run, strategy, keys.from_seed(command.seed), command.max_tokens or 200)
-    for line in _typed(CHAT_HELP, f"{asks}: "):
-        try:
-            if line.startswith("/"):
-                _chat_command(chat, line)
-            elif line.strip():
-                pieces = chat.reply(line)
-                print(f"{answers}: ", end="", flush=True)
-                with contextlib.suppress(KeyboardInterrupt), contextlib.closing(pieces):
-                    for piece in pieces:
-                        print(piece, end="", flush=True)
-                print(flush=True)
-        except UserError as error:
-            print(f"error: {error}")
-
-
-def _chat_command(chat: Any, line: str) -> None:
-    name, _, value = line.strip().partition(" ")
-    if name == "/reset":
-        chat.reset()
-    elif name == "/temperature":
-        chat.strategy = dataclasses.replace(chat.strategy, temperature=_number(name, value, float))
-    else:
-        print(CHAT_HELP)
-
-
-def _typed(usage: str, prompt: str) -> Iterator[str]:
-    """The lines that are typed until /quit or Ctrl-D, with a history that is kept."""
-    from jaxlm.data.source import cache_dir
-
-    history = cache_dir() / "history"
-    with contextlib.suppress(ImportError, OSError):
-        import readline
-
-        cache_dir().mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            readline.read_history_file(history)
-    if sys.stdin.isatty():
-        print(usage)
-    while True:
-        try:
-            line = input(prompt if sys.stdin.isatty() else "")
-        except (EOFError, KeyboardInterrupt):
-            break
-        if line.strip() == "/quit":
-            break
-        yield line
-    with contextlib.suppress(ImportError, OSError):
-        import readline
-
-        readline.write_history_file(history)
-
-
-def _one_line(command: SampleCommand, run: Any, line: str) -> SampleCommand:
-    """Answer one line of the prompt loop; gives the command for the next."""
-    if not line.startswith("/"):
-        print(_joined(_texts(dataclasses.replace(command, prompt=line), run)), flush=True)
-        return dataclasses.replace(command, seed=(command.seed + 1) % 2**32)
-    name, _, value = line.strip().partition(" ")
-    if name == "/n":
-        n = _number(name, value, int)
-        check.between("/n", n, 1, MOST_SAMPLES)
-        return dataclasses.replace(command, n=n)
-    if name == "/temperature":
-        temperature = _number(name, value, float)
-        check.at_least("/temperature", temperature, 0)
-        return dataclasses.replace(command, temperature=temperature)
-    print(HELP)
-    return command
-
-
-def _number(name: str, value: str, kind: type[Number]) -> Number:
-    try:
-        return kind(value)
-    except ValueError:
-        raise UserError(f"{name} wants a number, got {value!r}") from None
 
 
 def _joined(texts: list[str]) -> str:

@@ -40,11 +40,11 @@ def run_main(main: Callable[[list[str]], int], *, outlives_output: bool = False)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        _leave(128 + signal.SIGINT)
+        leave(128 + signal.SIGINT)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         if code > 128:
-            _leave(code)
+            leave(code)
     except UserError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         code = EXIT_USER
@@ -74,7 +74,7 @@ def leave_in_order() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
     """Exit in the middle of things: libraries' threads may be at work, and crash if Python is taken down with them."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlm
-from jaxlm import console, sampling
+from jaxlm import interactive, sampling
 from jaxlm.chat import Chat
 from jaxlm.cli import parse_sample
 from jaxlm.data.corpus import from_dialogues
@@ -101,13 +101,13 @@ def test_the_first_token_of_an_answer_is_drawn_as_generate_would(gpt):
 @pytest.mark.parametrize("option", ["-n=3", "--stop=x"])
 def test_a_dialogue_takes_no_option_that_it_would_ignore(run, option):
     with pytest.raises(UserError, match=rf"^{option.partition('=')[0]} does not go with --interactive"):
-        console._converse(parse_sample(["runs/any", "--interactive", option]), run)
+        interactive.converse(parse_sample(["runs/any", "--interactive", option]), run)
 
 
 def test_the_command_line_converses(run, monkeypatch, capsys):
     typed = "one?\n/temperature 0\né?\n/reset\n/temperature x\n/temperature -1\n/help\none?\n\n/quit\nnever\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(typed))
-    console._converse(parse_sample(["runs/any", "--interactive"]), run)
+    interactive.converse(parse_sample(["runs/any", "--interactive"]), run)
     told = capsys.readouterr().out.splitlines()
     assert told[:2] == ["tell: 1 is one.", "tell: no ü."]
     assert told[2] == "error: /temperature wants a number, got 'x'"
