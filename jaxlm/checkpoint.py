@@ -4,6 +4,7 @@ import contextlib
 import gc
 import itertools
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -129,9 +130,11 @@ class CheckpointWriter:
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:
+        self._check_place()
         try:
             yield
         except Exception as error:
+            self._check_place()
             reason = disk_reason(error)
             if reason is None:
                 raise
@@ -141,17 +144,32 @@ class CheckpointWriter:
                 f"checkpoints that are whole: {kept}; make room and run the same command again"
             ) from error
 
+    def _check_place(self) -> None:
+        """Orbax would make a run's directory again that was moved, and leave the run in two places."""
+        if not self._directory.parent.is_dir():
+            raise UserError(
+                f"run_dir {str(self._directory.parent)!r} is gone: it was moved or deleted while it trained; put it "
+                "back and run the same command again"
+            )
+
 
 def saved(directory: Path) -> list[Saved]:
     """All checkpoints whose notes can be read and have what `Saved` tells, oldest first."""
     found = []
     for step in checkpoint_steps(directory):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError):
+        with contextlib.suppress(
+            FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, LookupError, TypeError
+        ):
             notes = json.loads((directory / str(step) / NOTES).read_text("utf-8"))["custom_metadata"]
             check_fields(notes, dev_loss=(int, float, type(None)))
             if notes["step"] == step:
                 found.append(Saved(step, notes))
     return found
+
+
+def is_there(directory: Path, step: int) -> bool:
+    """Whether a checkpoint is there, whole or broken: Orbax deletes its notes early, its directory last."""
+    return (directory / str(step)).exists()
 
 
 def best_first(directory: Path) -> list[Saved]:
@@ -257,6 +275,10 @@ def _intact(place: Path) -> bool:
 
 
 def _file_sums(place: Path) -> dict[str, int]:
-    """CRC-32 of each file of a checkpoint."""
-    files = (path for path in sorted(place.rglob("*")) if path.is_file() and path.name != SUMS)
-    return {str(path.relative_to(place)): zlib.crc32(path.read_bytes()) for path in files}
+    """CRC-32 of each file of a checkpoint. Raises OSError where the system refuses one, or a directory."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    paths = [Path(folder, name) for folder, _, names in os.walk(place, onerror=refuse) for name in names]
+    return {str(path.relative_to(place)): zlib.crc32(path.read_bytes()) for path in paths if path.name != SUMS}

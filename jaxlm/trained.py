@@ -18,6 +18,9 @@ from jaxlm.parameters import abstract_params, by_name, content_hash, untrained_p
 from jaxlm.runs import RunDir, open_existing, read_json
 from jaxlm.tokenizer import Tokenizer, WordTokenizer
 
+LISTS = 10
+"""Of checkpoints that are made before a run that trains is called one without any."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -118,20 +121,32 @@ def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None
 
 
 def _load_params(run: RunDir, which: Literal["best", "last"], say: Callable[[str], None] | None) -> tuple[Params, int]:
-    """The parameters of the best or last checkpoint that can be read, and its step."""
-    saved = checkpoint.best_first(run.checkpoints)
-    if which == "last":
-        saved.sort(key=lambda one: -one.step)
+    """The parameters of the best or last checkpoint that can be read, and its step.
+
+    A training that goes on deletes checkpoints: one that cannot be read and then is gone was not broken, and where
+    none of the list could be read another is made.
+    """
     everywhere = sharding.replicated(sharding.make_mesh())
-    broken = checkpoint.unreadable(run.checkpoints)
-    for one in saved:
-        params = checkpoint.load_params(run.checkpoints, one, everywhere)
-        if params is not None:
-            if say:
-                for step in broken:
-                    say(f"checkpoint {step} of {run.path} is broken: taking that of step {one.step}")
-            return params, one.step
-        broken.append(one.step)
+    for _ in range(LISTS):
+        saved = checkpoint.best_first(run.checkpoints)
+        if which == "last":
+            saved.sort(key=lambda one: -one.step)
+        failed = checkpoint.unreadable(run.checkpoints)
+        for one in saved:
+            try:
+                params = checkpoint.load_params(run.checkpoints, one, everywhere)
+            except UserError:
+                if checkpoint.is_there(run.checkpoints, one.step):
+                    raise
+                params = None
+            if params is not None:
+                for step in failed:
+                    if say and checkpoint.is_there(run.checkpoints, step):
+                        say(f"checkpoint {step} of {run.path} is broken: taking that of step {one.step}")
+                return params, one.step
+            failed.append(one.step)
+        if all(checkpoint.is_there(run.checkpoints, step) for step in failed):
+            break
     if run.replaced.exists():
         fix = f"a restart has just begun in it; if that was ended, train.py brings the run in {run.replaced.name} back"
     else:

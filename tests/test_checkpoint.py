@@ -1,3 +1,5 @@
+import errno
+import os
 import random
 import shutil
 from pathlib import Path
@@ -55,6 +57,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path):
 @pytest.mark.parametrize("name", ["a%5Bb", "two\nlines", "~", "a{b,c}", "a.orbax-checkpoint-tmp", "s3:/x", "日 本"])
 def test_odd_names_that_are_not_refused_are_read_again(tmp_path, name):
     assert is_free(tmp_path / name)
+    (tmp_path / name).mkdir(parents=True)
     save(tmp_path / name / "checkpoints", {1: 3.0})
     assert bits(load(tmp_path / name / "checkpoints", 1)) == bits(state(1))
 
@@ -102,6 +105,64 @@ def test_what_the_system_refuses_to_read_is_not_broken(tmp_path, monkeypatch, er
     with pytest.raises(OSError, match=error.strerror):
         checkpoint.set_aside_unreadable(tmp_path / "checkpoints")
     assert checkpoint_steps(tmp_path / "checkpoints") == [1]
+
+
+def test_a_directory_that_may_not_be_entered_is_no_damage(tmp_path, monkeypatch):
+    save(tmp_path / "checkpoints", {1: 3.0})
+    scandir = os.scandir
+
+    def refusing(path: Path) -> Any:
+        if Path(path).name == "params":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UserError, match=r"checkpoint 1 of .* is left as it is.*Permission denied"):
+        load(tmp_path / "checkpoints", 1)
+
+
+def test_a_run_that_is_moved_while_it_trains_is_not_made_again_in_its_old_place(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    with checkpoint.CheckpointWriter(run / "checkpoints", 2) as writer:
+        writer.save(1, **state(1), dev_loss=None, notes={})
+        writer.wait()
+        run.rename(tmp_path / "elsewhere")
+        writer.save(2, **state(2), dev_loss=None, notes={})
+        with pytest.raises(UserError, match=r"run_dir '.*run' is gone: .*put it back"):
+            writer.wait()
+    assert not run.exists() and checkpoint_steps(tmp_path / "elsewhere" / "checkpoints") == [1]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["as an error", "as broken"])
+def test_a_run_that_trains_is_read_though_its_checkpoints_go(tmp_path, mlp_run, monkeypatch, told):
+    shutil.copytree(mlp_run.path, tmp_path / "run")
+    directory, real = tmp_path / "run" / "checkpoints", checkpoint.load_params
+    said: list[str] = []
+    (one,) = checkpoint.saved(directory)
+
+    def late(directory: Path, asked: checkpoint.Saved, everywhere: Any) -> Any:
+        if asked.step == one.step:  # a better one takes its place
+            with checkpoint.CheckpointWriter(directory, 1) as writer:
+                training = {"step": jnp.int32(0)}
+                writer.save(one.step + 1, mlp_run.params, training, dev_loss=one.dev_loss - 1, notes={})
+            assert not (directory / str(one.step)).exists()
+            if told:
+                raise UserError("left as it is")
+            return None
+        return real(directory, asked, everywhere)
+
+    monkeypatch.setattr(checkpoint, "load_params", late)
+    assert load_run(tmp_path / "run", say=said.append).step == one.step + 1
+    assert said == []
+
+
+def test_notes_that_are_a_directory_are_none(tmp_path):
+    save(tmp_path / "checkpoints", {1: 3.0, 2: 2.0})
+    notes = tmp_path / "checkpoints" / "2" / checkpoint.NOTES
+    notes.unlink()
+    notes.mkdir()
+    assert [one.step for one in checkpoint.saved(tmp_path / "checkpoints")] == [1]
 
 
 def test_nothing_takes_the_place_of_what_was_set_aside(tmp_path):
