@@ -23,7 +23,7 @@ from jaxlm.tokenizer import Tokenizer, WordTokenizer
 
 Constants = Mapping[str, np.ndarray]
 State = Literal["new", "resume", "done"]
-UNNAMEABLE = re.compile(r"[*?\[\\\ud800-\udfff]|gs:/|^/(gs|s3|az|hf)/")
+UNNAMEABLE = re.compile(r"[*?\[\\\ud800-\udfff]|gs:(/|$)|^/(gs|s3|az|hf)/")
 """What Orbax cannot have in a path: it takes it for a pattern, for a place in a cloud, or for no text."""
 
 
@@ -243,9 +243,14 @@ def _refuse_changes(run: RunDir, now: dict[str, Any]) -> None:
         for name in ("data", "tokenizer", "split", "constants", "init_from")
         if name in was and name in now and was[name] != now[name]
     ]
-    changed += differences(was["settings"], now["settings"])
+    settings = dict(was["settings"])
+    if "init_from" in was and was["init_from"] == now.get("init_from"):  # the same parameters, wherever they are
+        settings["init_from"] = now["settings"]["init_from"]
+    changed += differences(settings, now["settings"])
     if changed:
+        begun = len(changed) == 1 and changed[0].startswith("init_from has") and run.has_checkpoint
+        way_on = "; or move that run away: this one goes on without it" if begun else ""
         raise UserError(
             f"run_dir {str(run.path)!r} belongs to other data or settings: {'; '.join(changed)}. "
-            "Take another --run-dir, or --restart to throw the old run away"
+            f"Take another --run-dir, or --restart to throw the old run away{way_on}"
         )

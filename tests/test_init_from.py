@@ -113,6 +113,30 @@ def test_other_parameters_make_another_run(config, begun):
     refused(r"init_from has other content \(sha256 ", config)
 
 
+def test_a_run_that_has_begun_goes_on_once_what_it_began_from_is_moved_away(config):
+    """A resume reads nothing of it, which the refusal says."""
+    shutil.copytree(FIRST.path, "kept")
+    shutil.rmtree(FIRST.path)
+    shutil.copytree(RUN.path, FIRST.path)
+    refused("; or move that run away: this one goes on without it$", config)
+    FIRST.path.rename("moved")
+    assert "trained already" in quietly(config)
+    shutil.rmtree(RUN.checkpoints)
+    RUN.eval.unlink()
+    Path("moved").rename(FIRST.path)
+    refused("to throw the old run away$", config)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize("spelled", ["first/", "./first", "{here}/first"])
+def test_the_same_start_may_be_spelled_in_another_way(config, spelled, gone):
+    if gone:
+        shutil.rmtree(FIRST.path)
+    other = dataclasses.replace(config, init_from=spelled.format(here=Path.cwd()))
+    assert "trained already" in quietly(other)
+    assert "trained already" in quietly(config)
+
+
 def test_a_sweep_trains_nothing_where_a_later_run_began_from_other_parameters(config):
     shutil.rmtree(FIRST.path)
     shutil.copytree(RUN.path, FIRST.path)

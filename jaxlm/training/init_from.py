@@ -62,4 +62,5 @@ def _has_begun(run: RunDir, init_from: str) -> bool:
     """Whether a run began from the one named, and is done or can be resumed."""
     if not (run.fingerprint.is_file() and (run.eval.exists() or checkpoint.saved(run.checkpoints))):
         return False
-    return open_existing(run.path).read_config().init_from == init_from
+    named = open_existing(run.path).read_config().init_from
+    return named is not None and Path(named).resolve() == Path(init_from).resolve()
