@@ -26,6 +26,7 @@ from jaxlm.tokenizer.rean import pieces
 from jaxlm.trained import load_vectors
 from jaxlm.training import Stopped, loop, plan, train
 from jaxlm.training.setup import settle
+from jaxlm.training.vectors import recipe
 from jaxlm.training.word2vec import Word2vecWork
 from tests.conftest import write_run
 from tests.processes import tree
@@ -74,6 +75,14 @@ def settings(directory: Path, model: jaxlm.ModelConfig, **changed: Any) -> jaxlm
     rest = {name: value for name, value in SETTINGS.items() if name not in ("text", "data")}
     data = jaxlm.DataConfig(path=str(text), **DATA)
     return jaxlm.RunConfig(model=model, data=data, run_dir=str(directory / "run"), **{**rest, **changed})
+
+
+@pytest.mark.parametrize("spelled", ["{place}/", "{place}/.", ".", "./", "{place}/x/.."])
+def test_vectors_stand_beside_their_run_however_it_is_spelled(tmp_path, monkeypatch, spelled):
+    (tmp_path / "run" / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run")
+    config = dataclasses.replace(settings(tmp_path, CHAIN), run_dir=spelled.format(place=tmp_path / "run"))
+    assert recipe(config).run_dir == str(tmp_path / "run_vectors")
 
 
 @pytest.fixture

@@ -47,7 +47,9 @@ def recipe(config: RunConfig) -> RunConfig:
     model = config.model
     assert isinstance(model, TableConfig), model
     assert model.vectors_from is not None, model
-    how = model.vectors_from
+    how, place = model.vectors_from, place_of(config)
+    if place.name in ("", ".."):  # as of "."
+        place = place.resolve()
     return RunConfig(
         model=dataclasses.replace(how.model, d_embed=model.d_embed),
         data=config.data,
@@ -55,7 +57,7 @@ def recipe(config: RunConfig) -> RunConfig:
         seed=config.seed,
         epochs=how.epochs,
         batch_size=how.batch_size,
-        run_dir=f"{config.run_dir or 'runs/run'}_vectors",
+        run_dir=f"{place}_vectors",
         device=config.device,
         gpu_memory=config.gpu_memory,
         plots=config.plots,
