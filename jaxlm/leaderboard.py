@@ -82,6 +82,10 @@ def main(args: list[str]) -> int:
         raise UserError(f"runs wants at least one finished run, got none: {listed}")
     for reason in reasons:
         _tell(f"left out: {reason}")
+    if command.samples and command.device != "auto":
+        from jaxlm import sharding  # late: a table without samples needs no JAX
+
+        sharding.choose_device(command.device)  # one that is not there is no fault of a run's
     ranked = rank([with_shares(row, command.samples, command.device, _tell) for row in rows])
     print(json.dumps([dataclasses.asdict(row) for row in ranked], indent=2) if command.json else table(ranked))
     return 0

@@ -136,14 +136,17 @@ def checkpoint_steps(directory: Path) -> list[int]:
 
 
 def open_existing(path: Path) -> RunDir:
-    """A run directory to read. Raises UserError where it is not one or is from a newer format."""
+    """A run directory to read. Raises UserError where it is not one, may not be read or is from a newer format."""
     run = RunDir(path)
-    if path.exists() and not path.is_dir():
-        raise UserError(f"run {str(path)!r} is a file, not a run")
-    if not path.is_dir():
-        raise UserError(f"run {str(path)!r} does not exist{near_path(path)}; train it first: train.py CONFIG")
-    if not run.fingerprint.is_file():
-        raise UserError(f"run {str(path)!r} is not a run directory (it has no fingerprint.json)")
+    try:
+        if path.exists() and not path.is_dir():
+            raise UserError(f"run {str(path)!r} is a file, not a run")
+        if not path.is_dir():
+            raise UserError(f"run {str(path)!r} does not exist{near_path(path)}; train it first: train.py CONFIG")
+        if not run.fingerprint.is_file():
+            raise UserError(f"run {str(path)!r} is not a run directory (it has no fingerprint.json)")
+    except OSError as error:
+        raise UserError(f"run {str(path)!r} cannot be read: {error.strerror}") from error
     found = read_json(run.fingerprint, START_OVER)
     made = found.get("format") if isinstance(found, dict) else None
     if not isinstance(made, int):

@@ -208,6 +208,23 @@ def test_what_is_no_finished_run_is_left_out_in_a_line(unusable, tmp_path, capsy
         assert line.startswith("left out: run ") and str(path) in line and words in line
 
 
+def test_a_run_that_may_not_be_read_is_left_out_in_a_line(tmp_path, monkeypatch, capsys):
+    for name in ("good", "private"):
+        made_run(tmp_path / name)
+    is_file = Path.is_file
+
+    def refusing(path: Path) -> bool:
+        if path.parent.name == "private":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refusing)
+    assert leaderboard.main([str(tmp_path / "private"), str(tmp_path / "good"), "--json", "--samples", "0"]) == 0
+    out, err = capsys.readouterr()
+    assert [row["run"] for row in json.loads(out)] == [str(tmp_path / "good")]
+    assert err == f"left out: run {str(tmp_path / 'private')!r} cannot be read: Permission denied\n"
+
+
 def test_no_usable_run_is_the_users_mistake(unusable, capsys):
     with pytest.raises(UserError, match=r"at least one finished run, got none: .*; and 7 more") as caught:
         leaderboard.main([*map(str, unusable)])
@@ -222,6 +239,13 @@ def command(*args: Any, code: str = "import runpy; runpy.run_module('jaxlm.leade
     """A process of its own."""
     line = [sys.executable, "-c", code, *map(str, args)]
     return subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True)
+
+
+def test_a_device_that_is_not_there_is_the_users_mistake(tmp_path):
+    made_run(tmp_path / "run")
+    done = command(tmp_path / "run", "--device", "tpu", "--samples", 3)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: device wants tpu") and done.stderr.count("\n") == 1
 
 
 def test_what_is_known_already_is_told_without_jax(tmp_path):
