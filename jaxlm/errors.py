@@ -49,6 +49,15 @@ def reading(path: Path, what: str, wanted: str = "a text file") -> Iterator[None
         raise UserError(f"{what} {str(path)!r} cannot be read: {error.strerror or error}") from error
 
 
+def check_folder(option: str, folder: Path) -> None:
+    """Raise UserError where nothing can be written into a folder, which need not be there yet."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UserError(f"{option} wants a place in a directory, got {str(folder)!r}: {str(there)!r} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {str(folder)!r} cannot be written: {os.strerror(errno.EACCES)}")
+
+
 @contextlib.contextmanager
 def naming(setting: str) -> Iterator[None]:
     """Uses a setting within: what a UserError says begins with its name."""

@@ -13,7 +13,7 @@ import optax
 from jaxlm import compilation, optim
 from jaxlm.cli import parse_range
 from jaxlm.config import RunConfig, check
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, check_folder
 from jaxlm.metrics import Progress
 from jaxlm.start import run_main
 from jaxlm.training import Plan, make_chunk, make_step
@@ -55,6 +55,7 @@ def main(args: list[str]) -> int:
         raise UserError(f"--out wants a picture ({', '.join(PICTURES)}), got {str(command.out)!r}")
     if command.out.is_dir():
         raise UserError(f"--out {str(command.out)!r} is a directory")
+    check_folder("--out", command.out.parent)
     curve = measure(command.config, low=command.low, high=command.high, steps=command.range_steps, say=print)
     print(table(curve))
     try:
@@ -62,8 +63,9 @@ def main(args: list[str]) -> int:
     except UserError:
         _draw(curve, None, command.out)
         raise
+    print(f"suggested: --optim.lr {rate:.2g}", flush=True)
     _draw(curve, rate, command.out)
-    print(f"suggested: --optim.lr {rate:.2g} (curve in {command.out})")
+    print(f"curve: {command.out}")
     return 0
 
 
@@ -78,6 +80,8 @@ def measure(
     """
     check.more_than("--low", low, 0)
     check.more_than("--high", high, low)
+    if high / low > check.LARGEST:  # float32 could not hold their ratio
+        raise UserError(f"--low wants at least {high / check.LARGEST:.2g} where --high is {high:g}, got {low:g}")
     check.between("--range-steps", steps, 20, 10**6)
     if not (config.model.trained_by_steps and config.model.predicts_text):
         raise UserError(f"the range test wants a language model trained by steps, got {type(config.model).__name__}")

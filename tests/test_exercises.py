@@ -239,7 +239,7 @@ def test_the_command_prints_answers_and_lists_what_there_is(names, tmp_path, cap
         (["E09"], "wants one of E01, E02, E03, E04, E05, E06 or all, got 'E09'"),
         (["--out", "x"], "the first argument wants one of"),
         (["E02", "--outt", "x"], "--outt is not a setting (did you mean --out?)"),
-        (["E02", "--out", "{names}/x"], "cannot be written: Not a directory"),
+        (["E02", "--out", "{names}/x"], "--out wants a place in a directory, got "),
         (["E02", "--data.path", "{names}x"], "does not exist (did you mean"),
         (["E02", "--data.path", "{names}", "--data.split", "1", "0", "0"], "data.split wants lines in dev"),
         (["E02", "--seed", "-1"], "seed wants a number from 0"),
@@ -247,9 +247,11 @@ def test_the_command_prints_answers_and_lists_what_there_is(names, tmp_path, cap
 )
 def test_a_mistake_is_one_line(names, tmp_path, monkeypatch, args, words):
     monkeypatch.chdir(tmp_path)
+    before = processes.tree(tmp_path)
     with pytest.raises(UserError) as error:
         main([arg.format(names=names.path) for arg in args])
     assert words in str(error.value) and "\n" not in str(error.value)
+    assert processes.tree(tmp_path) == before
 
 
 def test_the_process_exits_with_code_2(tmp_path_factory):

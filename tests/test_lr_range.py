@@ -139,10 +139,10 @@ def test_the_command_prints_and_draws_and_leaves_the_run_directory(path, tmp_pat
     command = parse_range(args)
     assert command is not None
     found = measure(command.config, low=1e-4, high=1000, steps=500)
-    assert shown[-1] == f"suggested: --optim.lr {suggest(found):.2g} (curve in runs/tiny-lr-range.png)"
-    assert table(found).splitlines() == shown[2:-1]
+    assert shown[-2:] == [f"suggested: --optim.lr {suggest(found):.2g}", "curve: runs/tiny-lr-range.png"]
+    assert table(found).splitlines() == shown[2:-2]
     assert shown[3].split() == ["1.00e-04", f"{found.smooth_K[0]:.4f}"]
-    assert shown[-2].split() == [f"{found.rate_K[-1]:.2e}", f"{found.smooth_K[-1]:.4f}"]
+    assert shown[-3].split() == [f"{found.rate_K[-1]:.2e}", f"{found.smooth_K[-1]:.4f}"]
     assert [given[3:] for given in drawn] == [(suggest(found), Path("runs/tiny-lr-range.png"))]
     assert [entry.name for entry in Path("runs").iterdir()] == []
 
@@ -179,6 +179,7 @@ def test_the_picture_has_a_logarithmic_axis_and_the_mark(tmp_path, monkeypatch):
     ("args", "message"),
     [
         ("--low 0", r"^--low wants a number > 0, got 0\.0$"),
+        ("--low 1e-45", r"^--low wants at least 2\.9e-38 where --high is 10, got 1e-45$"),
         ("--low 1 --high 0.1", r"^--high wants a number > 1\.0, got 0\.1$"),
         ("--range-steps 3", r"^--range-steps wants a number from 20 to 1000000, got 3$"),
         ("--range-stepz 3", r"^--range-stepz is not a setting \(did you mean --range-steps\?\)$"),

@@ -10,7 +10,7 @@ from typing import Literal
 
 from jaxlm.cli import parse
 from jaxlm.config import DataConfig, check
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, check_folder
 from jaxlm.exercises import TITLES
 from jaxlm.start import run_main
 
@@ -38,8 +38,8 @@ def main(args: list[str]) -> int:
         raise UserError(f"the first argument wants one of {', '.join(TITLES)} or all, got {args[0]!r}")
     command = parse(ExerciseCommand, args[1:], prog=f"python -m jaxlm.exercises {args[0]}")
     check.between("seed", command.seed, 0, 2**32 - 1)
+    check_folder("--out", command.out)
     try:
-        command.out.mkdir(parents=True, exist_ok=True)
         return _do(chosen, command)
     except OSError as error:
         raise UserError(f"--out {str(command.out)!r} cannot be written: {error.strerror or error}") from error

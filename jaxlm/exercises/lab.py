@@ -46,7 +46,8 @@ class Lab:
         return dataclasses.replace(self, data=dataclasses.replace(self.data, split=(1.0, 0.0, 0.0)))
 
     def picture(self, exercise: str) -> Path:
-        """The file of an exercise's picture."""
+        """The file of an exercise's picture, in a directory that is there."""
+        self.out.mkdir(parents=True, exist_ok=True)
         return self.out / f"{exercise}.png"
 
 
