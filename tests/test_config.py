@@ -46,7 +46,7 @@ OUT_OF_RANGE: list[tuple[Any, str, dict[str, list[Any]]]] = [
     (CheckpointConfig, "checkpoint.", {"every": [0], "keep": [0]}),
     (SampleConfig, "sample.", {"n": [-1], "temperature": [-0.1, NAN, 1e300], "max_tokens": [0]}),
     (CountsConfig, "model.", {"order": [0], "add_k": [-0.1, NAN, INF], "vocab_size": [0, -3]}),
-    (NgramConfig, "model.", {"order": [1], "init_scale": [-0.1, NAN, INF], "vocab_size": [0]}),
+    (NgramConfig, "model.", {"order": [1, 29, 10**9], "init_scale": [-0.1, NAN, INF], "vocab_size": [0]}),
     (MlpConfig, "model.", {"context": [0], "d_embed": [0], "d_hidden": [0], "vocab_size": [0]}),
     (run, "", {"seed": [-1, 2**32], "steps": [0, -1], "epochs": [0, -0.5, NAN, INF, 1e308]}),
     (run, "", {"gpu_memory": [-0.1, 1.1, NAN], "batch_size": [0, -1]}),
@@ -155,6 +155,13 @@ def test_a_model_trained_by_steps_wants_a_length_and_counts_do_not():
 def test_counts_start_from_no_parameters():
     with pytest.raises(UserError, match=r"^init_from wants a model that is trained by steps, got 'r' for a Co"):
         RunConfig(model=CountsConfig(), init_from="r")
+
+
+@pytest.mark.parametrize("name", ["run_dir", "init_from"])
+def test_a_directory_without_a_name_is_no_default(name):
+    """As a shell's unset variable gives."""
+    with pytest.raises(UserError, match=rf"^{name} wants a directory, got ''"):
+        RunConfig(model=MlpConfig(), steps=1, **{name: ""})  # type: ignore[arg-type]
 
 
 def test_settings_cannot_be_changed_in_place():

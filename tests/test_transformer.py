@@ -52,3 +52,14 @@ def test_the_more_blocks_the_less_each_adds_at_first(config, n_layers):
         chex.assert_trees_all_equal(params[name], jnp.zeros_like(params[name]))
     for name in ("norm1_scale", "norm2_scale", "norm_scale"):
         chex.assert_trees_all_equal(params[name], jnp.ones_like(params[name]))
+
+
+def test_more_tokens_than_positions_or_room_are_refused():
+    """A table of one position would be taken for all of them, and a memory be written over."""
+    for context, T in ((1, 2), (8, 9)):
+        model = jaxlm.GptConfig(context=context, **SIZES).build()
+        params = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+        with pytest.raises(ValueError, match=rf"has {context} positions \(its context\), got {T} tokens"):
+            model.apply(params, jnp.zeros((1, T), jnp.int32))
+    with pytest.raises(ValueError, match="has room for 4 tokens, got 5 at once"):
+        model.extend(params, model.init_cache(params, 1, 4), jnp.zeros((1, 5), jnp.int32))

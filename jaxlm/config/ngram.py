@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from jaxlm.models.base import WindowModel
 
 
+MOST_ORDER = 28
+"""With two tokens, the table then has as many entries as a model may."""
+
+
 @dataclasses.dataclass(frozen=True)
 class NgramConfig(ModelConfig):
     """One row of logits for each context of order - 1 tokens, learned by descent."""
@@ -21,7 +25,7 @@ class NgramConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check.at_least("model.order", self.order, 2)
+        check.between("model.order", self.order, 2, MOST_ORDER)
         check.at_least("model.init_scale", self.init_scale, 0)
 
     def build(self) -> "WindowModel":

@@ -195,6 +195,9 @@ class RunConfig(Settings):
 
     def __post_init__(self) -> None:
         check.between("seed", self.seed, 0, 2**32 - 1)
+        for name in ("run_dir", "init_from"):
+            if getattr(self, name) == "":
+                raise UserError(f"{name} wants a directory, got ''; leave it out if it is not meant")
         if self.steps is not None:
             check.between("steps", self.steps, 1, check.MOST)
         check.more_than("epochs", self.epochs, 0)

@@ -30,7 +30,7 @@ def build(config: NgramConfig) -> WindowModel:
     V = needed(config.vocab_size, "NgramConfig.vocab_size")
     if V**config.order > MAX_ENTRIES:
         raise UserError(
-            f"model.order {config.order} with {V} tokens wants a table of {V**config.order:,} entries, "
+            f"model.order {config.order} with {V} tokens wants a table of {V**config.order:.3g} entries, "
             f"at most {MAX_ENTRIES:,} are allowed; take a lower order or counts"
         )
     module = NgramTable(context=config.order - 1, vocab_size=V, init_scale=config.init_scale)

@@ -65,7 +65,9 @@ class Transformer(nn.Module):
         self.norm_bias_D = self.param("norm_bias", zeros, (D,))
 
     def hidden(self, x_BTD: jax.Array) -> jax.Array:
-        """h_BTD of embedded tokens that stand from position 0 on."""
+        """h_BTD of embedded tokens from position 0 on. Raises ValueError for more than there are positions."""
+        if x_BTD.shape[1] > self.context:
+            raise ValueError(f"the model has {self.context} positions (its context), got {x_BTD.shape[1]} tokens")
         key_L: jax.Array | None = None
         x_BTD = x_BTD + self.position_CD[: x_BTD.shape[1]]
         if self.dropout and self.has_rng("dropout"):
@@ -86,8 +88,12 @@ class Transformer(nn.Module):
         return {"k": jnp.zeros(shape), "v": jnp.zeros(shape), "at": jnp.int32(0)}
 
     def extend_hidden(self, cache: Cache, x_BTD: jax.Array) -> tuple[jax.Array, Cache]:
-        """h_BTD of some more embedded tokens, and the memory with them in it."""
-        at, T = cache["at"], x_BTD.shape[1]
+        """h_BTD of some more embedded tokens, and the memory with them in it. Raises ValueError for more than it has
+        room; that those before leave them room is the caller's affair, since `at` is not known to a traced program.
+        """
+        at, T, S = cache["at"], x_BTD.shape[1], cache["k"].shape[2]
+        if T > S:
+            raise ValueError(f"the memory has room for {S} tokens, got {T} at once")
         x_BTD = x_BTD + jax.lax.dynamic_slice_in_dim(self.position_CD, at, T)
 
         def block(carry: Decoding, layer: tuple[Layer, jax.Array]) -> tuple[Decoding, None]:
