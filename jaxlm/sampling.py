@@ -32,7 +32,8 @@ class Strategy:
     top_k: int | None = None
     """Only the k likeliest tokens (and those as likely as the last of them)."""
     top_p: float | None = None
-    """Only the fewest likeliest tokens whose probabilities reach p together (Holtzman et al. 2020)."""
+    """Only the fewest likeliest tokens whose probabilities reach p together (and those as likely as the last of them;
+    Holtzman et al. 2020)."""
     min_p: float | None = None
     """Only tokens at least p times as likely as the likeliest (Nguyen et al. 2024)."""
 

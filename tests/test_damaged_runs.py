@@ -296,3 +296,10 @@ def test_a_class_that_has_changed_since_the_training_is_refused(make_run, monkey
     with pytest.raises(UserError) as error:
         load_run(path)
     one_line(error, str(path), "'hidden' of shape (12, 16)", "now wants (12, 17)", "--restart")
+
+
+def test_a_run_that_has_lost_its_checkpoints_says_that_it_begins_anew(run, again):
+    """As where the disk is not there that they were moved to."""
+    run.eval.unlink()
+    run.checkpoints.rename(run.path.parent / "elsewhere")
+    assert f"{run.path} was stopped before its first checkpoint, or has lost them: training begins at step 0" in again()

@@ -110,6 +110,8 @@ def _resume(run: RunDir, task: Task, say: Callable[[str], None]) -> tuple[TrainS
                 f"init_from {task.config.init_from!r} cannot be opened, and no checkpoint of run {str(run.path)!r} can "
                 "be read: put it back, or choose another with --restart"
             )
+        if run.metrics.exists():
+            say(f"{run.path} was stopped before its first checkpoint, or has lost them: training begins at step 0")
         return state, Tally()
     step = int(resumed[0].step)
     say(f"resuming {run.path} at step {step}")

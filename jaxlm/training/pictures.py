@@ -71,5 +71,6 @@ class Pictures:
         if self._process:
             _, told = self._process.communicate()
             if self._process.returncode:
-                say(f"the pictures were not all drawn ({(told.strip() or 'no reason given').splitlines()[-1]})")
+                why = (told.strip() or "no reason given").splitlines()[-1]
+                say(f"the pictures were not all drawn ({why}): python -m jaxlm.plots {self._run.path} draws them")
             self._process = None
