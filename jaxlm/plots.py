@@ -50,6 +50,8 @@ def main(args: list[str]) -> int:
     """Draw the pictures of a finished run again."""
     from jaxlm import cli  # late: the process beside a training has no command line to read
 
+    if not args:
+        raise UserError("run wants a run directory, as in: python -m jaxlm.plots runs/names_mlp")
     return _draw(cli.parse(cli.PlotsCommand, args, prog="python -m jaxlm.plots").run, lambda: True)
 
 

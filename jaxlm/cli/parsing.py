@@ -13,6 +13,16 @@ from jaxlm.errors import UserError, one_line
 
 Command = TypeVar("Command")
 
+ILL_TYPED = (
+    (r"invalid literal for int\(\) with base 10: (?P<got>.*)", "INT"),
+    (r"could not convert string to float: (?P<got>.*)", "FLOAT"),
+    (r"no type matching (?P<kinds>\S+) could be instantiated from \[(?P<got>.*?)\]", ""),
+    (r"Could not parse arguments \[(?P<got>.*?)\] into tuple type", "FLOATS"),
+    (r"Could not find valid parse for arguments: \[(?P<got>.*?)\]", "FLOATS"),
+)
+"""What tyro, or Python, says of a value that is of none of a setting's kinds, and the kind where it is not said."""
+KINDS = {"INT": "a whole number", "FLOAT": "a number", "FLOATS": "numbers"}
+
 
 def parse(kind: type[Command], args: Sequence[str], *, prog: str, default: Command | None = None) -> Command:
     """Arguments to a dataclass. Raises UserError in one line, with the near name; SystemExit(0) after --help.
@@ -42,6 +52,12 @@ def _condense(box: str, settings: Callable[[], list[str]]) -> str:
     own = re.match(r"config[\w.]*: (.*)$", message)
     if own:
         return own[1]
+    for pattern, kind in ILL_TYPED:
+        found = re.match(rf"(--[\w.-]+): {pattern}", message)
+        if found:
+            kinds = found.groupdict().get("kinds", kind).split("|")
+            wanted = " or ".join(KINDS.get(kind, kind.strip("{}")) for kind in kinds)
+            return f"{found[1]} wants {wanted}, got {found['got']}"
     return re.sub(r"\.? Got errors:.*", "", message).rstrip(".") + " (see --help)"
 
 
