@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlm
-from jaxlm import compilation
+from jaxlm import compilation, metrics
 from jaxlm.data.corpus import Corpus
 from jaxlm.training import train
 
@@ -154,6 +154,14 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         return write_run(tmp_path, model, **settings)
 
     return make
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[metrics.MetricsLog]:
+    """The log of metrics.jsonl in this test's own directory."""
+    log = metrics.MetricsLog(tmp_path / "metrics.jsonl", None)
+    yield log
+    log.close()
 
 
 def opened(model_config: jaxlm.ModelConfig, data: jaxlm.DataConfig, corpus: Corpus, context: int = 16) -> jaxlm.Run:

@@ -75,6 +75,15 @@ def test_some_rows_and_no_rows():
     assert score.per_token(params, rows["dev"]).shape == (0,)
 
 
+@pytest.mark.parametrize("data", [{}, {"example": "sequence"}])
+def test_parameters_that_are_no_numbers_give_a_loss_that_is_no_number(data):
+    """Their events are not impossible ones, which the loss would leave out."""
+    score, rows = evaluator(data, MLP)
+    spoilt = score(jax.tree.map(lambda leaf: leaf * math.nan, params_of(MLP)), rows["train"])
+    assert math.isnan(spoilt.nats)
+    assert spoilt[1:] == (45, 46, 0)
+
+
 def test_units():
     score = Score(nats=20.0, tokens=8, bytes=10, impossible=0)
     assert score.nats_per_token == pytest.approx(2.5)

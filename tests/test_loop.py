@@ -2,12 +2,11 @@
 
 import dataclasses
 import io
+import itertools
 import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock, Mock
 
@@ -18,67 +17,14 @@ import pytest
 
 from jaxlm import metrics
 from jaxlm.evaluation import Score
-from jaxlm.training.loop import AHEAD, COPIED_BYTES, COPIES, Loop, _all_finite
-from jaxlm.training.plan import Plan
+from jaxlm.training.loop import AHEAD, COPIED_BYTES, COPIES, _all_finite
 from jaxlm.training.points import Best, Point, Tally
 from jaxlm.training.signals import Stopped
 from jaxlm.training.state import Chunk, TrainState
+from tests.loops import PLAN, lines, loop_of, score
 
-PLAN = Plan(steps=24, chunk=2, log_every=2, eval_every=8, save_every=8)
 PATIENCE = 20.0
 """Seconds to wait for what another thread is to do."""
-
-
-class Writer(SimpleNamespace):
-    """Notes what is saved; `is_idle` and `best_step` are the test's."""
-
-    def save(self, step: int, params: Any, training: Any, **notes: Any) -> None:
-        self.saved.append((step, float(params["w"]), notes["notes"]["tally"]["steps"]))
-
-    def wait(self) -> None:
-        """Nothing is under way."""
-
-
-@pytest.fixture
-def log(tmp_path: Any) -> Iterator[metrics.MetricsLog]:
-    """metrics.jsonl."""
-    log = metrics.MetricsLog(tmp_path / "metrics.jsonl", None)
-    yield log
-    log.close()
-
-
-def loop_of(log: metrics.MetricsLog, evaluate: Any, *, beside: bool = True, ran: list[int] | None = None) -> Loop:
-    """A loop whose parameter is its step; the loss of each step is its number."""
-    ran = [] if ran is None else ran
-
-    def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
-        assert step == int(state.step)
-        ran.append(step)
-        chunk = Chunk(loss_K=np.arange(step, step + K) + 1.0, count_K=np.ones(K), lr=0.1)
-        return TrainState(step=state.step + K, params={"w": state.params["w"] + K}, opt_state=()), chunk
-
-    return Loop(
-        state=TrainState(step=jnp.int32(0), params={"w": jnp.float32(0)}, opt_state=()),
-        run_chunk=run_chunk,
-        evaluate=evaluate,
-        plan=PLAN,
-        log=log,
-        writer=Writer(saved=[], is_idle=True, best_step=24),  # type: ignore[arg-type]
-        progress=Mock(),
-        tally=Tally(),
-        loss_fields=lambda loss: {"unit": "nats/token"},
-        beside=beside,
-    )
-
-
-def score(params: Any) -> dict[str, Score]:
-    """A dev loss that names the step."""
-    return {"dev": Score(float(params["w"]), 1, 1, 0)}
-
-
-def lines(tmp_path: Any) -> list[tuple[int, str, float]]:
-    """Step, split and loss of each line told."""
-    return [(line["step"], line["split"], line["loss"]) for line in metrics.read(tmp_path / "metrics.jsonl")]
 
 
 @pytest.mark.parametrize("beside", [True, False])
@@ -291,3 +237,25 @@ def test_one_parameter_that_is_no_number_is_seen_on_every_device(monkeypatch, ba
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     params = {"a": jnp.ones((3, 2)), "b": {"c": jnp.zeros(4).at[2].set(number)}}
     assert _all_finite(params) == math.isfinite(number)
+
+
+def test_the_speed_of_a_train_line_is_that_since_the_line_before(tmp_path, log):
+    loop_of(log, score).run()
+    train = [line for line in metrics.read(tmp_path / "metrics.jsonl") if line["split"] == "train"]
+    assert len(train) == 12
+    times = [0.0, *(line["time_s"] for line in train)]
+    for line, (before, now) in zip(train, itertools.pairwise(times), strict=True):
+        assert line["tokens_per_s"] == pytest.approx(PLAN.log_every / (now - before))
+
+
+def test_a_resumed_loop_counts_the_time_of_the_sittings_before(tmp_path, log):
+    state = TrainState(step=jnp.int32(8), params={"w": jnp.float32(8)}, opt_state=())
+    tally = Tally(loss_sum=7.5, steps=1, tokens=50, seconds=100.0, seconds_at_line=90.0)
+    loop = dataclasses.replace(loop_of(log, score), state=state, tally=tally)
+    assert loop.seconds == 90
+    loop.run()
+    first, *_, last = [line for line in metrics.read(tmp_path / "metrics.jsonl") if line["split"] == "train"]
+    assert (first["step"], first["loss"]) == (10, (7.5 + 9 + 10) / 3)
+    assert first["time_s"] > 100
+    assert first["tokens_per_s"] == pytest.approx((50 + PLAN.log_every) / (first["time_s"] - 90))
+    assert loop.seconds == last["time_s"] > first["time_s"]
