@@ -76,6 +76,18 @@ def test_shares_of_any_split_are_within_one_of_the_exact_numbers(n, a, b, c):
 
 
 @pytest.mark.parametrize(
+    ("n", "split", "cuts"),
+    [
+        (100, (0.29, 0.71, 0.0), (29, 100)),  # 0.29 * 100 is just below 29
+        (1000, (0.3333333, 0.6666666, 0.0), (333, 1000)),
+        (1000, (0.9999995, 0.0, 0.0), (1000, 1000)),
+    ],
+)
+def test_shares_that_are_rounded_lose_no_line(n, split, cuts):
+    assert shares(n, DataConfig(split=split).split) == cuts
+
+
+@pytest.mark.parametrize(
     ("split", "sizes"),
     [
         ((1.0, 0.0, 0.0), (11, 0, 0)),

@@ -47,7 +47,8 @@ def test_numbers_of_a_narrow_and_of_a_wide_range_are_those_of_jax(span):
     np.testing.assert_array_equal(keys.integers(1, keys.BATCHES, step_K, 3, 0, span), expected)
 
 
-def test_numbers_drawn_in_parts_are_those_drawn_at_once(monkeypatch):
+@pytest.mark.parametrize("at_once", [10, 3])  # two steps' numbers, and fewer than one's
+def test_numbers_drawn_in_parts_are_those_drawn_at_once(monkeypatch, at_once):
     together = keys.integers(1, keys.BATCHES, np.arange(7), 5, 3, 1000)
-    monkeypatch.setattr(keys, "AT_ONCE", 10)
+    monkeypatch.setattr(keys, "AT_ONCE", at_once)
     np.testing.assert_array_equal(keys.integers(1, keys.BATCHES, np.arange(7), 5, 3, 1000), together)

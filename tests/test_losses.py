@@ -166,6 +166,16 @@ def test_von_mises_fisher_has_nearly_the_gradient_of_its_bessel_functions(width)
         np.testing.assert_allclose(grad, ratio * direction - np.asarray(other), atol=0.02)
 
 
+@pytest.mark.parametrize("width", [4, 10, 50])
+@pytest.mark.parametrize("kappa", [0.5, 5.0, 50.0])
+def test_the_von_mises_fisher_gradient_is_amoss_lower_bound_of_the_bessel_ratio(width, kappa):
+    emb = jnp.full(width, kappa / width**0.5, jnp.float32)
+    grad = jax.grad(lambda e: von_mises_fisher(e[None], jnp.zeros((1, width)), jnp.ones(1))[0])(emb)
+    length, v = float(np.linalg.norm(np.asarray(grad, np.float64))), width / 2 - 1
+    assert length == pytest.approx(kappa / (v + 0.5 + math.hypot(kappa, v + 1.5)), rel=1e-5)
+    assert length <= ive(v + 1, kappa) / ive(v, kappa)
+
+
 def test_contrastive_is_the_cross_entropy_of_the_own_candidate_among_those_that_are_there():
     score_NK = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
     weight_N = np.array([1.0, 0.0, 1.0], np.float32)

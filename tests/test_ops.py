@@ -26,6 +26,7 @@ from jaxlm.ops import (
     project_lookup,
     readout,
     sinusoids,
+    unit,
     windows,
 )
 
@@ -171,6 +172,13 @@ def test_sinusoids_are_their_formula():
     assert float(p_TD[3, 3]) == pytest.approx(math.cos(3 / 10000 ** (2 / 6)), abs=1e-6)
     with pytest.raises(ValueError, match="even width, got 5"):
         sinusoids(3, 5)
+
+
+def test_a_row_of_zeros_has_no_direction_and_no_gradient():
+    x_NE = jnp.array([[0.0, 0.0, 0.0], [3.0, 0.0, 4.0]])
+    np.testing.assert_allclose(unit(x_NE), [[0.0, 0.0, 0.0], [0.6, 0.0, 0.8]], rtol=1e-6)
+    grad_NE = jax.grad(lambda x_NE: unit(x_NE)[:, 2].sum())(x_NE)
+    np.testing.assert_allclose(grad_NE, [[0.0, 0.0, 0.0], [-12 / 125, 0.0, 9 / 125]], rtol=1e-5, atol=1e-7)
 
 
 def test_the_alias_table_has_the_probabilities_and_is_drawn_from():

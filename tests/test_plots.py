@@ -76,6 +76,11 @@ def test_pairs_are_counted_as_in_a_plain_loop():
     assert count_VV.sum() == corpus.size("train")
 
 
+def test_the_first_token_of_a_stream_follows_the_boundary():
+    pairs = count_pairs(from_stream("ab", DataConfig(kind="stream", split=(1, 0, 0))))
+    assert (pairs.spelled, pairs.count_VV.tolist()) == ([".", "a", "b"], [[0, 1, 0], [0, 0, 1], [0, 0, 0]])
+
+
 def test_pairs_come_back_from_their_file(tmp_path):
     pairs = count_pairs(corpus_of("a\u0000b\n😀\nz\ud800"))
     save_pairs(pairs, tmp_path / "pairs.npz")

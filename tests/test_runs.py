@@ -87,6 +87,20 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, error):
         runs.write_json(path, {"loss": float("nan")})
 
 
+def test_the_hash_of_arrays_tells_names_types_and_shapes_apart():
+    arrays: list[np.ndarray] = [
+        np.zeros((2, 3)),
+        np.zeros((3, 2)),
+        np.zeros(6),
+        np.zeros(6, np.int32),
+        np.zeros(6, np.float32),
+    ]
+    hashes = [runs.hash_of({name: array}) for name in "ab" for array in arrays]
+    assert len(set(hashes)) == len(hashes)
+    both = {"a": arrays[0], "b": arrays[1]}
+    assert runs.hash_of(both) == runs.hash_of(dict(reversed(both.items())))
+
+
 def test_a_huge_loss_has_no_perplexity_in_json():
     entry = Score(nats=8000.0, tokens=10, bytes=10, impossible=0).to_json()
     assert entry["nats_per_token"] == 800 and entry["perplexity"] is None

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.config import MlpConfig
+from jaxlm.config import GptConfig, MlpConfig
 from jaxlm.errors import UserError
-from jaxlm.sampling import Strategy, compiled
+from jaxlm.sampling import Strategy, _only, compiled
 
 V = 11
 KEY = jax.random.key(7)
@@ -189,7 +189,7 @@ def test_no_more_than_max_tokens():
 
 
 def test_each_row_has_a_limit_of_its_own():
-    prompts, limits = [[4], [1, 2, 3], [5, 6], [7]], [12, 3, 0, 1]
+    prompts, limits = [[4], [1, 2, 3], [5, 6], [7], [8]], [12, 3, 0, 1, 0]
     free = run(table(), prompts)
     assert run(table(), prompts, limits=limits) == [row[:most] for row, most in zip(free, limits, strict=True)]
 
@@ -239,6 +239,14 @@ def test_a_token_that_is_never_drawn():
     assert {token for row in rows for token in row} == set(range(V)) - {6}
 
 
+def test_what_is_allowed_is_equally_likely_where_only_the_rest_is_possible():
+    z_BV = _only(jnp.array([[0.0, -jnp.inf, -jnp.inf]]), jnp.array([False, True, True]))
+    np.testing.assert_array_equal(z_BV, [[-np.inf, 0, 0]])
+    only_6 = jnp.full((V, V), -jnp.inf).at[:, 6].set(0.0)
+    rows = run(only_6, [[4]] * 200, allowed_V=np.arange(V) != 6)
+    assert {token for row in rows for token in row} == set(range(V)) - {6}
+
+
 def test_each_row_is_as_it_is_alone_whatever_stands_beside_it():
     """Same key, same row: other prompts, longer prompts and more rows change nothing."""
     model, params = mlp()
@@ -260,3 +268,16 @@ def test_temperature_0_is_a_loop_of_argmax():
             ctx = [*[0] * 3, *tokens][-3:]
             tokens.append(int(np.argmax(model.next_logits(params, jnp.array([ctx]))[0])))
         assert row == tokens[len(prompt) :]
+
+
+def test_a_memory_below_the_context_holds_all_tokens_that_are_read():
+    """The last token too is the likeliest after all before it, the memory being full then."""
+    model: Any = GptConfig(context=32, n_layers=2, n_heads=2, d_model=16, vocab_size=V).build()
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+    params = jax.tree.map(lambda leaf: 8 * leaf, params)
+    prompts = [[b, b * b % V, 3] for b in range(V)]
+    new_BN = np.array(run(params, prompts, model, strategy=Strategy(temperature=0), max_tokens=6))
+    tok_BT = np.concatenate([prompts, new_BN], axis=1)
+    logits_BTV = model.apply(params, jnp.asarray(tok_BT[:, :-1], jnp.int32))
+    np.testing.assert_array_equal(new_BN, np.argmax(logits_BTV, axis=-1)[:, 2:])
+    assert len(set(new_BN[:, -1].tolist())) > 1

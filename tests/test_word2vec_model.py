@@ -147,6 +147,25 @@ def test_pairs_of_all_parts_are_those_of_the_sentences():
     assert told.pairs == len(want) and told.words == np.count_nonzero(ID_N)
 
 
+@pytest.mark.parametrize(("predict", "pairs"), [("skip-gram", (0, 2, 6)), ("cbow", (0, 2, 3))])
+def test_a_word_without_neighbours_is_no_prediction(predict, pairs):
+    config = dataclasses.replace(CONFIG, predict=predict, shrink=False, shards=1)
+    for length, expected in enumerate(pairs, 1):
+        _, told = Reader(config, np.array([*range(1, length + 1), 0], np.uint16), COUNTS, 8, 0).part(0, 0)
+        assert (told.words, told.pairs) == (length, expected)
+
+
+def test_every_shard_of_every_step_draws_its_own_negatives():
+    config = dataclasses.replace(CONFIG, shared_negatives=64)
+    reader = Reader(config, ID_N, COUNTS, 16, 0)
+    drawn = set()
+    for step in range(3):
+        for shard in range(2):
+            part, _ = reader.part(step, shard)
+            drawn.add(tuple(part.output_row_U[part.negative_SM[0]].tolist()))
+    assert len(drawn) == 6
+
+
 @pytest.mark.parametrize("predict", ["skip-gram", "cbow"])
 def test_a_shard_is_updates_one_after_another_in_the_whole_tables(predict):
     """Three updates against plain gradients, and negatives and words that occur several times."""
