@@ -65,7 +65,8 @@ def dense(x_NI: jax.Array, w_IO: jax.Array) -> jax.Array:
 
     In the products of a small step most time goes into reading transposed operands: taking the product with the
     weights' rows first, and laying out the transpose of a left factor, saves a fifth of the step of names_mlp
-    against what `x @ W` derives. The barriers keep XLA from turning the products round again.
+    against what `x @ W` derives. The barriers keep XLA from turning the products round again. As of any function with a
+    gradient of its own in JAX, there is no forward-mode derivative (`jax.jvp`, and with it `jax.hessian`).
     """
     return x_NI @ w_IO
 
@@ -112,7 +113,7 @@ def lookup(table_VE: jax.Array, tok: jax.Array) -> jax.Array:
     Where the tokens are many and the vocabulary small, the gradient is the product one-hot(tok)^T dy: adding rows one
     after the other, as a scatter does, takes a CPU longer than all other work of a small model. Where they are not, a
     row's width is even but no multiple of 4, and the table is small beside them, the scatter adds rows wider by 2: XLA
-    would add two numbers at a time.
+    would add two numbers at a time. In both cases there is no forward-mode derivative, as of `dense`.
     """
     V, E = table_VE.shape
     widens = E % 4 == 2 and 4 * tok.size >= V
