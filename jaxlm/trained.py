@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from jaxlm.tokenizer import Tokenizer, WordTokenizer
 
 LISTS = 10
 """Of checkpoints that are made before a run that trains is called one without any."""
+MOMENT = 0.1
+"""Seconds in which a checkpoint is deleted to its end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,29 +126,34 @@ def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None
 def _load_params(run: RunDir, which: Literal["best", "last"], say: Callable[[str], None] | None) -> tuple[Params, int]:
     """The parameters of the best or last checkpoint that can be read, and its step.
 
-    A training that goes on deletes checkpoints: one that cannot be read and then is gone was not broken, and where
-    none of the list could be read another is made.
+    A training that goes on deletes checkpoints: one that cannot be read and is gone a moment later was not broken, and
+    where that leaves none of the list another is made.
     """
     everywhere = sharding.replicated(sharding.make_mesh())
     for _ in range(LISTS):
         saved = checkpoint.best_first(run.checkpoints)
         if which == "last":
             saved.sort(key=lambda one: -one.step)
-        failed = checkpoint.unreadable(run.checkpoints)
+        broken, some_gone = checkpoint.unreadable(run.checkpoints), False
         for one in saved:
+            params, refused = None, None
             try:
                 params = checkpoint.load_params(run.checkpoints, one, everywhere)
-            except UserError:
-                if checkpoint.is_there(run.checkpoints, one.step):
-                    raise
-                params = None
+            except UserError as error:
+                refused = error
             if params is not None:
-                for step in failed:
+                for step in broken:
                     if say and checkpoint.is_there(run.checkpoints, step):
                         say(f"checkpoint {step} of {run.path} is broken: taking that of step {one.step}")
                 return params, one.step
-            failed.append(one.step)
-        if all(checkpoint.is_there(run.checkpoints, step) for step in failed):
+            time.sleep(MOMENT)
+            if not checkpoint.is_there(run.checkpoints, one.step):
+                some_gone = True
+            elif refused:
+                raise refused
+            else:
+                broken.append(one.step)
+        if not some_gone:
             break
     if run.replaced.exists():
         fix = f"a restart has just begun in it; if that was ended, train.py brings the run in {run.replaced.name} back"
