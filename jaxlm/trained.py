@@ -141,12 +141,13 @@ def _load_params(run: RunDir, which: Literal["best", "last"], say: Callable[[str
                 params = checkpoint.load_params(run.checkpoints, one, everywhere)
             except UserError as error:
                 refused = error
+            if params is None or broken:
+                time.sleep(MOMENT)
             if params is not None:
                 for step in broken:
                     if say and checkpoint.is_there(run.checkpoints, step):
                         say(f"checkpoint {step} of {run.path} is broken: taking that of step {one.step}")
                 return params, one.step
-            time.sleep(MOMENT)
             if not checkpoint.is_there(run.checkpoints, one.step):
                 some_gone = True
             elif refused:
