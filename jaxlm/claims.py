@@ -1,6 +1,7 @@
 """Who may write a run directory: create, lock, fingerprint, resume, refuse or start over."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -226,7 +227,15 @@ def _settle(run: RunDir, say: Callable[[str], None]) -> None:
 
 @contextlib.contextmanager
 def _locked(run: RunDir) -> Iterator[None]:
-    with run.lock.open("a") as file:
+    """Others are kept out within. A finished run that may not be written needs no lock: nothing of it will change."""
+    try:
+        opened = run.lock.open("a")
+    except OSError as error:
+        if not (error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and run.eval.exists()):
+            raise
+        yield
+        return
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,8 +1,10 @@
 import dataclasses
+import errno
 import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -205,6 +207,7 @@ import os, signal, sys
 from jaxlm import claims
 from tests.test_claims import at, corpus
 from pathlib import Path
+from typing import Any
 name, count = sys.argv[2], int(sys.argv[3])
 original, calls = getattr(Path, name), [0]
 def dying(self, *args, **kwargs):
@@ -256,3 +259,25 @@ def test_a_restart_that_is_killed_leaves_no_file_of_two_runs(tmp_path, monkeypat
         assert state == "new"
         assert run.read_tokenizer() == old[1].tokenizer
         assert run.read_seen()["train"].tolist() == sorted(map(corpora.line_hash, old[1].lines["train"]))
+
+
+def test_a_finished_run_that_may_not_be_written_is_done_as_any_other(tmp_path, monkeypatch):
+    """As a colleague's, or one on a disk that is mounted for reading."""
+    with claims.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, _):
+        run.eval.write_text("{}")
+    real = Path.open
+
+    def refusing(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        if set(mode) & set("wax+"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, mode, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    with claims.hold(at(tmp_path / "run"), corpus(), restart=False) as (_, state):
+        assert state == "done"
+    run.eval.unlink()
+    with (
+        pytest.raises(UserError, match=r"run_dir '.*run' cannot be written: Permission denied"),
+        claims.hold(at(tmp_path / "run"), corpus(), restart=False),
+    ):
+        pass
