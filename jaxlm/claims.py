@@ -247,17 +247,15 @@ def _locked(run: RunDir) -> Iterator[None]:
 
 def _refuse_changes(run: RunDir, now: dict[str, Any]) -> None:
     was = run.read_fingerprint()
-    changed = [
-        f"{name} has other content (sha256 {was[name][:8]}, now {now[name][:8]})"
-        for name in ("data", "tokenizer", "split", "constants", "init_from")
-        if name in was and name in now and was[name] != now[name]
-    ]
+    hashes = ("data", "tokenizer", "split", "constants", "init_from")
+    other = [name for name in hashes if name in was and name in now and was[name] != now[name]]
     settings = dict(was["settings"])
     if "init_from" in was and was["init_from"] == now.get("init_from"):  # the same parameters, wherever they are
         settings["init_from"] = now["settings"]["init_from"]
+    changed = [f"{name} has other content (sha256 {was[name][:8]}, now {now[name][:8]})" for name in other]
     changed += differences(settings, now["settings"])
     if changed:
-        begun = len(changed) == 1 and changed[0].startswith("init_from has") and run.has_checkpoint
+        begun = other == ["init_from"] and len(changed) == 1 and run.has_checkpoint
         way_on = "; or move that run away: this one goes on without it" if begun else ""
         raise UserError(
             f"run_dir {str(run.path)!r} belongs to other data or settings: {'; '.join(changed)}. "
