@@ -26,16 +26,13 @@ HELP = """a prompt and Enter   samples that begin with it (an empty one: from th
 
 def sample(command: SampleCommand, draw: Callable[[SampleCommand], str]) -> None:
     """A prompt loop: each line is a prompt, `draw` gives what is printed for it."""
-    command, broken_off = dataclasses.replace(command, n=command.n or 5), False
-    for line in _typed(HELP, "> "):
-        try:
-            command = _one_line(command, draw, line)
-        except UserError as error:
-            print(f"error: {error}")
-        except KeyboardInterrupt:
-            broken_off = True
-            print(flush=True)
-    _end(broken_off)
+    command = dataclasses.replace(command, n=command.n or 5)
+
+    def answer(line: str) -> None:
+        nonlocal command
+        command = _one_line(command, draw, line)
+
+    _answer_each(HELP, "> ", answer)
 
 
 def converse(command: SampleCommand, run: Any) -> None:
@@ -49,28 +46,36 @@ def converse(command: SampleCommand, run: Any) -> None:
         raise UserError(f"{option} does not go with --interactive on run {str(run.path)!r}: a dialogue has one answer")
     asks, answers = run.config.data.labels
     strategy = Strategy(command.temperature, command.top_k, command.top_p, command.min_p)
-    chat, broken_off = Chat(run, strategy, keys.from_seed(command.seed), command.max_tokens or 200), False
-    for line in _typed(CHAT_HELP, f"{asks}: "):
+    chat = Chat(run, strategy, keys.from_seed(command.seed), command.max_tokens or 200)
+
+    def answer(line: str) -> None:
+        if line.startswith("/"):
+            _chat_command(chat, line)
+        elif line.strip():
+            pieces = chat.reply(line)
+            print(f"{answers}: ", end="", flush=True)
+            with contextlib.closing(pieces):
+                for piece in pieces:
+                    print(piece, end="", flush=True)
+            print(flush=True)
+
+    _answer_each(CHAT_HELP, f"{asks}: ", answer)
+
+
+def _answer_each(usage: str, prompt: str, answer: Callable[[str], None]) -> None:
+    """Answer each line that is typed; a mistake is told, and Ctrl-C ends the answer alone.
+
+    Of an answer that was broken off something may still be compiled, which crashes if Python is taken down with it.
+    """
+    broken_off = False
+    for line in _typed(usage, prompt):
         try:
-            if line.startswith("/"):
-                _chat_command(chat, line)
-            elif line.strip():
-                pieces = chat.reply(line)
-                print(f"{answers}: ", end="", flush=True)
-                with contextlib.closing(pieces):
-                    for piece in pieces:
-                        print(piece, end="", flush=True)
-                print(flush=True)
+            answer(line)
         except UserError as error:
             print(f"error: {error}")
         except KeyboardInterrupt:
             broken_off = True
             print(flush=True)
-    _end(broken_off)
-
-
-def _end(broken_off: bool) -> None:
-    """The end of a prompt loop. Of an answer that was broken off something may still be compiled, and crash with it."""
     if broken_off:
         leave(0)
 
