@@ -1,5 +1,6 @@
 """A table of token vectors, and what a predicted vector means by it: losses, likelihoods, the nearest token."""
 
+import abc
 from typing import Any
 
 import flax.linen as nn
@@ -48,13 +49,13 @@ class VectorModel(nn.Module):
     held: int | None
     """Rows of the trained table in the parameters. None: all."""
 
+    @abc.abstractmethod
     def emb(self, tok_BT: jax.Array) -> jax.Array:
         """emb_BTE, the vector predicted after each position."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def extend_emb(self, cache: Any, tok_BT: jax.Array) -> tuple[jax.Array, Any]:
         """emb_BTE after each new token, and the memory with them in it."""
-        raise NotImplementedError
 
     def setup_table(self) -> None:
         """Declare the table, and what the objective needs beside it."""
