@@ -4,9 +4,9 @@
 
 Start-up and compilation are in our times. PyTorch's process trains, and takes the dev loss once at its end; "the
 same work" of ours does that alone, with one checkpoint and the losses of the splits beside it. "ours" is the command as
-a user gives it, with ten dev losses and checkpoints, pictures and samples. Each is run as a second run on a machine has
-it, which finds what an untimed one has compiled, and with "nothing compiled", an empty cache each time, as the first
-has it. Ratios are of neighbours in a round, since a machine's speed may wander by half between rounds.
+a user gives it, with ten dev losses and checkpoints, pictures and samples. Either finds what an untimed run has
+compiled, as a second run on a machine does; with "nothing compiled" it has an empty cache each time, as the first has.
+Ratios are of neighbours in a round, since a machine's speed may wander by half between rounds.
 """
 
 import argparse
@@ -40,8 +40,7 @@ def main() -> None:
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, a package would be compiled by every process
         steps = str(args.steps)
         ours = [str(ROOT / "train.py"), str(ROOT / "configs/names_mlp.py"), "--data.path", args.data, "--steps", steps]
-        at_the_end = ["--eval.every", steps, "--checkpoint.every", steps, "--no-plots", "--sample.n", "0"]
-        same_work = [*ours, *at_the_end]
+        same_work = [*ours, "--eval.every", steps, "--checkpoint.every", steps, "--no-plots", "--sample.n", "0"]
         commands = {
             "ours": [*ours, "--run-dir", f"{scratch}/run", "--restart"],
             "torch, 1 thread": [torch_script, args.data, steps, "1"],

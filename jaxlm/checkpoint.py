@@ -167,11 +167,6 @@ def saved(directory: Path) -> list[Saved]:
     return found
 
 
-def is_there(directory: Path, step: int) -> bool:
-    """Whether a checkpoint is there, whole or broken: Orbax deletes its notes early, its directory last."""
-    return (directory / str(step)).exists()
-
-
 def best_first(directory: Path) -> list[Saved]:
     """Checkpoints in the order in which sampling tries them: by dev loss, then newest first."""
     return sorted(saved(directory), key=lambda one: (one.dev_loss, -one.step))

@@ -50,12 +50,12 @@ def reading(path: Path, what: str, wanted: str = "a text file") -> Iterator[None
 
 
 def check_folder(option: str, folder: Path) -> None:
-    """Raise UserError where nothing can be written into a folder, which need not be there yet."""
+    """Raise UserError where an option's files could not be written into a folder, which need not be there yet."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir():
         raise UserError(f"{option} wants a place in a directory, got {str(folder)!r}: {str(there)!r} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{option} {str(folder)!r} cannot be written: {os.strerror(errno.EACCES)}")
+        raise UserError(f"{option} wants a place that may be written to, got {str(folder)!r}")
 
 
 @contextlib.contextmanager

@@ -124,40 +124,38 @@ def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None
 
 
 def _load_params(run: RunDir, which: Literal["best", "last"], say: Callable[[str], None] | None) -> tuple[Params, int]:
-    """The parameters of the best or last checkpoint that can be read, and its step.
-
-    A training that goes on deletes checkpoints: one that cannot be read and is gone a moment later was not broken, and
-    where that leaves none of the list another is made.
+    """The parameters of the best or last checkpoint that can be read, and its step; where none of a list can, and some
+    are gone, another list is made.
     """
     everywhere = sharding.replicated(sharding.make_mesh())
     for _ in range(LISTS):
         saved = checkpoint.best_first(run.checkpoints)
         if which == "last":
             saved.sort(key=lambda one: -one.step)
-        broken, some_gone = checkpoint.unreadable(run.checkpoints), False
+        broken = checkpoint.unreadable(run.checkpoints)
         for one in saved:
-            params, refused = None, None
             try:
                 params = checkpoint.load_params(run.checkpoints, one, everywhere)
-            except UserError as error:
-                refused = error
-            if params is None or broken:
-                time.sleep(MOMENT)
+            except UserError:
+                if not _is_gone(run, one.step):
+                    raise
+                params = None
             if params is not None:
                 for step in broken:
-                    if say and checkpoint.is_there(run.checkpoints, step):
+                    if say and not _is_gone(run, step):
                         say(f"checkpoint {step} of {run.path} is broken: taking that of step {one.step}")
                 return params, one.step
-            if not checkpoint.is_there(run.checkpoints, one.step):
-                some_gone = True
-            elif refused:
-                raise refused
-            else:
-                broken.append(one.step)
-        if not some_gone:
+            broken.append(one.step)
+        if not any(_is_gone(run, step) for step in broken):
             break
     if run.replaced.exists():
         fix = f"a restart has just begun in it; if that was ended, train.py brings the run in {run.replaced.name} back"
     else:
         fix = f"train it again with train.py{' --restart' if run.eval.exists() else ''}"
     raise UserError(f"run {str(run.path)!r} has no checkpoint that can be read: {fix}")
+
+
+def _is_gone(run: RunDir, step: int) -> bool:
+    """Whether a checkpoint that could not be read is gone a moment later: it was not broken, a training deleted it."""
+    time.sleep(MOMENT)
+    return not (run.checkpoints / str(step)).exists()

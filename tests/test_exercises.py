@@ -1,6 +1,7 @@
 """The exercises' numbers against small computations of their own, their pictures, and a user's mistakes."""
 
 import math
+import os
 import sys
 from collections import Counter
 from functools import partial
@@ -252,6 +253,14 @@ def test_a_mistake_is_one_line(names, tmp_path, monkeypatch, args, words):
         main([arg.format(names=names.path) for arg in args])
     assert words in str(error.value) and "\n" not in str(error.value)
     assert processes.tree(tmp_path) == before
+
+
+def test_a_place_that_may_not_be_written_to_is_refused_before_the_work(names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(UserError, match=r"^--out wants a place that may be written to, got 'new/place'$"):
+        main(["E02", "--data.path", str(names.path), "--out", "new/place"])
+    assert list(tmp_path.glob("new*")) == []
 
 
 def test_the_process_exits_with_code_2(tmp_path_factory):

@@ -56,7 +56,7 @@ def _condense(box: str, settings: Callable[[], list[str]]) -> str:
         found = re.match(rf"(--[\w.-]+): {pattern}", message)
         if found:
             kinds = found.groupdict().get("kinds", kind).split("|")
-            wanted = " or ".join(KINDS.get(kind, kind.strip("{}")) for kind in kinds)
+            wanted = " or ".join(KINDS.get(one, one.strip("{}")) for one in kinds)
             return f"{found[1]} wants {wanted}, got {found['got']}"
     return re.sub(r"\.? Got errors:.*", "", message).rstrip(".") + " (see --help)"
 

@@ -56,9 +56,9 @@ class SampleCommand:
     temperature: float = 1.0
     """Divides the logits; 0 takes the likeliest token."""
     top_k: int | None = None
-    """Draw from the k likeliest tokens only."""
+    """Draw from the k likeliest tokens only (and those as likely as the last of them)."""
     top_p: float | None = None
-    """Draw from the fewest likeliest tokens that reach this probability together."""
+    """Draw from the fewest likeliest tokens that reach this probability together (and those as likely as the last)."""
     min_p: float | None = None
     """Draw from tokens at least this times as likely as the likeliest."""
     seed: int = 0

@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from jaxlm.models.base import WindowModel
 
 
-MOST_ORDER = 28
-"""With two tokens, the table then has as many entries as a model may."""
+MAX_ENTRIES = 2**28
+"""Of the table."""
+MOST_ORDER = MAX_ENTRIES.bit_length() - 1
+"""Beyond it even two tokens have more entries."""
 
 
 @dataclasses.dataclass(frozen=True)

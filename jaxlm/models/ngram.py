@@ -3,12 +3,10 @@
 import flax.linen as nn
 import jax
 
-from jaxlm.config.ngram import NgramConfig
+from jaxlm.config.ngram import MAX_ENTRIES, NgramConfig
 from jaxlm.errors import UserError
 from jaxlm.models.base import WindowModel, needed
 from jaxlm.ops import context_index
-
-MAX_ENTRIES = 2**28
 
 
 class NgramTable(nn.Module):
