@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from jaxlm.start import EXIT_NON_FINITE, leave_in_order, run_main
+from jaxlm.cli.process import EXIT_NON_FINITE, leave_in_order, run_main
 
 
 def main(args: list[str]) -> int:
@@ -29,7 +29,7 @@ def main(args: list[str]) -> int:
 
 
 def _single(args: list[str]) -> Callable[[], int] | None:
-    from jaxlm.cli import parse_train
+    from jaxlm.cli.train_command import parse_train
 
     command = parse_train(args)
     if command is None:
@@ -45,8 +45,8 @@ def _single(args: list[str]) -> Callable[[], int] | None:
 
 
 def _sweep(args: list[str]) -> Callable[[], int]:
+    from jaxlm.cli.sweep_command import parse_sweep
     from jaxlm.sweep import sweep
-    from jaxlm.sweep_args import parse_sweep
 
     command = parse_sweep(args)
 

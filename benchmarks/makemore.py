@@ -21,11 +21,11 @@ from mlp import one_core_flops
 from torch_models import build, generate
 
 import jaxlm
-from jaxlm import compilation, optim
-from jaxlm.config.model import ModelConfig
+from jaxlm.config.models import ModelConfig
+from jaxlm.devices import compilation
 from jaxlm.models import trie
-from jaxlm.trained import Run
-from jaxlm.training import make_chunk, make_step
+from jaxlm.runs.loading import Run
+from jaxlm.training import make_chunk, make_step, optim
 from jaxlm.training.plan import step_flops
 from jaxlm.training.setup import Job, initial_state, settle
 

@@ -22,10 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlm import GptConfig, ModelConfig, ReanConfig, plots
+from jaxlm import GptConfig, ModelConfig, ReanConfig
 from jaxlm.data.batches import Batch
 from jaxlm.embeddings import search
-from jaxlm.models.base import HasConstants
+from jaxlm.models.base import HasBuffers
+from jaxlm.plots import pictures
 from jaxlm.training.state import TrainState, make_step
 
 CONTEXT, ROUNDS, WIDTH = 64, 3, 64
@@ -81,9 +82,9 @@ def stepper(config: ModelConfig, V: int, tokens: int) -> Callable[[], None]:
     rng = np.random.default_rng(0)
     tok_BT = rng.integers(0, V, (tokens // CONTEXT, CONTEXT + 1)).astype(np.int32)
     batch = Batch(jnp.asarray(tok_BT[:, :-1]), jnp.asarray(tok_BT[:, 1:]), jnp.ones((tokens // CONTEXT, CONTEXT)))
-    constants = None
-    if isinstance(model, HasConstants):
-        constants = jax.device_put(model.constants([], rng.integers(1, 1000, V), None, 0))
+    buffers = None
+    if isinstance(model, HasBuffers):
+        buffers = jax.device_put(model.buffers([], rng.integers(1, 1000, V), None, 0))
     optimizer = optax.adamw(1e-3)
     params = jax.jit(model.init)(jax.random.key(0), batch.tok)
     state = TrainState(jnp.int32(0), params, optimizer.init(params))
@@ -91,7 +92,7 @@ def stepper(config: ModelConfig, V: int, tokens: int) -> Callable[[], None]:
 
     def one() -> None:
         nonlocal state
-        state, loss, _ = step(state, batch, jax.random.fold_in(jax.random.key(1), state.step), constants)
+        state, loss, _ = step(state, batch, jax.random.fold_in(jax.random.key(1), state.step), buffers)
         loss.block_until_ready()
 
     one()
@@ -137,7 +138,7 @@ def main() -> None:
     nearest(max(args.sizes), args.seconds)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     title = f"A training step of {args.tokens} tokens"
-    plots.curves(lines, args.out, title=title, xlabel="tokens in the vocabulary", ylabel="milliseconds", log="xy")
+    pictures.curves(lines, args.out, title=title, xlabel="tokens in the vocabulary", ylabel="milliseconds", log="xy")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from embeddings import product_flops, read_bytes
 from gensim.models import KeyedVectors, Word2Vec
 
 from jaxlm import DataConfig, OptimConfig, RunConfig, Word2vecConfig, WordsConfig
-from jaxlm.training.word2vec import Word2vecWork
+from jaxlm.word2vec.training import Word2vecWork
 
 EPOCHS, TOP = 2, 20_000
 LR = 0.025

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     )
     from jaxlm.embeddings import Embeddings
     from jaxlm.errors import UserError
-    from jaxlm.inference import generate, score
-    from jaxlm.trained import Run, load_run
+    from jaxlm.inference.generate import generate, score
+    from jaxlm.runs.loading import Run, load_run
     from jaxlm.training import train
 
 __version__ = "0.1.0"
@@ -68,8 +68,8 @@ _HOMES = {
     ),
     "jaxlm.embeddings": ("Embeddings",),
     "jaxlm.errors": ("UserError",),
-    "jaxlm.inference": ("generate", "score"),
-    "jaxlm.trained": ("Run", "load_run"),
+    "jaxlm.inference.generate": ("generate", "score"),
+    "jaxlm.runs.loading": ("Run", "load_run"),
     "jaxlm.training": ("train",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

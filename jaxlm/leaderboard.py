@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlm import metrics
-from jaxlm.cli import parse_leaderboard
+from jaxlm.cli.process import run_main
+from jaxlm.cli.report_commands import parse_leaderboard
 from jaxlm.errors import UserError, one_line
-from jaxlm.novelty import Shares, shares_of_run
-from jaxlm.runs import RunDir, open_existing, read_json
-from jaxlm.start import run_main
-from jaxlm.tokenizer import tokenizer_from_json
+from jaxlm.inference.novelty import Shares, shares_of_run
+from jaxlm.runs import metrics
+from jaxlm.runs.directory import RunDir, open_existing, read_json
+from jaxlm.tokenizers import tokenizer_from_json
 
 LISTED_REASONS = 3
 """Why runs cannot be ranked, in the one line that says that none can."""
@@ -47,7 +47,7 @@ class Row:
     train: Loss | None
     params: int
     """Trained numbers."""
-    constants: int
+    buffers: int
     """Numbers beside them that are not trained: a frozen table and what belongs to it."""
     step: int
     """Of the scored checkpoint."""
@@ -83,9 +83,9 @@ def main(args: list[str]) -> int:
     for reason in reasons:
         _tell(f"left out: {reason}")
     if command.samples and command.device != "auto":
-        from jaxlm import sharding  # late: a table without samples needs no JAX
+        from jaxlm.devices import platform
 
-        sharding.choose_device(command.device)  # one that is not there is no fault of a run's
+        platform.choose_device(command.device)  # one that is not there is no fault of a run's
     ranked = rank([with_shares(row, command.samples, command.device, _tell) for row in rows])
     print(json.dumps([dataclasses.asdict(row) for row in ranked], indent=2) if command.json else table(ranked))
     return 0
@@ -124,7 +124,7 @@ def read_row(path: Path) -> Row:
             test=_loss(result["test"]),
             train=_loss(result["train"]),
             params=result["params"],
-            constants=int(result.get("constants", 0)),
+            buffers=int(result.get("buffers", 0)),
             step=result["step"],
             steps=result["steps"],
             train_time_s=result["train_time_s"],
@@ -170,7 +170,7 @@ def rank(rows: Sequence[Row]) -> list[Row]:
 
 def table(ranked: Sequence[Row]) -> str:
     """Ranked rows as aligned text, a heading for each group, and in the last line what the columns are."""
-    heads = ["run", "model", "dev", "test", "train", "bits/byte", "params", "constants"]
+    heads = ["run", "model", "dev", "test", "train", "bits/byte", "params", "buffers"]
     heads += ["steps", "seconds", "ms/step", "tokens/s", "decoded/s", "new", "copies"]
     lines = [heads, *map(_cells, ranked)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
@@ -197,7 +197,7 @@ def _cells(row: Row) -> list[str]:
         *(_nats(loss) for loss in (row.dev, row.test, row.train)),
         "inf" if row.dev and row.dev.impossible else _or_dash(row.dev.bits_per_byte if row.dev else None, ".4f"),
         f"{row.params:,}",
-        f"{row.constants:,}",
+        f"{row.buffers:,}",
         f"{row.steps:,}",
         f"{row.train_time_s:,.1f}",
         _or_dash(row.ms_per_step, ",.1f" if (row.ms_per_step or 0) >= 10 else ".2g"),

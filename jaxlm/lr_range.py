@@ -10,13 +10,13 @@ import jax
 import numpy as np
 import optax
 
-from jaxlm import compilation, optim
-from jaxlm.cli import parse_range
+from jaxlm.cli.process import run_main
+from jaxlm.cli.train_command import parse_range
 from jaxlm.config import RunConfig, check
+from jaxlm.devices import compilation
 from jaxlm.errors import UserError, check_folder
-from jaxlm.metrics import Progress
-from jaxlm.start import run_main
-from jaxlm.training import Plan, make_chunk, make_step
+from jaxlm.runs.metrics import Progress
+from jaxlm.training import Plan, make_chunk, make_step, optim
 from jaxlm.training.plan import step_flops
 from jaxlm.training.setup import initial_state, introduce, settle
 
@@ -56,7 +56,7 @@ def main(args: list[str]) -> int:
     if command.out.is_dir():
         raise UserError(f"--out {str(command.out)!r} is a directory")
     check_folder("--out", command.out.parent)
-    curve = measure(command.config, low=command.low, high=command.high, steps=command.range_steps, say=print)
+    curve = measure(command.config, low=command.low, high=command.high, steps=command.range_steps, log=print)
     print(table(curve))
     try:
         rate = suggest(curve)
@@ -70,7 +70,7 @@ def main(args: list[str]) -> int:
 
 
 def measure(
-    config: RunConfig, *, low: float, high: float, steps: int, say: Callable[[str], None] = lambda line: None
+    config: RunConfig, *, low: float, high: float, steps: int, log: Callable[[str], None] = lambda line: None
 ) -> Curve:
     """Train from the start while the rate of step s is low * (high / low) ** (s / (steps - 1)).
 
@@ -92,10 +92,10 @@ def measure(
             "model.vectors_from wants vectors to be trained first: train the run, then give their directory (it ends "
             "in _vectors) as model.vectors"
         )
-    introduce(job, say)
+    introduce(job, log)
     rate = optax.exponential_decay(low, steps - 1, high / low)
     optimizer = optim.update_rule(settings, rate)
-    state, tokens, constants = initial_state(job, optimizer), job.tokens(), job.constants()
+    state, tokens, buffers = initial_state(job, optimizer), job.tokens(), job.buffers()
     sizes = optim.count_parameters(state.params), job.batcher.batch_size * job.batcher.targets_per_row
     chunk = make_chunk(make_step(job.model, optimizer, settings.l2), job.batcher, rate, job.mesh, seed=config.seed)
     options = compilation.step_options(step_flops(*sizes))
@@ -104,7 +104,7 @@ def measure(
     progress = Progress(steps, 0)
     while end is None and len(loss_K) < steps:
         row_KB = job.batcher.draw(config.seed, range(len(loss_K), min(steps, len(loss_K) + most)))
-        state, told = jax.block_until_ready(compiled(state, tokens, row_KB, constants))
+        state, told = jax.block_until_ready(compiled(state, tokens, row_KB, buffers))
         loss_K = np.append(loss_K, np.asarray(told.loss_K, np.float64))
         progress.steps(len(loss_K), float(loss_K[-1]))
         end = 0 if (loss_K < 0).any() else _end(loss_K, steps)
@@ -177,7 +177,7 @@ def _end(loss_K: np.ndarray, steps: int) -> int | None:
 
 
 def _draw(curve: Curve, rate: float | None, path: Path) -> None:
-    from jaxlm.plots import rate_curve
+    from jaxlm.plots.pictures import rate_curve
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

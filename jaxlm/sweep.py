@@ -61,7 +61,7 @@ def named(runs: Sequence[Variant]) -> list[Variant]:
 
 
 def sweep(
-    runs: Sequence[Variant], *, restart: bool = False, dry_run: bool = False, say: Callable[[str], None] = print
+    runs: Sequence[Variant], *, restart: bool = False, dry_run: bool = False, log: Callable[[str], None] = print
 ) -> list[Result]:
     """Train the runs in turn as `train` does, finished ones not again; the results come best first.
 
@@ -71,21 +71,21 @@ def sweep(
     """
     from jaxlm.training import train
 
-    _check(runs, restart=restart, dry_run=dry_run, say=say)
+    _check(runs, restart=restart, dry_run=dry_run, log=log)
     if dry_run:
-        say("\n".join([f"{len(runs)} runs:", *(f"  {run.config.run_dir}{_state(run)}" for run in runs)]))
+        log("\n".join([f"{len(runs)} runs:", *(f"  {run.config.run_dir}{_state(run)}" for run in runs)]))
         return []
     results = []
     for number, variant in enumerate(runs, 1):
-        say(f"run {number} of {len(runs)}: {variant.config.run_dir}")
+        log(f"run {number} of {len(runs)}: {variant.config.run_dir}")
         try:
-            train(variant.config, say=say)
+            train(variant.config, log=log)
         except NonFiniteLoss as error:
-            say(f"{variant.config.run_dir} has no result: {error}")
+            log(f"{variant.config.run_dir} has no result: {error}")
         results.append(_result(variant))
         gc.collect()  # what the run kept on the devices
     results.sort(key=lambda result: (math.isnan(result.loss), result.loss))
-    say(table(results))
+    log(table(results))
     return results
 
 
@@ -104,10 +104,10 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join([*lines, best])
 
 
-def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool, say: Callable[[str], None]) -> None:
+def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool, log: Callable[[str], None]) -> None:
     """Find what would stop a run before one trains. Old runs are thrown away, where asked, when all else is good."""
-    from jaxlm.claims import claim, fingerprint, is_free, start_over
-    from jaxlm.runs import RunDir
+    from jaxlm.runs.claims import claim, fingerprint, is_free, start_over
+    from jaxlm.runs.directory import RunDir
 
     claimed: dict[Path, RunDir] = {}
     with contextlib.ExitStack() as held:
@@ -117,7 +117,7 @@ def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool, say: Callab
                     unheld = dry_run or is_free(path)
                 if not unheld:
                     wanted = None if restart else fingerprint(work.config, work.corpus, init_from=work.init_from)
-                    claimed[path] = held.enter_context(claim(path, wanted, say))
+                    claimed[path] = held.enter_context(claim(path, wanted, log))
             if not restart:
                 held.close()  # nothing will be lost, and a process may have so many files open
         if restart and not dry_run:
@@ -129,7 +129,7 @@ def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool, say: Callab
 
 def _chain(config: RunConfig, *, resumes: bool) -> list[tuple[Path, "Work"]]:
     """A run, and before it what it stands on, each with its directory."""
-    from jaxlm.claims import place_of
+    from jaxlm.runs.claims import place_of
     from jaxlm.training.job import settle_work
 
     works = [settle_work(config, resumes=resumes)]
@@ -139,14 +139,14 @@ def _chain(config: RunConfig, *, resumes: bool) -> list[tuple[Path, "Work"]]:
 
 
 def _state(variant: Variant) -> str:
-    from jaxlm.runs import RunDir
+    from jaxlm.runs.directory import RunDir
 
     run = RunDir(Path(variant.config.run_dir or ""))
     return " (trained already)" if run.eval.exists() else " (begun)" if run.checkpoints.exists() else ""
 
 
 def _result(variant: Variant) -> Result:
-    from jaxlm.runs import RunDir
+    from jaxlm.runs.directory import RunDir
 
     run = RunDir(Path(variant.config.run_dir or ""))
     hashes = run.read_fingerprint()

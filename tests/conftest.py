@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import pytest
 
 import jaxlm
-from jaxlm import compilation, metrics
 from jaxlm.data.corpus import Corpus
+from jaxlm.devices import compilation
+from jaxlm.runs import metrics
 from jaxlm.training import train
 
 FUSION_EMITTERS = jax.__version_info__ < compilation.DROPPED["xla_cpu_use_fusion_emitters"]
@@ -142,7 +143,7 @@ def write_run(
         run_dir=str(directory / name),
         **defaults | settings,
     )
-    train(config, say=lambda line: None)
+    train(config, log=lambda line: None)
     return directory / name
 
 

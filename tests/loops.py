@@ -7,8 +7,8 @@ from unittest.mock import Mock
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import metrics
-from jaxlm.evaluation import Score
+from jaxlm.inference.evaluation import Score
+from jaxlm.runs import metrics
 from jaxlm.training.loop import Loop
 from jaxlm.training.plan import Plan
 from jaxlm.training.points import Tally

@@ -15,16 +15,16 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from jaxlm import plots
 from jaxlm.config import DataConfig
 from jaxlm.data.corpus import SPLITS, load
 from jaxlm.errors import UserError
 from jaxlm.exercises import TITLES, cross_entropy, kneser_ney, lab, rows, smoothing, softmax, trigram
 from jaxlm.exercises.__main__ import main
+from jaxlm.plots import pictures
 from tests import processes
 from tests.conftest import NAMES
-from tests.test_counts import grams
-from tests.test_counts import kneser_ney as by_definition
+from tests.models.test_counts import grams
+from tests.models.test_counts import kneser_ney as by_definition
 from tests.test_imports import MODULES, imported_by, own
 
 
@@ -39,7 +39,7 @@ def names(tmp_path_factory):
 def here(names, tmp_path):
     """A lab on NAMES; what it says is in `here.said`."""
     said: list[str] = []
-    return SimpleNamespace(lab=lab.Lab(names, tmp_path, say=said.append), said=said)
+    return SimpleNamespace(lab=lab.Lab(names, tmp_path, log=said.append), said=said)
 
 
 def padded(lines, order):
@@ -211,9 +211,9 @@ def test_curves_and_bars_show_their_numbers(tmp_path, monkeypatch):
             super().__init__(*args, **kwargs)
             figures.append(self)
 
-    monkeypatch.setattr(plots, "Figure", Kept)
-    plots.curves({"one": ([1, 10], [2, 3])}, tmp_path / "c.png", title="t", xlabel="x", ylabel="y", log="x")
-    plots.bars({"dev": {"a": 1.5, "b": 2.5}, "test": {"a": 3, "b": 4}}, tmp_path / "b.png", title="t", ylabel="y")
+    monkeypatch.setattr(pictures, "Figure", Kept)
+    pictures.curves({"one": ([1, 10], [2, 3])}, tmp_path / "c.png", title="t", xlabel="x", ylabel="y", log="x")
+    pictures.bars({"dev": {"a": 1.5, "b": 2.5}, "test": {"a": 3, "b": 4}}, tmp_path / "b.png", title="t", ylabel="y")
     (lines,), (axes,) = figures[0].axes, figures[1].axes
     (curve,) = lines.lines
     assert (list(curve.get_xdata()), list(curve.get_ydata()), curve.get_label()) == ([1, 10], [2, 3], "one")

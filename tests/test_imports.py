@@ -78,15 +78,15 @@ def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
     [
         ("jaxlm.errors", set()),
         ("jaxlm.ops", set()),
-        ("jaxlm.compilation", set()),
-        ("jaxlm.keys", set()),
-        ("jaxlm.quiet_orbax", set()),
-        ("jaxlm.sharding", {"jaxlm.errors"}),
-        ("jaxlm.losses", {"jaxlm.ops"}),
+        ("jaxlm.devices.compilation", set()),
+        ("jaxlm.ops.prng", set()),
+        ("jaxlm.runs.quiet_orbax", set()),
+        ("jaxlm.devices.mesh", {"jaxlm.errors"}),
+        ("jaxlm.ops.losses", {"jaxlm.ops"}),
         *((module, {"jaxlm.errors", *TOKENIZER}) for module in TOKENIZER),
-        ("jaxlm.optim", {"jaxlm.errors", *CONFIG}),
-        ("jaxlm.sampling", {"jaxlm.errors", "jaxlm.ops", *TOKENIZER, *CONFIG}),
-        *((module, {"jaxlm.errors", "jaxlm.keys", *TOKENIZER, *CONFIG, *DATA}) for module in DATA),
+        ("jaxlm.training.optim", {"jaxlm.errors", *CONFIG}),
+        ("jaxlm.inference.sampling", {"jaxlm.errors", "jaxlm.ops", *TOKENIZER, *CONFIG}),
+        *((module, {"jaxlm.errors", "jaxlm.ops.prng", *TOKENIZER, *CONFIG, *DATA}) for module in DATA),
         *((module, {"jaxlm.errors", "jaxlm.ops", *EMBEDDINGS}) for module in EMBEDDINGS),
     ],
 )
@@ -103,7 +103,7 @@ def test_settings_import_no_jax_and_no_other_room(module):
 
 @pytest.mark.parametrize("module", MODELS)
 def test_models_know_nothing_of_data_training_runs_or_sampling(module):
-    below = {"jaxlm.errors", "jaxlm.ops", "jaxlm.recurrence", "jaxlm.losses"}
+    below = {"jaxlm.errors", "jaxlm.ops", "jaxlm.ops.recurrence", "jaxlm.ops.losses"}
     assert own(imported_by(module)) <= below | {*TOKENIZER, *CONFIG, *MODELS}
 
 
@@ -112,7 +112,7 @@ def test_the_package_imports_no_entry_point(module):
     assert not {name.partition(".")[0] for name in imported_by(module)} & ENTRY_POINTS
 
 
-@pytest.mark.parametrize("module", ["jaxlm.ops", "jaxlm.recurrence", "jaxlm.losses"])
+@pytest.mark.parametrize("module", ["jaxlm.ops", "jaxlm.ops.recurrence", "jaxlm.ops.losses"])
 def test_mathematics_knows_no_flax(module):
     assert {name.partition(".")[0] for name in imported_by(module)} - sys.stdlib_module_names <= {"jax", "jaxlm"}
 
@@ -120,7 +120,7 @@ def test_mathematics_knows_no_flax(module):
 @pytest.mark.parametrize(
     ("library", "users"),
     [
-        ("orbax", {"jaxlm.quiet_orbax"}),
+        ("orbax", {"jaxlm.runs.quiet_orbax"}),
         ("matplotlib", {"jaxlm.plots"}),
         ("tyro", {f"jaxlm.cli.{part}" for part in ("parsing", "reports", "sampling", "training")}),
         ("sklearn", {"jaxlm.embeddings.maps"}),
@@ -141,8 +141,8 @@ def test_only_sharding_names_devices():
         used |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
         return used | {name.rpartition(".")[2] for name in imported_by(module)}
 
-    assert {module for module in MODULES if named(module) & words} == {"jaxlm.sharding"}
-    assert {"Mesh", "NamedSharding"} <= named("jaxlm.sharding")
+    assert {module for module in MODULES if named(module) & words} == {"jaxlm.devices.mesh"}
+    assert {"Mesh", "NamedSharding"} <= named("jaxlm.devices.mesh")
 
 
 def test_the_public_names_are_those_listed_and_can_all_be_had():
@@ -182,11 +182,11 @@ def python(code, tmp_path, *args):
     [
         "jaxlm",
         "jaxlm.config",
-        "jaxlm.config.codec",
+        "jaxlm.config.serialization",
         "jaxlm.cli",
-        "jaxlm.tokenizer",
+        "jaxlm.tokenizers",
         "jaxlm.data.corpus",
-        "jaxlm.novelty",
+        "jaxlm.inference.novelty",
         "jaxlm.leaderboard",
     ],
 )

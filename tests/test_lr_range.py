@@ -10,11 +10,12 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from jaxlm import lr_range, plots
-from jaxlm.cli import parse_range
+from jaxlm import lr_range
+from jaxlm.cli.train_command import parse_range
 from jaxlm.config import CountsConfig, DataConfig, MlpConfig, OptimConfig, RunConfig, Word2vecConfig
 from jaxlm.errors import UserError
 from jaxlm.lr_range import Curve, main, measure, smoothed, suggest, table
+from jaxlm.plots import pictures
 from jaxlm.training import make_step
 from jaxlm.training.setup import initial_state, settle
 from tests.conftest import NAMES
@@ -133,7 +134,7 @@ def test_the_command_prints_and_draws_and_leaves_the_run_directory(path, tmp_pat
     monkeypatch.chdir(tmp_path)
     args = [path, "--low", "1e-4", "--high", "1000", "--range-steps", "500", "--batch-size", "full"]
     drawn = []
-    monkeypatch.setattr(plots, "rate_curve", lambda *given: drawn.append(given))
+    monkeypatch.setattr(pictures, "rate_curve", lambda *given: drawn.append(given))
     assert main(args) == 0
     shown = capsys.readouterr().out.splitlines()
     command = parse_range(args)
@@ -162,9 +163,9 @@ def test_the_picture_has_a_logarithmic_axis_and_the_mark(tmp_path, monkeypatch):
             super().__init__(*args, **kwargs)
             figures.append(self)
 
-    monkeypatch.setattr(plots, "Figure", Kept)
+    monkeypatch.setattr(pictures, "Figure", Kept)
     found = curve(valley)
-    plots.rate_curve(found.rate_K, found.loss_K, found.smooth_K, 0.01, tmp_path / "a.png")
+    pictures.rate_curve(found.rate_K, found.loss_K, found.smooth_K, 0.01, tmp_path / "a.png")
     assert imread(tmp_path / "a.png")[..., :3].std() > 0.01
     (axes,) = figures[0].axes
     assert axes.get_xscale() == "log"

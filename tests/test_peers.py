@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxlm import MlpConfig
-from jaxlm.losses import cross_entropy
 from jaxlm.ops import causal_attention, layer_norm
-from jaxlm.recurrence import gru, lstm, rnn
+from jaxlm.ops.losses import cross_entropy
+from jaxlm.ops.recurrence import gru, lstm, rnn
 
 torch = pytest.importorskip("torch")
 

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 import jaxlm
-from jaxlm import plots
 from jaxlm.config import DataConfig
+from jaxlm.data.bigrams import Pairs, count_pairs, load_pairs, save_pairs
 from jaxlm.data.corpus import from_dialogues, from_lines, from_stream
-from jaxlm.data.pairs import Pairs, count_pairs, load_pairs, save_pairs
-from jaxlm.plots import LISTED_PAIRS, TABLE_TOKENS, bigram_table, frequent_pairs, loss_curve
+from jaxlm.plots import __main__ as plots_command
+from jaxlm.plots import pictures
+from jaxlm.plots.pictures import LISTED_PAIRS, TABLE_TOKENS, bigram_table, frequent_pairs, loss_curve
 from jaxlm.training.pictures import Pictures
 from tests.conftest import write_run
 
@@ -39,7 +40,7 @@ def drawn(monkeypatch):
             super().__init__(*args, **kwargs)
             figures.append(self)
 
-    monkeypatch.setattr(plots, "Figure", Kept)
+    monkeypatch.setattr(pictures, "Figure", Kept)
     return figures
 
 
@@ -116,7 +117,7 @@ def test_of_more_tokens_the_table_shows_the_most_frequent(tmp_path, drawn):
 
 
 def test_the_table_tells_the_whole_vocabulary_and_how_its_boundary_is_spelled(tmp_path, drawn, monkeypatch):
-    monkeypatch.setattr("jaxlm.data.pairs.KEPT_TOKENS", 30)
+    monkeypatch.setattr("jaxlm.data.bigrams.KEPT_TOKENS", 30)
     text = "human: how are you.\nnetwork: well.\n\n" * 20 + "human: " + ALPHABET
     dialogues = DataConfig(kind="dialogues", tokens="rean", min_count=1, split=(1, 0, 0))
     corpus = from_dialogues(text, dialogues)
@@ -138,7 +139,7 @@ def test_no_label_of_the_table_leaves_its_cell(tmp_path, drawn):
     boxes = {text.get_text(): text.get_window_extent() for text in axes.texts}
     assert max(box.width for box in boxes.values()) <= cell and max(box.height for box in boxes.values()) <= cell
     assert any("…" in text for text in boxes) and "network␣\nnetwork␣\n0" in boxes
-    assert {text.get_fontsize() for text in axes.texts if len(text.get_text()) <= 6} == {plots.TABLE_FONT}
+    assert {text.get_fontsize() for text in axes.texts if len(text.get_text()) <= 6} == {pictures.TABLE_FONT}
 
 
 def test_the_numbers_under_the_bars_stand_apart(tmp_path, drawn):
@@ -279,7 +280,7 @@ def test_beside_a_training_each_picture_waits_until_its_numbers_are_told(make_ru
     for picture in drawn.values():
         picture.unlink()
     monkeypatch.setattr("sys.stdin", io.StringIO("written\n" * told))
-    assert plots.draw_beside_training([str(path)]) == 0
+    assert plots_command.draw_beside_training([str(path)]) == 0
     assert {picture.stem for picture in (path / "plots").glob("*.png")} == names
 
 

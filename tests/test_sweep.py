@@ -11,11 +11,11 @@ import pytest
 
 import train as train_script
 from jaxlm import training
+from jaxlm.cli.sweep_command import parse_sweep
 from jaxlm.config import CountsConfig, RunConfig
 from jaxlm.errors import NonFiniteLoss, UserError
-from jaxlm.runs import RunDir
+from jaxlm.runs.directory import RunDir
 from jaxlm.sweep import sweep
-from jaxlm.sweep_args import parse_sweep
 from tests import processes
 from tests.conftest import NAMES
 from tests.processes import tree
@@ -227,7 +227,7 @@ def test_the_table_ends_with_the_runs_that_have_no_loss(config, monkeypatch, tmp
     pretend(monkeypatch, [math.nan, None, 3.0, 2.0], "a")
     said: list[str] = []
     runs = parse_sweep([config, "--sweep.optim.lr", "1", "2", "3", "4"]).runs
-    results = sweep(runs, say=said.append)
+    results = sweep(runs, log=said.append)
     assert [result.variant.values["optim.lr"] for result in results] == [4, 3, 2, 1]
     assert [line.split(maxsplit=1)[1] for line in said[-1].splitlines()] == [
         "dev",
@@ -242,14 +242,14 @@ def test_the_table_ends_with_the_runs_that_have_no_loss(config, monkeypatch, tmp
 def test_a_sweep_without_any_loss_names_no_best(config, monkeypatch):
     pretend(monkeypatch, [math.nan, math.nan], "a")
     said: list[str] = []
-    sweep(parse_sweep([config, *LR]).runs, say=said.append)
+    sweep(parse_sweep([config, *LR]).runs, log=said.append)
     assert said[-1].endswith("\nno run has a finite loss")
 
 
 def test_losses_of_different_texts_name_no_best(config, monkeypatch):
     pretend(monkeypatch, [1.0, 2.0], "ab")
     said: list[str] = []
-    sweep(parse_sweep([config, "--sweep.data.split-seed", "1", "2"]).runs, say=said.append)
+    sweep(parse_sweep([config, "--sweep.data.split-seed", "1", "2"]).runs, log=said.append)
     assert said[-1].endswith("these losses do not compare") and "best" not in said[-1]
 
 

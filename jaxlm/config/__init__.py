@@ -1,17 +1,20 @@
 """Every setting of a run, as frozen dataclasses that import no JAX."""
 
-from jaxlm.config.bow import BowConfig
-from jaxlm.config.counts import CountsConfig
-from jaxlm.config.gpt import GptConfig
-from jaxlm.config.mlp import MlpConfig
-from jaxlm.config.model import ModelConfig
-from jaxlm.config.ngram import NgramConfig
+from jaxlm.config.data import DataConfig
+from jaxlm.config.models import (
+    BowConfig,
+    CountsConfig,
+    GptConfig,
+    MlpConfig,
+    ModelConfig,
+    NgramConfig,
+    RnnConfig,
+    WavenetConfig,
+)
+from jaxlm.config.optim import OptimConfig
 from jaxlm.config.rean import FaithfulReanConfig, ReanConfig, VectorsConfig
-from jaxlm.config.rnn import RnnConfig
-from jaxlm.config.run import CheckpointConfig, DataConfig, EvalConfig, OptimConfig, RunConfig, SampleConfig
-from jaxlm.config.wavenet import WavenetConfig
-from jaxlm.config.word2vec import Word2vecConfig
-from jaxlm.config.words import WordsConfig
+from jaxlm.config.run import CheckpointConfig, EvalConfig, RunConfig, SampleConfig
+from jaxlm.config.word2vec import Word2vecConfig, WordsConfig
 
 __all__ = [
     "BowConfig",

@@ -4,14 +4,14 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 from jaxlm.config import check
-from jaxlm.config.model import PositionsConfig, TransformerConfig
-from jaxlm.config.run import OptimConfig
+from jaxlm.config.models import PositionsConfig, TransformerConfig
+from jaxlm.config.optim import OptimConfig
 from jaxlm.config.settings import Settings
 from jaxlm.config.word2vec import Word2vecConfig
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
-    from jaxlm.models.rean import ReanModel
+    from jaxlm.rean.model import ReanModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ class ReanConfig(TableConfig, TransformerConfig):
 
     def build(self) -> "ReanModel":
         """The model of these settings."""
-        from jaxlm.models.rean import build
+        from jaxlm.rean.model import build
 
         return build(self)
 
@@ -124,6 +124,6 @@ class FaithfulReanConfig(TableConfig):
 
     def build(self) -> "ReanModel":
         """The model of these settings."""
-        from jaxlm.models.rean_faithful import build
+        from jaxlm.rean.faithful import build
 
         return build(self)

@@ -1,116 +1,18 @@
-"""RunConfig and what it holds: data, optimiser, evaluation, checkpoints, samples."""
+"""RunConfig: a model, its data, its optimiser, and when it is evaluated, saved and sampled."""
 
 import dataclasses
 import math
 from typing import Literal
 
 from jaxlm.config import check
-from jaxlm.config.model import ModelConfig
+from jaxlm.config.data import DataConfig
+from jaxlm.config.models import ModelConfig
+from jaxlm.config.optim import OptimConfig
 from jaxlm.config.settings import Settings
 from jaxlm.errors import UserError
 
 MOST_SAMPLES = 2**20
 """Samples at once, and tokens of one."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig(Settings, group="data."):
-    """Where the text comes from and how it becomes examples."""
-
-    path: str | None = None
-    """A UTF-8 text file. None: the named set."""
-    name: Literal["ssa_2017", "makemore", "tinyshakespeare"] = "ssa_2017"
-    """A named set: ssa_2017 comes with the package, the others are downloaded once."""
-    kind: Literal["lines", "stream", "dialogues"] = "lines"
-    """lines: one example a line. stream: running text.
-    dialogues: one example for all lines up to a blank one, each a turn that begins with its speaker's label."""
-    labels: tuple[str, str] = ("human", "network")
-    """dialogues: the labels of who asks and who answers; ": " follows them."""
-    tokens: Literal["characters", "rean"] = "characters"
-    """characters: one token each.
-    rean: words with the white space after them, other characters alone, unknown words in bytes.
-    word2vec finds its words by model.words with characters; with rean these tokens are its words."""
-    min_count: int = 2
-    """rean: how often train has a word at least; the rarer ones are spelled in bytes."""
-    vocab_limit: int | None = None
-    """rean: words at most, the most frequent. None: any number."""
-    example: Literal["window", "sequence"] = "window"
-    """What one row of a batch is. window: a context and its next token.
-    sequence: a whole line, or a stretch of a stream, with a prediction at every position."""
-    max_length: int = 256
-    """Predictions in a sequence at most.
-    A longer line is cut into overlapping sequences; a stream's sequences have this length."""
-    split: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Shares of train, dev and test. Lines and dialogues are shuffled first, a stream is cut by position."""
-    split_seed: int = 42
-    """Seed of that shuffle, by Python's random.Random."""
-
-    def __post_init__(self) -> None:
-        check.at_least("data.max_length", self.max_length, 1)
-        check.at_least("data.min_count", self.min_count, 1)
-        check.at_least("data.vocab_limit", self.vocab_limit, 1)
-        if not all(label.strip() and "\n" not in label for label in self.labels) or len(set(self.labels)) < 2:
-            raise UserError(f"data.labels wants two different labels of one line, got {self.labels}")
-        if any(not 0 <= share <= 1 for share in self.split) or abs(sum(self.split) - 1) > 1e-6:
-            shares = " ".join(map(str, self.split))
-            raise UserError(f"data.split wants three shares from 0 to 1 that add up to 1, got {shares}")
-        if self.split[0] == 0:
-            raise UserError("data.split wants a share above 0 for train, got 0")
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimConfig(Settings, group="optim."):
-    """The optimiser and its learning-rate schedule."""
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    """The update rule."""
-    lr: float = 0.1
-    """Learning rate before the schedule's factors."""
-    schedule: Literal["constant", "piecewise", "cosine", "linear"] = "constant"
-    """piecewise: lr times each factor whose boundary has passed. cosine, linear: down to end_factor * lr."""
-    boundaries: tuple[float, ...] = ()
-    """piecewise: where each factor sets in; below 1 a fraction of the run, else a step."""
-    factors: tuple[float, ...] = ()
-    """piecewise: one factor for each boundary."""
-    warmup: float = 0.0
-    """cosine: linear rise from 0; below 1 a fraction of the run, else steps."""
-    end_factor: float = 0.0
-    """cosine, linear: the last learning rate as a share of lr."""
-    momentum: float = 0.0
-    """sgd: decay of the velocity; 0 is plain descent."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """adamw: decay of the first and second moments."""
-    eps: float = 1e-8
-    """adamw: added to the root of the second moment."""
-    weight_decay: float = 0.0
-    """adamw: decoupled decay of every parameter, as a share of the learning rate."""
-    clip: float | None = None
-    """Largest global norm of a gradient. None: no clipping."""
-    l2: float = 0.0
-    """Adds l2 * mean(w ** 2) of each parameter array to the loss."""
-
-    def __post_init__(self) -> None:
-        check.more_than("optim.lr", self.lr, 0)
-        check.between("optim.momentum", self.momentum, 0, 1)
-        for beta in self.betas:
-            check.below("optim.betas", beta, 0, 1)
-        check.more_than("optim.eps", self.eps, 0)
-        check.at_least("optim.weight_decay", self.weight_decay, 0)
-        check.more_than("optim.clip", self.clip, 0)
-        check.at_least("optim.l2", self.l2, 0)
-        check.at_least("optim.warmup", self.warmup, 0)
-        check.between("optim.end_factor", self.end_factor, 0, 1)
-        if len(self.boundaries) != len(self.factors):
-            raise UserError(
-                f"optim.factors wants one factor for each of the {len(self.boundaries)} boundaries, "
-                f"got {len(self.factors)}"
-            )
-        if self.schedule == "piecewise" and not self.boundaries:
-            raise UserError("optim.boundaries wants at least one boundary for schedule piecewise, got none")
-        for boundary in self.boundaries:
-            check.between("optim.boundaries", boundary, 0, check.MOST)
-        for factor in self.factors:
-            check.between("optim.factors", factor, 0, check.LARGEST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,8 +69,8 @@ class RunConfig(Settings):
 
     model: ModelConfig
     """The model's own settings."""
-    data: DataConfig = DataConfig()
-    optim: OptimConfig = OptimConfig()
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     sample: SampleConfig = SampleConfig()

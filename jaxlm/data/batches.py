@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import keys
 from jaxlm.config import DataConfig, RunConfig
 from jaxlm.data.corpus import Corpus
-from jaxlm.tokenizer import BOUNDARY
+from jaxlm.ops import prng
+from jaxlm.tokenizers import EOS
 
 EVAL_TOKENS = 8192
 """Predictions in one block of an evaluation."""
@@ -88,7 +88,7 @@ class Batcher:
         if self.full:
             return np.empty((len(steps), 0), np.int32)
         low, high = (self.train[0], self.train[1] - self._cut_length + 1) if self._is_cut else self._offered
-        return keys.integers(seed, keys.BATCHES, np.asarray(steps), self.batch_size, low, high)
+        return prng.integers(seed, prng.BATCHES, np.asarray(steps), self.batch_size, low, high)
 
     def at(self, tokens: Tokens, row_B: jax.Array) -> Batch:
         """The batch of a step's rows: positions for windows and sequences of a stream, numbers of rows else.
@@ -125,9 +125,7 @@ def windows_at(tokens: Tokens, place_B: jax.Array, context: int) -> Batch:
     back_C = jnp.arange(context, 0, -1)
     tok_BC = tokens.tokens_N[jnp.maximum(place_B[:, None] - back_C, 0)]
     known_BC = tokens.age_N[place_B][:, None] >= back_C
-    return Batch(
-        jnp.where(known_BC, tok_BC, BOUNDARY).astype(jnp.int32), tokens.tokens_N[place_B].astype(jnp.int32), None
-    )
+    return Batch(jnp.where(known_BC, tok_BC, EOS).astype(jnp.int32), tokens.tokens_N[place_B].astype(jnp.int32), None)
 
 
 def sequences_at(tokens: Tokens, first_B: jax.Array, length_B: jax.Array, skip_B: jax.Array, width: int) -> Batch:
@@ -136,10 +134,10 @@ def sequences_at(tokens: Tokens, first_B: jax.Array, length_B: jax.Array, skip_B
     place_BT = jnp.minimum(first_B[:, None] + offset_T, tokens.tokens_N.shape[0] - 1)
     inside_BT = offset_T < length_B[:, None]
     counts_BT = inside_BT & (offset_T >= skip_B[:, None])
-    before_BT = jnp.where(tokens.age_N[place_BT] >= 1, tokens.tokens_N[jnp.maximum(place_BT - 1, 0)], BOUNDARY)
+    before_BT = jnp.where(tokens.age_N[place_BT] >= 1, tokens.tokens_N[jnp.maximum(place_BT - 1, 0)], EOS)
     return Batch(
-        jnp.where(inside_BT, before_BT, BOUNDARY).astype(jnp.int32),
-        jnp.where(inside_BT, tokens.tokens_N[place_BT], BOUNDARY).astype(jnp.int32),
+        jnp.where(inside_BT, before_BT, EOS).astype(jnp.int32),
+        jnp.where(inside_BT, tokens.tokens_N[place_BT], EOS).astype(jnp.int32),
         counts_BT.astype(jnp.float32),
     )
 

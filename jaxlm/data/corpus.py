@@ -12,7 +12,7 @@ import numpy as np
 from jaxlm.config import DataConfig
 from jaxlm.data.source import read
 from jaxlm.errors import UserError, naming
-from jaxlm.tokenizer import BOUNDARY, CharTokenizer, ReanTokenizer, Tokenizer
+from jaxlm.tokenizers import EOS, CharTokenizer, ReanTokenizer, Tokenizer
 
 SPLITS = ("train", "dev", "test")
 MAX_AGE = 2**16 - 1
@@ -143,7 +143,7 @@ def from_dialogues(text: str, config: DataConfig, tokenizer: Tokenizer | None = 
 
 def encode_dialogue(turns: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
     """A dialogue's tokens: each turn followed by the boundary, and one more boundary."""
-    return np.append(tokenizer.encode_lines(turns), np.int32(BOUNDARY))
+    return np.append(tokenizer.encode_lines(turns), np.int32(EOS))
 
 
 def from_stream(text: str, config: DataConfig, tokenizer: Tokenizer | None = None) -> Corpus:

@@ -30,7 +30,7 @@ LONGEST_LINE = 2**20
 """Bytes of a first line; what has no line end before is no table of vectors."""
 
 
-def read(path: Path, errors: Errors, say: Callable[[str], None]) -> tuple[tuple[str, ...], np.ndarray]:
+def read(path: Path, errors: Errors, log: Callable[[str], None]) -> tuple[tuple[str, ...], np.ndarray]:
     """Words and vec_VE (float32) of a file in any of the formats, told by its content; a UTF-8 mark is passed over.
 
     Of equal words the first is kept, and `say` gets a line about the others. Raises UserError naming the file and the
@@ -46,7 +46,7 @@ def read(path: Path, errors: Errors, say: Callable[[str], None]) -> tuple[tuple[
     if not words:
         raise UserError(f"{name} wants at least one word, got none")
     _refuse_non_finite(words, vec_VE, name)
-    return _first_of_equal(words, vec_VE, name, say)
+    return _first_of_equal(words, vec_VE, name, log)
 
 
 def write(path: Path, words: tuple[str, ...], vec_VE: np.ndarray, format: Format | None) -> None:
@@ -175,7 +175,7 @@ def _refuse_non_finite(words: Sequence[str], vec_VE: np.ndarray, name: str) -> N
 
 
 def _first_of_equal(
-    words: list[str], vec_VE: np.ndarray, name: str, say: Callable[[str], None]
+    words: list[str], vec_VE: np.ndarray, name: str, log: Callable[[str], None]
 ) -> tuple[tuple[str, ...], np.ndarray]:
     row_of: dict[str, int] = {}
     for row, word in enumerate(words):
@@ -186,7 +186,7 @@ def _first_of_equal(
     again = next(word for row, word in enumerate(words) if row_of[word] != row)
     more = len(words) - len(kept)
     repeated = f"1 word again ({again!r})" if more == 1 else f"{more:,} words again (the first: {again!r})"
-    say(f"{name} has {repeated}; the first of each is kept")
+    log(f"{name} has {repeated}; the first of each is kept")
     return tuple(row_of), vec_VE[kept]
 
 

@@ -70,14 +70,14 @@ class Embeddings:
 
     @classmethod
     def load(
-        cls, path: str | Path, *, errors: files.Errors = "strict", say: Callable[[str], None] = lambda line: None
+        cls, path: str | Path, *, errors: files.Errors = "strict", log: Callable[[str], None] = lambda line: None
     ) -> "Embeddings":
         """Read word2vec's text or binary format or GloVe's text, gzipped or not, told by the content.
 
         `errors` is what becomes of words that are not UTF-8; of equal words the first is kept, and `say` is told.
         Raises UserError naming the line or word at which a file cannot be understood.
         """
-        return cls(*files.read(Path(path), errors, say))
+        return cls(*files.read(Path(path), errors, log))
 
     def save(self, path: str | Path, format: files.Format | None = None) -> None:
         """Write the format given, or that of the suffix: .txt (word2vec's text), .bin (its binary), .glove.txt; with

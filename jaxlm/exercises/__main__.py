@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from jaxlm.cli import parse
+from jaxlm.cli.parsing import parse
+from jaxlm.cli.process import run_main
 from jaxlm.config import DataConfig, check
 from jaxlm.errors import UserError, check_folder
 from jaxlm.exercises import TITLES
-from jaxlm.start import run_main
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import plots
 from jaxlm.config import NgramConfig
 from jaxlm.exercises.lab import Lab, against, seconds
 from jaxlm.exercises.softmax import WAYS, closed_gradient
-from jaxlm.parameters import untrained_params
+from jaxlm.models.initialization import untrained_params
+from jaxlm.plots import pictures
 
 BATCH = 4096
 LARGE = (256, 50_257)
@@ -44,9 +44,9 @@ def compare(lab: Lab, *, rounds: int = 7, large: tuple[int, int] = LARGE) -> Com
     loss = {name: float(value) for name, (value, _) in both.items()}
     closed_NV = np.asarray(jax.jit(closed_gradient)(logits_NV, target_N))
     differ = {name: float(np.abs(gradient_NV - closed_NV).max()) for name, (_, gradient_NV) in both.items()}
-    lab.say(f"same numbers, on {BATCH:,} predictions of the text under random logits:")
+    lab.log(f"same numbers, on {BATCH:,} predictions of the text under random logits:")
     for name in WAYS:
-        lab.say(f"  {name:<11}  loss {loss[name]:.6f}, gradient within {differ[name]:.1e} of (softmax - one-hot) / N")
+        lab.log(f"  {name:<11}  loss {loss[name]:.6f}, gradient within {differ[name]:.1e} of (softmax - one-hot) / N")
     shift, gap = _limits(lab)
     rng = np.random.default_rng(lab.seed)
     random_NV = jnp.asarray(rng.normal(size=large), jnp.float32)
@@ -54,7 +54,7 @@ def compare(lab: Lab, *, rounds: int = 7, large: tuple[int, int] = LARGE) -> Com
     times = _times(lab, logits_NV, target_N, rounds) | _times(lab, random_NV, random_N, rounds)
     found = Compared(loss, differ, shift, gap, times)
     _answer(lab, found)
-    plots.bars(
+    pictures.bars(
         {"all logits moved up": shift, "the target's logit below the largest": gap},
         lab.picture("E05"),
         title=f"How far until loss or gradient is no number ({STEPS[-1]}: as far as was tried)",
@@ -70,14 +70,14 @@ def _limits(lab: Lab) -> tuple[dict[str, int], dict[str, int]]:
     up_G = np.array(STEPS, np.float32)
     logits_2GNV = np.stack([np.stack([up_G, up_G], 1), np.stack([up_G, 0 * up_G], 1)])[:, :, None]
     last: tuple[dict[str, int], dict[str, int]] = {}, {}
-    lab.say("the last step with a finite loss and gradient, where all logits move up, or the target's lies lower:")
+    lab.log("the last step with a finite loss and gradient, where all logits move up, or the target's lies lower:")
     for name, way in WAYS.items():
         steps = jax.jit(jax.vmap(jax.vmap(jax.value_and_grad(way), (0, None)), (0, None)))
         loss_2G, gradient_2GNV = (np.asarray(x) for x in steps(logits_2GNV, np.ones(1, np.int32)))
         good_2G = np.isfinite(loss_2G) & np.isfinite(gradient_2GNV).all(axis=(2, 3))
         for found, good_G in zip(last, good_2G, strict=True):
             found[name] = STEPS[-1] if good_G.all() else int(np.argmin(good_G)) - 1
-        lab.say(f"  {name:<11}  up {last[0][name]}, lower {last[1][name]}")
+        lab.log(f"  {name:<11}  up {last[0][name]}, lower {last[1][name]}")
     return last
 
 
@@ -93,11 +93,11 @@ def _times(lab: Lab, logits_NV: jax.Array, target_N: jax.Array, rounds: int) -> 
         calls[name] = lambda call=compiled: call(logits_NV, target_N)
         bytes_of[name] = (compiled.cost_analysis() or {}).get("bytes accessed", float("nan"))
     took = seconds(calls, rounds)
-    lab.say(
+    lab.log(
         f"{N:,} rows of {V:,} logits ({4 * N * V / 1e6:.1f} MB), medians of calls in turn, memory moved as XLA has it:"
     )
     for name, time in took.items():
-        lab.say(f"  {name:<20}  {1000 * time:9.3f} ms  {bytes_of[name] / 1e6:8.1f} MB")
+        lab.log(f"  {name:<20}  {1000 * time:9.3f} ms  {bytes_of[name] / 1e6:8.1f} MB")
     return {(V, name): time for name, time in took.items()}
 
 
@@ -113,7 +113,7 @@ def _answer(lab: Lab, found: Compared) -> None:
             said.append(f"at {V:,} logits a row the loss from logits was {of_loss}, its gradient {of_gradient}")
     apart = max(loss.values()) - min(loss.values())
     limits = ", ".join(f"{name} {shift[name]} and {gap[name]}" for name in WAYS)
-    lab.say(
+    lab.log(
         f"answer: while logits are small the losses are the same (to within {apart:.1e}). How far all logits can move "
         f"up and how far the target can lie below the largest, of {STEPS[-1]} tried: {limits}. Exp overflows, and a "
         "small probability rounds to 0 before its log; from logits neither is formed: that is why it is preferred. As "

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxlm import plots
 from jaxlm.config import CountsConfig
 from jaxlm.exercises.lab import Counted, Lab
+from jaxlm.plots import pictures
 
 ORDERS = tuple(range(1, 9))
 ADDED = (0.01, 0.1, 1.0)
@@ -28,25 +28,25 @@ def climb(lab: Lab, *, orders: Sequence[int] = ORDERS, added: Sequence[float] = 
     smooth: dict[int, float] = {}
     plain: dict[float, dict[int, float]] = {k: {} for k in added}
     best: Counted | None = None
-    lab.say("dev loss in nats per token, counts of train:")
-    lab.say("  order  Kneser-Ney  " + "  ".join(f"{f'add-{k:g}':>9}" for k in added))
+    lab.log("dev loss in nats per token, counts of train:")
+    lab.log("  order  Kneser-Ney  " + "  ".join(f"{f'add-{k:g}':>9}" for k in added))
     for order in orders:
         model = Counted.of(lab.job(CountsConfig(order=order, smoothing="kneser-ney"), "dev", "test"))
         smooth[order] = model.loss("dev")
         counts = Counted.of(lab.job(CountsConfig(order=order)))
         for k in added:
             plain[k][order] = counts.with_k(k).loss("dev")
-        lab.say(f"  {order:5}  {smooth[order]:10.4f}  " + "  ".join(f"{plain[k][order]:9.4f}" for k in added))
+        lab.log(f"  {order:5}  {smooth[order]:10.4f}  " + "  ".join(f"{plain[k][order]:9.4f}" for k in added))
         if best is None or smooth[order] < min(loss for o, loss in smooth.items() if o != order):
             best, top = model, order
     assert best is not None
     for note in best.notes:
-        lab.say(f"  order {top}: {note}")
+        lab.log(f"  order {top}: {note}")
     score = best.score("test")
     test = score.nats_per_token or math.inf
     loss, k, order = min((plain[k][order], k, order) for k in added for order in orders)
     longest = max(orders)
-    lab.say(
+    lab.log(
         f"answer: Kneser-Ney is best at order {top}, dev {smooth[top]:.4f}; scored once, test is {test:.4f} "
         f"({score.bits_per_byte:.4f} bits per byte): that is what a GPT has to beat. The best add-k is order {order} "
         f"with k = {k:g}, dev {loss:.4f}, {loss - smooth[top]:+.4f} from it. At order {longest} Kneser-Ney has "
@@ -55,7 +55,7 @@ def climb(lab: Lab, *, orders: Sequence[int] = ORDERS, added: Sequence[float] = 
     )
     lines = {"Kneser-Ney": (orders, [smooth[order] for order in orders])}
     lines |= {f"add-k, k = {k:g}": (orders, [plain[k][order] for order in orders]) for k in added}
-    plots.curves(
+    pictures.curves(
         lines,
         lab.picture("E06"),
         title=f"Smoothing and order: Kneser-Ney at order {top} has dev {smooth[top]:.4f}, test {test:.4f}",

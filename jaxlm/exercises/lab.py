@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxlm.config import DataConfig, ModelConfig, RunConfig
 from jaxlm.errors import UserError
-from jaxlm.evaluation import Evaluator, Score
+from jaxlm.inference.evaluation import Evaluator, Score
 from jaxlm.models.base import ContextModel, FittedModel, LanguageModel, Params
 from jaxlm.models.counts import AddK
 from jaxlm.training.setup import Job, settle
@@ -30,7 +30,7 @@ class Lab:
     out: Path = Path("runs/exercises")
     seed: int = 0
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    say: Callable[[str], None] = print
+    log: Callable[[str], None] = print
 
     def job(self, model: ModelConfig, *wanted: str) -> Job:
         """A model of the text, settled. Raises UserError where one of the wanted splits has no tokens."""

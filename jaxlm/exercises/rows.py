@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxlm import plots, show
 from jaxlm.config import NgramConfig
 from jaxlm.exercises.lab import Lab, against, seconds
-from jaxlm.losses import cross_entropy
+from jaxlm.inference import formatting
 from jaxlm.models.base import Params
+from jaxlm.models.initialization import untrained_params
 from jaxlm.ops import context_index
-from jaxlm.parameters import untrained_params
+from jaxlm.ops.losses import cross_entropy
+from jaxlm.plots import pictures
 
 ORDERS = (2, 3, 4)
 MOST_ENTRIES, BATCH = 2**20, 2048
@@ -43,8 +44,8 @@ def product_logits(params: Params, ctx_BC: jax.Array, vocab_size: int) -> jax.Ar
 
 def compare(lab: Lab, *, rounds: int = 9) -> list[Compared]:
     """Both ways on the same batch: numbers, then times, for tables of growing size."""
-    lab.say("times in ms, medians of calls in turn; backward: loss and gradient")
-    lab.say("      rows  one-hot  forward: index  product   backward: index  product   largest difference")
+    lab.log("times in ms, medians of calls in turn; backward: loss and gradient")
+    lab.log("      rows  one-hot  forward: index  product   backward: index  product   largest difference")
     found = []
     for order in ORDERS:
         job = lab.job(NgramConfig(order=order))
@@ -53,8 +54,8 @@ def compare(lab: Lab, *, rounds: int = 9) -> list[Compared]:
         found.append(_compare(job, rounds))
         one, ms = found[-1], {name: 1000 * value for name, value in found[-1].seconds.items()}
         differ = max(one.differ)
-        lab.say(
-            f"{one.rows:10,}  {show.size(4 * BATCH * one.rows):>7}  {ms['index forward']:14.3f}  "
+        lab.log(
+            f"{one.rows:10,}  {formatting.size(4 * BATCH * one.rows):>7}  {ms['index forward']:14.3f}  "
             f"{ms['product forward']:7.3f}   {ms['index backward']:15.3f}  {ms['product backward']:7.3f}   {differ:.1e}"
         )
     said = [
@@ -62,13 +63,13 @@ def compare(lab: Lab, *, rounds: int = 9) -> list[Compared]:
         for one in found
     ]
     worst = Differences(*map(max, zip(*(one.differ for one in found), strict=True)))
-    lab.say(
+    lab.log(
         f"answer: the numbers are the same: logits to within {worst.logits:.1e}, the loss {worst.loss:.1e}, gradients "
         f"{worst.gradient:.1e}. Indexing was {'; '.join(said)}. The one-hot matrix has a "
         "column for each row of W, and the product reads all of them to keep one."
     )
     rows = [one.rows for one in found]
-    plots.curves(
+    pictures.curves(
         {name: (rows, [1000 * one.seconds[name] for one in found]) for name in found[0].seconds},
         lab.picture("E04"),
         title=f"Logits of {BATCH:,} contexts: rows of W by index, and by a one-hot product",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxlm import losses
+from jaxlm.ops import losses
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 

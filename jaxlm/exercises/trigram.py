@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from jaxlm import plots
 from jaxlm.config import CheckpointConfig, CountsConfig, NgramConfig, OptimConfig, RunConfig, SampleConfig
 from jaxlm.data.corpus import SPLITS
 from jaxlm.exercises.lab import Counted, Lab
-from jaxlm.runs import RunDir
+from jaxlm.plots import pictures
+from jaxlm.runs.directory import RunDir
 from jaxlm.training import train
 
 NAMES = {2: "bigram", 3: "trigram"}
@@ -25,18 +25,18 @@ def beat_the_bigram(lab: Lab, *, steps: int = 3000) -> Beaten:
     neural = {order: _descend(whole, order, steps) for order in (3, 2)}
     counted = {order: Counted.of(whole.job(CountsConfig(order=order, add_k=0.0))) for order in NAMES}
     counts = {order: model.loss("train") for order, model in counted.items()}
-    lab.say(f"nats per token on all {counted[2].job.corpus.size('train'):,} tokens, which the models are fitted to:")
+    lab.log(f"nats per token on all {counted[2].job.corpus.size('train'):,} tokens, which the models are fitted to:")
     for order, name in NAMES.items():
-        lab.say(f"  {name:<8} counts {counts[order]:.4f}, neural net {neural[order]:.4f}")
+        lab.log(f"  {name:<8} counts {counts[order]:.4f}, neural net {neural[order]:.4f}")
     gain, gap = counts[2] - counts[3], neural[3] - counts[3]
     yes = neural[3] < neural[2] and gain > 0
-    lab.say(
+    lab.log(
         f"answer: {'yes' if yes else 'no'}. By counts the trigram's loss is {counts[3]:.4f}, {gain:.4f} nats below the "
         f"bigram's {counts[2]:.4f}; the neural trigram came to {neural[3]:.4f}, {gap:+.4f} from its counts, which are "
         "the least that a table can reach on the text it is fitted to."
     )
     groups = {NAMES[order]: {"counts": counts[order], "neural net": neural[order]} for order in NAMES}
-    plots.bars(groups, lab.picture("E01"), title="Loss on the text that was fitted", ylabel="nats per token")
+    pictures.bars(groups, lab.picture("E01"), title="Loss on the text that was fitted", ylabel="nats per token")
     return Beaten(counts, neural)
 
 
@@ -55,7 +55,7 @@ def _descend(lab: Lab, order: int, steps: int) -> float:
         device=lab.device,
         run_dir=str(lab.out / f"E01_{NAMES[order]}_neural"),
     )
-    path = train(config, restart=True, say=lambda line: None)
+    path = train(config, restart=True, log=lambda line: None)
     assert path is not None
     return float(RunDir(path).read_eval()["train"]["nats_per_token"])
 
@@ -75,14 +75,14 @@ def held_out(lab: Lab) -> HeldOut:
         losses[order] = {split: counted.with_k(1.0).loss(split) for split in SPLITS}
         impossible[order] = counted.with_k(0.0).score("dev").impossible
     sizes = ", ".join(f"{split} {counted.job.corpus.size(split):,}" for split in SPLITS)
-    lab.say(f"nats per token, counts of train with k = 1 ({sizes} tokens):")
+    lab.log(f"nats per token, counts of train with k = 1 ({sizes} tokens):")
     for order, name in NAMES.items():
-        lab.say(f"  {name:<8} " + ", ".join(f"{split} {losses[order][split]:.4f}" for split in SPLITS))
+        lab.log(f"  {name:<8} " + ", ".join(f"{split} {losses[order][split]:.4f}" for split in SPLITS))
     two, three = losses[2], losses[3]
     better = [split for split in ("dev", "test") if three[split] < two[split]]
     drift = {order: losses[order]["test"] - losses[order]["train"] for order in NAMES}
     more = ": with more cells to fill, more of what it knows holds for train only" if drift[3] > drift[2] else ""
-    lab.say(
+    lab.log(
         f"answer: on unseen lines the trigram is better on {' and '.join(better) or 'neither dev nor test'}: dev "
         f"{three['dev']:.4f} against {two['dev']:.4f}, test {three['test']:.4f} against {two['test']:.4f}. From train "
         f"to test the bigram's loss changes by {drift[2]:+.4f}, the trigram's by {drift[3]:+.4f}{more}. "
@@ -90,5 +90,5 @@ def held_out(lab: Lab) -> HeldOut:
         f"to the bigram and {impossible[3]:,} to the trigram."
     )
     groups = {split: {NAMES[order]: losses[order][split] for order in NAMES} for split in SPLITS}
-    plots.bars(groups, lab.picture("E02"), title="Counts of train, k = 1", ylabel="nats per token")
+    pictures.bars(groups, lab.picture("E02"), title="Counts of train, k = 1", ylabel="nats per token")
     return HeldOut(losses, impossible)

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.losses import nats_per_target
 from jaxlm.ops import windows
-from jaxlm.tokenizer import BOUNDARY
+from jaxlm.ops.losses import nats_per_target
+from jaxlm.tokenizers import EOS
 
 Params = dict[str, Any]
 """Nested dicts of arrays with string keys."""
 
-CONSTANTS = "constants"
+BUFFERS = "buffers"
 """The name under which parameters hold arrays that are not trained."""
 TOUCHED = "touched"
 """The name of the constant that says which rows of a table a step updates."""
@@ -85,13 +85,13 @@ class Words(NamedTuple):
 
 
 @runtime_checkable
-class HasConstants(Protocol):
+class HasBuffers(Protocol):
     """A model with arrays that are not trained: its functions find them in their parameters under CONSTANTS.
 
     They are stored once in a run, outside the training state.
     """
 
-    def constants(
+    def buffers(
         self, words: Sequence[str], count_V: np.ndarray, vectors: Words | None, seed: int
     ) -> dict[str, np.ndarray]:
         """The arrays, by the vocabulary's words (its last tokens), train's counts of all tokens, and a vectors file."""
@@ -123,7 +123,7 @@ class HasRows(Protocol):
         """The name of that parameter, an array of rows; None: a step touches every row."""
         ...
 
-    def touched(self, constants: Params, tok: jax.Array, target: jax.Array, key: jax.Array) -> jax.Array:
+    def touched(self, buffers: Params, tok: jax.Array, target: jax.Array, key: jax.Array) -> jax.Array:
         """row_U, the distinct rows that a step reads, ascending, filled up with the number of rows."""
         ...
 
@@ -160,14 +160,14 @@ class PredictsVectors(Protocol):
         ...
 
 
-def with_constants(params: Params, constants: Params | None) -> Params:
+def with_buffers(params: Params, buffers: Params | None) -> Params:
     """Parameters as the model's functions take them."""
-    return {**params, CONSTANTS: constants} if constants else params
+    return {**params, BUFFERS: buffers} if buffers else params
 
 
-def without_constants(params: Params) -> Params:
+def without_buffers(params: Params) -> Params:
     """The parameters that are trained."""
-    return {name: value for name, value in params.items() if name != CONSTANTS}
+    return {name: value for name, value in params.items() if name != BUFFERS}
 
 
 class NatsFromLogits(abc.ABC):
@@ -199,7 +199,7 @@ class ContextModel(NatsFromLogits):
 
     def init_cache(self, params: Params, batch: int, length: int) -> jax.Array:
         """tok_BC of boundaries."""
-        return jnp.full((batch, self.context), BOUNDARY, jnp.int32)
+        return jnp.full((batch, self.context), EOS, jnp.int32)
 
     def extend(self, params: Params, cache: jax.Array, tok_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
         """logits_BTV after each new token, and the last `context` tokens."""
@@ -265,9 +265,9 @@ class SequenceModel(NatsFromLogits):
         return self._apply(params, cache, tok_BT, method="extend")
 
     def _apply(self, params: Params, *args: Any, **options: Any) -> Any:
-        variables = {"params": without_constants(params)}
-        if CONSTANTS in params:
-            variables[CONSTANTS] = params[CONSTANTS]
+        variables = {"params": without_buffers(params)}
+        if BUFFERS in params:
+            variables[BUFFERS] = params[BUFFERS]
         return self.module.apply(variables, *args, **options)
 
 

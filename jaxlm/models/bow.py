@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlm.config.bow import BowConfig
+from jaxlm.config.models import BowConfig
 from jaxlm.models.base import SequenceModel, needed
 from jaxlm.ops import affine, causal_mean, lookup
 

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from jaxlm.config.gpt import GptConfig
+from jaxlm.config.models import GptConfig
 from jaxlm.models.base import SequenceModel, needed
 from jaxlm.models.transformer import INIT, Cache, Transformer, sizes
 from jaxlm.ops import affine, lookup

@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlm.config.mlp import MlpConfig
+from jaxlm.config.models import MlpConfig
 from jaxlm.models.base import WindowModel, needed
-from jaxlm.ops import dense, lookup, readout
+from jaxlm.ops import dense, lookup, unembed
 
 
 class Mlp(nn.Module):
@@ -43,7 +43,7 @@ class Mlp(nn.Module):
             sum_NF = one_hot_NCV.reshape(N, C * V) @ table_CVF.reshape(C * V, F)
         else:
             sum_NF = dense(lookup(embed_VE, ctx_NC).reshape(N, I), hidden_IF)
-        return readout(jnp.tanh(sum_NF + hidden_bias_F), out_VF) + out_bias_V
+        return unembed(jnp.tanh(sum_NF + hidden_bias_F), out_VF) + out_bias_V
 
 
 def build(config: MlpConfig) -> WindowModel:

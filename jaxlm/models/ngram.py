@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from jaxlm.config.ngram import MAX_ENTRIES, NgramConfig
+from jaxlm.config.models import MAX_ENTRIES, NgramConfig
 from jaxlm.errors import UserError
 from jaxlm.models.base import WindowModel, needed
 from jaxlm.ops import context_index

@@ -4,10 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlm.config.rnn import RnnConfig
+from jaxlm.config.models import RnnConfig
 from jaxlm.models.base import SequenceModel, needed
 from jaxlm.ops import affine, project_lookup
-from jaxlm.recurrence import gru, lstm, rnn
+from jaxlm.ops.recurrence import gru, lstm, rnn
 
 INPUTS = {"rnn": 1, "gru": 3, "lstm": 4}
 """Widths of the state that a cell's input products have."""

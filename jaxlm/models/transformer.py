@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlm.config.model import TransformerConfig
+from jaxlm.config.models import TransformerConfig
 from jaxlm.models.base import needed
 from jaxlm.ops import affine, causal_attention, dropout, layer_norm
 

@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlm.config.wavenet import WavenetConfig
+from jaxlm.config.models import WavenetConfig
 from jaxlm.models.base import NatsFromLogits, Params, needed
 from jaxlm.ops import layer_norm, lookup, project_lookup
-from jaxlm.tokenizer import BOUNDARY
+from jaxlm.tokenizers import EOS
 
 Layer = dict[str, jax.Array]
 Cache = tuple[jax.Array, list[jax.Array]]
@@ -82,7 +82,7 @@ class Levels(nn.Module):
 
     def init_cache(self, batch: int, length: int) -> Cache:
         """Each level's last 2 ** i inputs: of boundary tokens, of which there are as many as one likes."""
-        x_BF, rings = self._enter(jnp.full((batch, 1), BOUNDARY))[:, 0], []
+        x_BF, rings = self._enter(jnp.full((batch, 1), EOS))[:, 0], []
         for i, level in enumerate(self.levels):
             rings.append(jnp.repeat(x_BF[None], 2**i, axis=0))
             x_BF, _ = self._join(level, x_BF, x_BF)

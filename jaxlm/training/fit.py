@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from jaxlm import checkpoint, metrics, sharding
 from jaxlm.config import RunConfig
+from jaxlm.devices import platform
 from jaxlm.errors import UserError
-from jaxlm.restart import throw_away
-from jaxlm.runs import RunDir
+from jaxlm.runs import checkpoints, metrics
+from jaxlm.runs.directory import RunDir
+from jaxlm.runs.restart import throw_away
 from jaxlm.training.loop import Loop
 from jaxlm.training.plan import Plan
 from jaxlm.training.points import Best, Scored, Tally
@@ -27,7 +28,7 @@ class Task:
     run_chunk: Callable[[TrainState, int, int], tuple[TrainState, Chunk]]
     evaluate: Callable[[Any], Mapping[str, Scored]]
     loss_fields: Callable[[float], dict[str, Any]]
-    refit: Callable[[Any], Any] | None = None
+    calibrate: Callable[[Any], Any] | None = None
     beside: bool = False
     block: bool = False
     may_begin: bool = True
@@ -37,7 +38,7 @@ class Task:
 def fit(
     task: Task,
     run: RunDir,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     *,
     meanwhile: Callable[[], None] = lambda: None,
     when_told: Callable[[Best | None], None] | None = None,
@@ -49,12 +50,12 @@ def fit(
 
     Raises NonFiniteLoss and Stopped as `Loop.run` does.
     """
-    state, tally = _resume(run, task, say)
+    state, tally = _resume(run, task, log)
     step = int(state.step)
     keep, forget_old = task.config.checkpoint.keep, partial(throw_away, run)
-    with checkpoint.CheckpointWriter(run.checkpoints, keep, when_saved=forget_old) as writer:
+    with checkpoints.CheckpointWriter(run.checkpoints, keep, when_saved=forget_old) as writer:
         metrics.cut(run.metrics, step if step else -1)
-        log = metrics.MetricsLog(run.metrics, run.tensorboard if task.config.tensorboard else None)
+        metrics_log = metrics.MetricsLog(run.metrics, run.tensorboard if task.config.tensorboard else None)
         progress = metrics.Progress(task.plan.steps, step, words=not task.config.model.predicts_text)
 
         def begin_the_rest() -> None:
@@ -66,12 +67,12 @@ def fit(
             run_chunk=task.run_chunk,
             evaluate=task.evaluate,
             plan=task.plan,
-            log=log,
+            log=metrics_log,
             writer=writer,
             progress=progress,
             tally=tally,
             loss_fields=task.loss_fields,
-            refit=task.refit,
+            calibrate=task.calibrate,
             meanwhile=begin_the_rest,
             when_told=when_told,
             beside=task.beside,
@@ -81,29 +82,29 @@ def fit(
             loop.run()
         finally:
             progress.close()
-            log.close()
+            metrics_log.close()
     return loop.seconds
 
 
-def _resume(run: RunDir, task: Task, say: Callable[[str], None]) -> tuple[TrainState, Tally]:
+def _resume(run: RunDir, task: Task, log: Callable[[str], None]) -> tuple[TrainState, Tally]:
     """The newest checkpoint that loads, or the initial state; what is broken is set aside and told."""
     state = task.state
-    like = checkpoint.abstract_like(
+    like = checkpoints.abstract_like(
         {"params": state.params, "training": {"step": state.step, "opt_state": state.opt_state}}
     )
-    broken = checkpoint.set_aside_unreadable(run.checkpoints)
+    broken = checkpoints.set_aside_unreadable(run.checkpoints)
     resumed: tuple[TrainState, Tally] | None = None
     numerics: Any = None
-    for one in reversed(checkpoint.saved(run.checkpoints)):
-        loaded = checkpoint.load(run.checkpoints, one, like)
+    for one in reversed(checkpoints.saved(run.checkpoints)):
+        loaded = checkpoints.load(run.checkpoints, one, like)
         tally, numerics = Tally.from_notes(one.notes), one.notes.get("numerics")
         if loaded is not None and tally is not None:
             resumed = TrainState(params=loaded["params"], **loaded["training"]), tally
             break
-        checkpoint.set_aside(run.checkpoints, one.step)
+        checkpoints.set_aside(run.checkpoints, one.step)
         broken.append(one.step)
     for step in broken:
-        say(f"checkpoint {step} of {run.path} is broken: moved to {run.broken}, going on without it")
+        log(f"checkpoint {step} of {run.path} is broken: moved to {run.broken}, going on without it")
     if resumed is None:
         if not task.may_begin:
             raise UserError(
@@ -111,18 +112,18 @@ def _resume(run: RunDir, task: Task, say: Callable[[str], None]) -> tuple[TrainS
                 "be read: put it back, or choose another with --restart"
             )
         if run.metrics.exists():
-            say(f"{run.path} was stopped before its first checkpoint, or has lost them: training begins at step 0")
+            log(f"{run.path} was stopped before its first checkpoint, or has lost them: training begins at step 0")
         return state, Tally()
     step = int(resumed[0].step)
-    say(f"resuming {run.path} at step {step}")
+    log(f"resuming {run.path} at step {step}")
     changed = _changed_numerics(numerics)
     if changed and step < task.plan.steps:
-        say(f"trained with {', '.join(changed)}: what follows may not be bit for bit what it would have been")
+        log(f"trained with {', '.join(changed)}: what follows may not be bit for bit what it would have been")
     return resumed
 
 
 def _changed_numerics(then: Any) -> list[str]:
     """What of `sharding.numerics` is not what it was when a checkpoint's notes were made."""
-    now = sharding.numerics()
+    now = platform.numerics()
     then = now | then if isinstance(then, dict) else now
     return [f"{name} {then[name]} (now {value})" for name, value in now.items() if then[name] != value]

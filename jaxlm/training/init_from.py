@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxlm import checkpoint
-from jaxlm.claims import place_of
 from jaxlm.config import ModelConfig, RunConfig
 from jaxlm.errors import UserError, naming
-from jaxlm.models.base import Params, without_constants
-from jaxlm.parameters import content_hash
-from jaxlm.runs import RunDir, open_existing, read_json
-from jaxlm.trained import load_run, load_vectors
+from jaxlm.models.base import Params, without_buffers
+from jaxlm.models.initialization import content_hash
+from jaxlm.runs import checkpoints
+from jaxlm.runs.claims import place_of
+from jaxlm.runs.directory import RunDir, open_existing, read_json
+from jaxlm.runs.loading import load_run, load_vectors
 
 
 class Start(NamedTuple):
@@ -54,13 +54,13 @@ def _params_of(config: RunConfig, other: RunDir) -> Params:
         theirs = open_existing(other.path).read_config().model
         if theirs.predicts_text == config.model.predicts_text:
             load = load_run if theirs.predicts_text else load_vectors
-            return without_constants(load(other.path).params)
+            return without_buffers(load(other.path).params)
     raise other_class(config, theirs)
 
 
 def _has_begun(run: RunDir, init_from: str) -> bool:
     """Whether a run began from the one named, and is done or can be resumed."""
-    if not (run.fingerprint.is_file() and (run.eval.exists() or checkpoint.saved(run.checkpoints))):
+    if not (run.fingerprint.is_file() and (run.eval.exists() or checkpoints.saved(run.checkpoints))):
         return False
     named = open_existing(run.path).read_config().init_from
     return named is not None and Path(named).resolve() == Path(init_from).resolve()

@@ -11,24 +11,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import checkpoint, compilation, metrics, optim, sharding, show
-from jaxlm.background import background_thread, nice_afterwards
 from jaxlm.config import RunConfig
 from jaxlm.data.batches import Tokens
+from jaxlm.data.bigrams import count_pairs, save_pairs
 from jaxlm.data.corpus import SPLITS, Corpus
-from jaxlm.data.pairs import count_pairs, save_pairs
-from jaxlm.evaluation import NATS_PER_TOKEN, Evaluator, Score, token_fields
+from jaxlm.devices import compilation
+from jaxlm.devices.mesh import must_block, replicated
+from jaxlm.inference import formatting
+from jaxlm.inference.evaluation import NATS_PER_TOKEN, Evaluator, Score, token_fields
 from jaxlm.models.base import (
-    CONSTANTS,
+    BUFFERS,
     FittedModel,
     HasFit,
     HasTrainLoss,
     Params,
-    with_constants,
-    without_constants,
+    with_buffers,
+    without_buffers,
 )
-from jaxlm.runs import RunDir, write_bytes, write_json
-from jaxlm.trained import Run, load_run
+from jaxlm.rean.vectors import read_vectors, recipe
+from jaxlm.runs import checkpoints, metrics
+from jaxlm.runs.directory import RunDir, write_bytes, write_json
+from jaxlm.runs.loading import Run, load_run
+from jaxlm.training import optim
+from jaxlm.training.background import background_thread, nice_afterwards
 from jaxlm.training.draws import Draws
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.pictures import Pictures
@@ -37,9 +42,8 @@ from jaxlm.training.points import Best
 from jaxlm.training.samples import compile_samples, draw_samples
 from jaxlm.training.setup import Job, abstract_state, describe, initial_state, introduce, settle, with_vectors
 from jaxlm.training.state import Chunk, TrainState, make_chunk, make_step
-from jaxlm.training.vectors import read_vectors, recipe
-from jaxlm.training.word2vec import Word2vecWork
 from jaxlm.training.work import Work
+from jaxlm.word2vec.training import Word2vecWork
 
 FIT_LOGITS = 2**24
 """Logits in memory at once where parameters of the likelihood are fitted."""
@@ -71,7 +75,7 @@ class LanguageWork:
         return self.job.corpus
 
     @property
-    def constants(self) -> dict[str, np.ndarray]:
+    def buffers(self) -> dict[str, np.ndarray]:
         """What the model has beside its parameters."""
         return self.job.arrays
 
@@ -89,15 +93,15 @@ class LanguageWork:
         """Take the vectors that came first."""
         self.job = with_vectors(self.job, read_vectors(str(before.path)))
 
-    def introduce(self, say: Callable[[str], None]) -> None:
+    def introduce(self, log: Callable[[str], None]) -> None:
         """The start-up lines."""
-        introduce(self.job, say)
+        introduce(self.job, log)
 
-    def describe(self, say: Callable[[str], None]) -> None:
+    def describe(self, log: Callable[[str], None]) -> None:
         """What --dry-run prints."""
-        describe(self.job, say)
+        describe(self.job, log)
 
-    def train(self, run: RunDir, say: Callable[[str], None]) -> None:
+    def train(self, run: RunDir, log: Callable[[str], None]) -> None:
         """All that makes a run directory complete, pictures beside it; last eval.json."""
         ends: list[Ending] = []
         with Pictures(run, wanted=self.config.plots) as pictures:
@@ -120,24 +124,24 @@ class LanguageWork:
                     def when_told(best: Best | None) -> None:
                         pictures.draw_losses()
                         if best:
-                            ends.append(_ending(self.job, run, say, best))
+                            ends.append(_ending(self.job, run, log, best))
 
                     task = _task(self.job, draws, when_scored)
-                    seconds = fit(task, run, say, meanwhile=meanwhile, when_told=when_told)
+                    seconds = fit(task, run, log, meanwhile=meanwhile, when_told=when_told)
             else:
                 draw()
-                seconds, best = _fit_counts(self.job, run, say)
-                ends.append(_ending(self.job, run, say, best))
-            result = _finish(self.job, run, ends[0] if ends else _ending(self.job, run, say), seconds)
-            pictures.end(say)
+                seconds, best = _fit_counts(self.job, run, log)
+                ends.append(_ending(self.job, run, log, best))
+            result = _finish(self.job, run, ends[0] if ends else _ending(self.job, run, log), seconds)
+            pictures.end(log)
         write_json(run.eval, result)
 
-    def tell_losses(self, run: RunDir, say: Callable[[str], None]) -> None:
+    def tell_losses(self, run: RunDir, log: Callable[[str], None]) -> None:
         """The losses of a finished run."""
         result = run.read_eval()
         for split in SPLITS:
             if result[split] is not None:
-                say(f"{split}: {show.score_line(Score.from_json(result[split]))}")
+                log(f"{split}: {formatting.score_line(Score.from_json(result[split]))}")
 
 
 def _task(job: Job, draws: Draws, when_scored: Callable[[], None]) -> Task:
@@ -147,7 +151,7 @@ def _task(job: Job, draws: Draws, when_scored: Callable[[], None]) -> Task:
     config, mesh = job.config, job.mesh
     steps = config.last_step
     optimizer = optim.transformation(config.optim, steps)
-    tokens, constants = job.tokens(), job.constants()
+    tokens, buffers = job.tokens(), job.buffers()
     abstract = abstract_state(job, optimizer)
     sizes = optim.count_parameters(abstract.params), job.batcher.batch_size * job.batcher.targets_per_row
     plan = Plan.of(config, *sizes)
@@ -160,19 +164,19 @@ def _task(job: Job, draws: Draws, when_scored: Callable[[], None]) -> Task:
     )
     options = compilation.step_options(step_flops(*sizes))
     compiled = jax.jit(chunk, donate_argnums=0, compiler_options=options)
-    lowered = compiled.lower(abstract, tokens, job.batcher.draw(config.seed, range(plan.chunk)), constants)
+    lowered = compiled.lower(abstract, tokens, job.batcher.draw(config.seed, range(plan.chunk)), buffers)
     # the two largest programs of the start are compiled at once
     with nice_afterwards(), ThreadPoolExecutor(max_workers=1) as beside:
         beside.submit(lowered.compile)
         state = initial_state(job, optimizer)
 
     def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
-        return compiled(state, tokens, draws.take(step, K), constants)
+        return compiled(state, tokens, draws.take(step, K), buffers)
 
     evaluator = _evaluator(job, tokens)
 
     def evaluate(params: Params) -> dict[str, Score]:
-        scores = _scores(evaluator, job, with_constants(params, constants))
+        scores = _scores(evaluator, job, with_buffers(params, buffers))
         when_scored()
         return scores
 
@@ -183,45 +187,45 @@ def _task(job: Job, draws: Draws, when_scored: Callable[[], None]) -> Task:
         run_chunk=run_chunk,
         evaluate=evaluate,
         loss_fields=_loss_fields(job),
-        refit=_refit(job, tokens, constants),
+        calibrate=_calibrate(job, tokens, buffers),
         beside=mesh.size == 1,
-        block=sharding.must_block(mesh),
+        block=must_block(mesh),
         may_begin=job.start is None or job.start.params is not None,
     )
 
 
-def _fit_counts(job: Job, run: RunDir, say: Callable[[str], None]) -> tuple[float, Best]:
+def _fit_counts(job: Job, run: RunDir, log: Callable[[str], None]) -> tuple[float, Best]:
     """Count, and save as step 1; the seconds that counting took, and the counts."""
     began = time.monotonic()
     model = cast(FittedModel[Any], job.model)
     start, end = job.corpus.bounds["train"]
     params, notes = model.fit(job.corpus.tokens_N[start:end], job.corpus.age_N[start:end])
     for note in notes:
-        say(note)
-    params = jax.block_until_ready(jax.device_put(params, sharding.replicated(job.mesh)))
+        log(note)
+    params = jax.block_until_ready(jax.device_put(params, replicated(job.mesh)))
     counted = time.monotonic()
     scores = _scores(_evaluator(job, job.tokens()), job, params)
     dev = scores.get("dev")
     metrics.cut(run.metrics, -1)
-    log = metrics.MetricsLog(run.metrics, run.tensorboard if job.config.tensorboard else None)
+    metrics_log = metrics.MetricsLog(run.metrics, run.tensorboard if job.config.tensorboard else None)
     if dev:
         now = time.monotonic()
-        log.write(**dev.metrics_line(1, "dev", seconds=now - counted, time_s=now - began))
-    log.close()
-    with checkpoint.CheckpointWriter(run.checkpoints, job.config.checkpoint.keep) as writer:
+        metrics_log.write(**dev.metrics_line(1, "dev", seconds=now - counted, time_s=now - began))
+    metrics_log.close()
+    with checkpoints.CheckpointWriter(run.checkpoints, job.config.checkpoint.keep) as writer:
         writer.save(1, params, {"step": np.array(1, np.int32)}, dev_loss=dev.nats_per_token if dev else None, notes={})
     return counted - began, Best(params, scores)
 
 
-def _ending(job: Job, run: RunDir, say: Callable[[str], None], known: Best | None = None) -> Ending:
+def _ending(job: Job, run: RunDir, log: Callable[[str], None], known: Best | None = None) -> Ending:
     """Score every split that is not yet, with the parameters that are known to be the best, or else with the best
     checkpoint.
     """
     if known is None:
-        loaded = load_run(run.path, say=say)
+        loaded = load_run(run.path, log=log)
         best = dataclasses.replace(loaded, model=job.model)  # programs are compiled for this object
     else:
-        params = with_constants(known.params, job.constants())
+        params = with_buffers(known.params, job.buffers())
         best = Run(run.path, job.config, job.corpus.tokenizer, job.model, params, job.config.last_step)
     evaluator = _evaluator(job, job.tokens())
     scores = dict(known.scores) if known else {}
@@ -240,8 +244,8 @@ def _finish(job: Job, run: RunDir, ending: Ending, seconds: float) -> dict[str, 
     write_bytes(run.samples, samples.encode("utf-8", "surrogatepass"))
     return {
         **ending.entries,
-        "params": optim.count_parameters(without_constants(best.params)),
-        **({"constants": optim.count_parameters(best.params[CONSTANTS])} if CONSTANTS in best.params else {}),
+        "params": optim.count_parameters(without_buffers(best.params)),
+        **({"buffers": optim.count_parameters(best.params[BUFFERS])} if BUFFERS in best.params else {}),
         "step": best.step,
         "steps": job.config.last_step,
         "train_time_s": seconds,
@@ -264,7 +268,7 @@ def _loss_fields(job: Job) -> Callable[[float], dict[str, Any]]:
     return partial(token_fields, bytes_per_token=job.bytes_per_token)
 
 
-def _refit(job: Job, tokens: Tokens, constants: Params) -> Callable[[Params], Params] | None:
+def _calibrate(job: Job, tokens: Tokens, buffers: Params) -> Callable[[Params], Params] | None:
     """What fits parameters of the likelihood alone, on a fixed sample of train; None where there are none."""
     model, batcher = job.model, job.batcher
     if not (isinstance(model, HasFit) and model.is_fitted):
@@ -272,11 +276,11 @@ def _refit(job: Job, tokens: Tokens, constants: Params) -> Callable[[Params], Pa
     row_B = _some(job.rows["train"], max(1, FIT_LOGITS // model.vocab_size // job.batcher.targets_per_row))
 
     @jax.jit
-    def fitted(params: Params, tokens: Tokens, constants: Params) -> Params:
-        params = model.fitted(with_constants(params, constants), *batcher.rows(tokens, jnp.asarray(row_B)))
-        return without_constants(params)
+    def fitted(params: Params, tokens: Tokens, buffers: Params) -> Params:
+        params = model.fitted(with_buffers(params, buffers), *batcher.rows(tokens, jnp.asarray(row_B)))
+        return without_buffers(params)
 
-    return lambda params: fitted(params, tokens, constants)
+    return lambda params: fitted(params, tokens, buffers)
 
 
 def _some(rows: np.ndarray, most: int) -> np.ndarray:

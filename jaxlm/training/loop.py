@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm import sharding
-from jaxlm.background import background_thread
-from jaxlm.checkpoint import CheckpointWriter
+from jaxlm.devices import platform
 from jaxlm.errors import NonFiniteLoss
-from jaxlm.metrics import MetricsLog, Progress
+from jaxlm.runs.checkpoints import CheckpointWriter
+from jaxlm.runs.metrics import MetricsLog, Progress
+from jaxlm.training.background import background_thread
 from jaxlm.training.plan import Plan
 from jaxlm.training.points import Best, Point, Scored, Scores, Tally
 from jaxlm.training.signals import Stopped, catch_signals
@@ -54,7 +54,7 @@ class Loop:
     """What the checkpoint of the first state holds."""
     loss_fields: Callable[[float], dict[str, Any]]
     """What a train line says of the mean loss beside itself: "unit", "nats_per_token" and "bits_per_byte"."""
-    refit: Callable[[Any], Any] | None = None
+    calibrate: Callable[[Any], Any] | None = None
     """Brings parameters that training leaves alone up to date, before the others are scored and saved: a function of
     the others, so that a resume changes nothing. None: there are none."""
     meanwhile: Callable[[], None] | None = None
@@ -147,8 +147,8 @@ class Loop:
             while sum(point.has_copy for point in (*self.ended, *self.running)) >= self.room:
                 self._tell_next()
             copy = _copy(self.state)
-            if self.refit:
-                copy = dataclasses.replace(copy, params=self.refit(copy.params))
+            if self.calibrate:
+                copy = dataclasses.replace(copy, params=self.calibrate(copy.params))
             scores = self._begin(self._score, copy.params) if evals else None
             saved = (copy, self._begin(_all_finite, copy.params)) if saves else None
         self.running.append(Point(self.step, chunk, logs, scores, saved))
@@ -263,7 +263,7 @@ class Loop:
             copy.params,
             {"step": copy.step, "opt_state": copy.opt_state},
             dev_loss=_dev_loss(scores),
-            notes={"tally": dataclasses.asdict(self.tally), "numerics": sharding.numerics()},
+            notes={"tally": dataclasses.asdict(self.tally), "numerics": platform.numerics()},
         )
         self.last_saved = step
         self.saves_begun += 1

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from jaxlm.runs import RunDir
+from jaxlm.runs.directory import RunDir
 
 PACKAGES = str(Path(__file__).resolve().parents[2])
 """Where the process that draws finds this package, installed or not."""
-DRAW = "from jaxlm import plots, start; start.run_main(plots.draw_beside_training)"
+DRAW = "from jaxlm.plots import __main__ as m; m.run_main(m.draw_beside_training)"
 NICE = 19
 """Of the process that draws, which takes what the training and the threads beside it leave of the cores."""
 
@@ -66,11 +66,11 @@ class Pictures:
                 self._process.stdin.write(f"{what}\n")
                 self._process.stdin.flush()
 
-    def end(self, say: Callable[[str], None]) -> None:
+    def end(self, log: Callable[[str], None]) -> None:
         """Return when all is drawn. A picture that cannot be drawn costs no training: it is told."""
         if self._process:
             _, told = self._process.communicate()
             if self._process.returncode:
                 why = (told.strip() or "no reason given").splitlines()[-1]
-                say(f"the pictures were not all drawn ({why}): python -m jaxlm.plots {self._run.path} draws them")
+                log(f"the pictures were not all drawn ({why}): python -m jaxlm.plots {self._run.path} draws them")
             self._process = None

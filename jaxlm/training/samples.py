@@ -5,11 +5,14 @@ import time
 import jax
 import numpy as np
 
-from jaxlm import compilation, keys, sharding, show
-from jaxlm.inference import classify, generate, tokens_of
-from jaxlm.parameters import abstract_params
-from jaxlm.runs import RunDir
-from jaxlm.trained import Run
+from jaxlm.devices import compilation
+from jaxlm.devices.mesh import replicated
+from jaxlm.inference import formatting
+from jaxlm.inference.generate import classify, generate, tokens_of
+from jaxlm.models.initialization import abstract_params
+from jaxlm.ops import prng
+from jaxlm.runs.directory import RunDir
+from jaxlm.runs.loading import Run
 from jaxlm.training.setup import Job
 
 
@@ -25,7 +28,7 @@ def draw_samples(job: Job, run: RunDir, best: Run) -> tuple[str, float | None]:
     speed = tokens / max(time.monotonic() - began, 1e-9)
     if job.config.data.kind != "lines":
         return "\n---\n".join(texts) + "\n", speed
-    return show.sorted_samples(texts, classify(run.read_seen(), texts)) + "\n", speed
+    return formatting.sorted_samples(texts, classify(run.read_seen(), texts)) + "\n", speed
 
 
 def compile_samples(job: Job, run: RunDir) -> None:
@@ -33,10 +36,10 @@ def compile_samples(job: Job, run: RunDir) -> None:
     params = abstract_params(job.model)
     if job.config.sample.n and job.mesh.size == 1 and not job.arrays and compilation.is_small(params):
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params)
-        zeros = jax.device_put(zeros, sharding.replicated(job.mesh))
+        zeros = jax.device_put(zeros, replicated(job.mesh))
         _draw(job, Run(run.path, job.config, job.corpus.tokenizer, job.model, zeros, 0))
 
 
 def _draw(job: Job, run: Run) -> list[str]:
-    sample, key = job.config.sample, keys.derive(job.config.seed, keys.SAMPLES)
+    sample, key = job.config.sample, prng.derive(job.config.seed, prng.SAMPLES)
     return generate(run, n=sample.n, temperature=sample.temperature, max_tokens=sample.max_tokens, key=key)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlm import keys, sharding
 from jaxlm.data.batches import Batch, Batcher, Tokens
-from jaxlm.losses import cross_entropy, mean_square
-from jaxlm.models.base import TOUCHED, HasRows, HasTrainLoss, LanguageModel, Params, with_constants
+from jaxlm.models.base import TOUCHED, HasRows, HasTrainLoss, LanguageModel, Params, with_buffers
+from jaxlm.ops import prng
+from jaxlm.ops.losses import cross_entropy, mean_square
 
 
 @flax.struct.dataclass
@@ -63,10 +63,10 @@ def make_step(model: LanguageModel[Any], optimizer: optax.GradientTransformation
         return row_step(model, model.row_table, optimizer)
 
     def step(
-        state: TrainState, batch: Batch, key: jax.Array, constants: Params | None = None
+        state: TrainState, batch: Batch, key: jax.Array, buffers: Params | None = None
     ) -> tuple[TrainState, jax.Array, jax.Array]:
         def objective(params: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            total, count = batch_loss(model, with_constants(params, constants), batch, key)
+            total, count = batch_loss(model, with_buffers(params, buffers), batch, key)
             loss = total / jnp.maximum(count, 1.0)
             return loss + l2 * mean_square(params) if l2 else loss, (loss, count)
 
@@ -91,15 +91,15 @@ def row_step(model: HasRows, table: str, optimizer: optax.GradientTransformation
         return bool(path) and getattr(path[-1], "key", None) == table
 
     def step(
-        state: TrainState, batch: Batch, key: jax.Array, constants: Params | None = None
+        state: TrainState, batch: Batch, key: jax.Array, buffers: Params | None = None
     ) -> tuple[TrainState, jax.Array, jax.Array]:
-        constants = constants or {}
-        row_U = model.touched(constants, batch.tok, batch.target, key)
+        buffers = buffers or {}
+        row_U = model.touched(buffers, batch.tok, batch.target, key)
         part = jax.tree_util.tree_map_with_path(
             lambda path, x: x.at[row_U].get(mode="fill", fill_value=0) if of_table(path) else x, state
         )
         step_on_rows = make_step(model.on_rows(row_U.size), optimizer)
-        part, loss, count = step_on_rows(part, batch, key, {**constants, TOUCHED: row_U})
+        part, loss, count = step_on_rows(part, batch, key, {**buffers, TOUCHED: row_U})
         state = jax.tree_util.tree_map_with_path(
             lambda path, x, new: x.at[row_U].set(new, mode="drop") if of_table(path) else new, state, part
         )
@@ -123,20 +123,20 @@ def make_chunk(
     """
 
     def chunk(
-        state: TrainState, tokens: Tokens, row_KB: jax.Array, constants: Params | None = None
+        state: TrainState, tokens: Tokens, row_KB: jax.Array, buffers: Params | None = None
     ) -> tuple[TrainState, Chunk]:
-        dropout_key, K = keys.derive(seed, keys.DROPOUT), len(row_KB)
+        dropout_key, K = prng.derive(seed, prng.DROPOUT), len(row_KB)
         if batcher.full:
-            same = sharding.split_rows(mesh, batcher.at(tokens, row_KB[0]), axis=0)
+            same = split_rows(mesh, batcher.at(tokens, row_KB[0]), axis=0)
             batches = None
         else:
             same = None
             batches = jax.vmap(lambda row_B: batcher.at(tokens, row_B))(row_KB)
-            batches = sharding.split_rows(mesh, batches, axis=1)
+            batches = split_rows(mesh, batches, axis=1)
 
         def one(state: TrainState, batch: Batch | None) -> tuple[TrainState, tuple[jax.Array, jax.Array]]:
             dropout = jax.random.fold_in(dropout_key, state.step)
-            state, loss, count = step(state, same if batch is None else batch, dropout, constants)
+            state, loss, count = step(state, same if batch is None else batch, dropout, buffers)
             return state, (loss, count)
 
         last = state.step + K - 1

@@ -5,9 +5,9 @@ from typing import Protocol
 
 import numpy as np
 
-from jaxlm.claims import Data
 from jaxlm.config import RunConfig
-from jaxlm.runs import RunDir
+from jaxlm.runs.claims import Data
+from jaxlm.runs.directory import RunDir
 
 
 class Work(Protocol):
@@ -24,7 +24,7 @@ class Work(Protocol):
         ...
 
     @property
-    def constants(self) -> Mapping[str, np.ndarray]:
+    def buffers(self) -> Mapping[str, np.ndarray]:
         """Arrays that the model has beside its parameters; empty for most."""
         ...
 
@@ -42,18 +42,18 @@ class Work(Protocol):
         """Take what came first."""
         ...
 
-    def introduce(self, say: Callable[[str], None]) -> None:
+    def introduce(self, log: Callable[[str], None]) -> None:
         """The start-up lines."""
         ...
 
-    def describe(self, say: Callable[[str], None]) -> None:
+    def describe(self, log: Callable[[str], None]) -> None:
         """What --dry-run prints."""
         ...
 
-    def train(self, run: RunDir, say: Callable[[str], None]) -> None:
+    def train(self, run: RunDir, log: Callable[[str], None]) -> None:
         """All that makes a run directory complete; last eval.json, which says that the run is done."""
         ...
 
-    def tell_losses(self, run: RunDir, say: Callable[[str], None]) -> None:
+    def tell_losses(self, run: RunDir, log: Callable[[str], None]) -> None:
         """The losses of a finished run."""
         ...

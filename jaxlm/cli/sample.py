@@ -1,0 +1,172 @@
+"""What sample.py does: one function for each thing that can be asked of a language model; of vectors: words.py."""
+
+import json
+import sys
+from functools import partial
+from typing import Any
+
+from jaxlm.cli import interactive
+from jaxlm.cli.sample_command import ASK_WORDS, TEXT, WORDS, SampleCommand
+from jaxlm.errors import UserError, naming
+
+
+def answer(command: SampleCommand) -> None:
+    """Open the run, do what was asked, print."""
+    from jaxlm.data.source import cache_dir
+    from jaxlm.devices import compilation, platform
+    from jaxlm.runs.directory import open_existing
+
+    if command.interactive and sys.stdin is None:
+        raise UserError("--interactive wants lines on standard input, which is closed")
+    if command.run.is_file():
+        _about_words(command)
+        return
+    run_dir = open_existing(command.run)
+    if not run_dir.read_config().model.predicts_text:
+        _about_words(command)
+        return
+    option = command.first_given(WORDS)
+    if option:
+        raise UserError(
+            f"{option} is for vectors of words; run {str(command.run)!r} is a language model: give a word2vec run or "
+            "a file of vectors"
+        )
+    lines = None
+    if command.nearest:
+        from jaxlm.inference.novelty import training_lines
+
+        lines = training_lines(run_dir)
+    platform.choose_device(command.device)
+    compilation.keep_compiled(cache_dir())
+    from jaxlm.inference.generate import by_vector
+    from jaxlm.runs.loading import load_run
+
+    run = load_run(command.run, which=command.checkpoint, log=partial(print, file=sys.stderr))
+    if command.by_vector:
+        run = by_vector(run)
+    if command.score is not None or command.score_text is not None:
+        _score(command, run)
+    elif command.compare:
+        _compare(command, run)
+    elif command.interactive:
+        if run.config.data.kind == "dialogues":
+            interactive.converse(command, run)
+        else:
+            interactive.sample(command, lambda command: _joined(_texts(command, run)))
+    elif lines is not None:
+        _nearest(command, run, lines)
+    else:
+        _sample(command, run)
+
+
+def _about_words(command: SampleCommand) -> None:
+    from jaxlm.data.source import cache_dir
+    from jaxlm.devices import compilation, platform
+
+    file = command.run.is_file()
+    what = f"run {str(command.run)!r} {'is a file' if file else 'has vectors of words'}"
+    option = command.first_given(TEXT)
+    if option:
+        raise UserError(f"{option} wants the run directory of a language model; {what}")
+    if not command.first_given(ASK_WORDS):
+        questions = f"{', '.join(ASK_WORDS[:-1])} or {ASK_WORDS[-1]}"
+        raise UserError(f"{what}, which {'if it has vectors ' if file else ''}answers {questions}: give one of them")
+    if file and "--checkpoint" in command.given:
+        raise UserError(f"--checkpoint wants a run directory; {what}")
+    platform.choose_device(command.device)
+    compilation.keep_compiled(cache_dir())
+    from jaxlm.cli.vectors import answer_words
+
+    answer_words(command)
+
+
+def _texts(command: SampleCommand, run: Any, params: Any = None) -> list[str]:
+    from jaxlm.inference.generate import generate
+    from jaxlm.ops import prng
+
+    usual = 200 if run.config.data.kind == "lines" else 500
+    return generate(
+        run,
+        n=command.n or 20,
+        prompt=command.prompt,
+        temperature=command.temperature,
+        top_k=command.top_k,
+        top_p=command.top_p,
+        min_p=command.min_p,
+        max_tokens=command.max_tokens or usual,
+        stop=command.stop,
+        key=prng.from_seed(command.seed),
+        params=params,
+    )
+
+
+def _sample(command: SampleCommand, run: Any) -> None:
+    from jaxlm.inference import formatting
+    from jaxlm.inference.generate import classify
+    from jaxlm.runs.directory import RunDir
+
+    texts, seen = _texts(command, run), None
+    if run.config.data.kind == "lines":
+        try:
+            seen = classify(RunDir(run.path).read_seen(), texts)
+        except UserError as error:
+            print(f"the samples are not sorted: {error}", file=sys.stderr)
+    if seen is None:
+        print(json.dumps([{"text": text} for text in texts]) if command.json else _joined(texts))
+    elif command.json:
+        pairs = [{"text": text, "seen": where} for text, where in zip(texts, seen, strict=True)]
+        print(json.dumps(pairs))
+    else:
+        print(formatting.sorted_samples(texts, seen))
+
+
+def _nearest(command: SampleCommand, run: Any, lines: list[str]) -> None:
+    from jaxlm.inference import formatting
+    from jaxlm.inference.generate import classify
+    from jaxlm.inference.novelty import by_length, nearest
+    from jaxlm.runs.directory import RunDir
+
+    texts = _texts(command, run)
+    seen = classify(RunDir(run.path).read_seen(), texts)
+    groups = by_length(lines)
+    found = {text: nearest(text, groups) for text in dict.fromkeys(texts)}
+    if command.json:
+        pairs = [
+            {"text": text, "seen": where, "nearest": found[text].line, "distance": found[text].distance}
+            for text, where in zip(texts, seen, strict=True)
+        ]
+        print(json.dumps(pairs))
+    else:
+        print(formatting.samples_with_nearest(texts, seen, [found[text] for text in texts]))
+
+
+def _compare(command: SampleCommand, run: Any) -> None:
+    from jaxlm.inference import formatting
+
+    untrained, trained = _texts(command, run, run.untrained()), _texts(command, run)
+    if command.json:
+        print(json.dumps({"untrained": untrained, "trained": trained}))
+    else:
+        print(formatting.side_by_side(untrained, trained, (run.config.init_from or "untrained", "trained")))
+
+
+def _score(command: SampleCommand, run: Any) -> None:
+    from jaxlm.data.source import read_text
+    from jaxlm.inference import formatting
+    from jaxlm.inference.generate import score
+
+    if command.score is not None:
+        option, text = "--score", read_text(command.score, "--score")
+    else:
+        option, text = "--score-text", command.score_text or ""
+    with naming(option):
+        scored = score(run, text)
+    if command.json:
+        print(json.dumps(formatting.score_json(scored)))
+    else:
+        print(formatting.score_line(scored.total) if command.score is not None else formatting.term_by_term(scored))
+
+
+def _joined(texts: list[str]) -> str:
+    """Texts under each other; those of several lines set apart."""
+    return ("\n---\n" if any("\n" in text for text in texts) else "\n").join(texts)

@@ -1,0 +1,155 @@
+"""The commands that take a config: loading configs/*.py, and overriding settings."""
+
+import dataclasses
+import itertools
+import reprlib
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jaxlm.cli.parsing import parse
+from jaxlm.config import RunConfig
+from jaxlm.config.rean import TableConfig
+from jaxlm.config.serialization import load_module
+from jaxlm.errors import UserError, near_path
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCommand:
+    """Train the model that CONFIG describes; run again, it resumes.
+
+    --sweep.SETTING VALUE VALUE ... in place of a setting trains once for each value, and for every combination where
+    there are several, one run after another, each in a directory of its own (runs/NAME-optim.lr=0.1). The values are
+    all checked first. Run again, a sweep goes on; its table at the end has the best first. A value of several numbers
+    goes in quotes: --sweep.data.split "0.8 0.1 0.1" "1 0 0".
+    """
+
+    config: Annotated[tyro.conf.AvoidSubcommands[RunConfig], tyro.conf.arg(name="")]
+    restart: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Start over; the old run comes back where the new one ends before its first checkpoint, but in a sweep."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the resolved config, parameters, memory and tokens; train nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RangeCommand:
+    """A short training in which the learning rate rises: prints the loss against the rate, and suggests a rate.
+
+    The suggestion is the smallest rate at which the smoothed loss has made 98 % of its fall. The config's own rate,
+    schedule and steps do not matter; no run directory is touched.
+    """
+
+    config: Annotated[tyro.conf.AvoidSubcommands[RunConfig], tyro.conf.arg(name="")]
+    low: float = 1e-5
+    """The first learning rate."""
+    high: float = 10.0
+    """The last one, unless the loss explodes before."""
+    range_steps: int = 1000
+    """Steps from low to high."""
+    out: Path = Path()
+    """The picture of the curve."""
+
+
+def parse_train(args: list[str]) -> TrainCommand | None:
+    """The command of train.py, or None where only help was wanted (it has been printed)."""
+    if not args or (args[0] in ("-h", "--help")):
+        print(_train_usage())
+        if not args:
+            raise UserError("config wants a file, as in: train.py configs/names_mlp.py")
+        return None
+    return train_command(*load_train(args))
+
+
+def load_train(args: Sequence[str]) -> tuple[Path, RunConfig, list[str]]:
+    """The config file that comes first, what it defines, and the arguments after it."""
+    if args[0].startswith("-"):
+        raise UserError(f"config wants a file as the first argument, got {args[0]!r}")
+    path = Path(args[0])
+    return path, load_config(path), list(args[1:])
+
+
+def train_command(path: Path, config: RunConfig, args: Sequence[str]) -> TrainCommand:
+    """A loaded config with its settings overridden."""
+    default = TrainCommand(_default(config, args))
+    command = parse(TrainCommand, args, prog=f"train.py {path}", default=default)
+    run_dir = command.config.run_dir or str(Path("runs") / path.stem)
+    return dataclasses.replace(command, config=dataclasses.replace(command.config, run_dir=run_dir))
+
+
+def parse_range(args: list[str]) -> RangeCommand | None:
+    """The command of jaxlm.lr_range, or None where only the usage was wanted (it has been printed)."""
+    prog = "python -m jaxlm.lr_range"
+    if not args or args[0] in ("-h", "--help"):
+        print(f"usage: {prog} CONFIG [--low 1e-5] [--high 10] [--range-steps 1000] [--out FILE] [--SETTING VALUE ...]")
+        if not args:
+            raise UserError(f"config wants a file, as in: {prog} configs/names_mlp.py")
+        return None
+    path, config, rest = load_train(args)
+    default = RangeCommand(_default(config, rest), out=Path("runs") / f"{path.stem}-lr-range.png")
+    return parse(RangeCommand, rest, prog=f"{prog} {path}", default=default)
+
+
+def load_config(path: Path) -> RunConfig:
+    """The `config` that a Python file defines. Raises UserError where there is none to be had."""
+    if not path.is_file():
+        raise UserError(
+            f"config {str(path)!r} {'is not a file' if path.exists() else 'does not exist'}{near_path(path)}"
+        )
+    if path.suffix != ".py":
+        raise UserError(f"config {str(path)!r} wants a Python file (.py)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            module = load_module(path)
+    except SyntaxError as error:
+        raise UserError(f"config {str(path)!r} does not parse: {error.msg} (line {error.lineno})") from error
+    except UserError as error:
+        raise UserError(f"config {str(path)!r}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"config {str(path)!r} fails as it is loaded: {type(error).__name__}: {error}") from error
+    config = getattr(module, "config", None)
+    if not isinstance(config, RunConfig):
+        got = "none" if config is None else reprlib.repr(config)
+        raise UserError(f"config {str(path)!r} wants a line `config = RunConfig(...)`, got {got}")
+    return config
+
+
+def _default(config: RunConfig, args: Sequence[str]) -> RunConfig:
+    """The config without what an argument takes the place of under another name."""
+    return _one_source(_one_length(config, args), args)
+
+
+def _one_length(config: RunConfig, args: Sequence[str]) -> RunConfig:
+    """Let --epochs on the command line stand in for the config's steps, and the other way round."""
+    given = {arg.partition("=")[0] for arg in args}
+    if "--epochs" in given and "--steps" not in given:
+        return dataclasses.replace(config, steps=None, epochs=config.epochs or 1.0)
+    if "--steps" in given and "--epochs" not in given:
+        return dataclasses.replace(config, steps=config.steps or 1, epochs=None)
+    return config
+
+
+def _one_source(config: RunConfig, args: Sequence[str]) -> RunConfig:
+    """Let --model.vectors FILE on the command line stand in for the config's vectors_from, unless that is there too."""
+    words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
+    files = [value for option, value in itertools.pairwise(words) if option == "--model.vectors" and value != "None"]
+    both = any(word.replace("_", "-").startswith("--model.vectors-from.") for word in words)
+    if files and not both and isinstance(config.model, TableConfig):
+        model = dataclasses.replace(config.model, vectors=files[-1], vectors_from=None)
+        return dataclasses.replace(config, model=model)
+    return config
+
+
+def _train_usage() -> str:
+    configs = sorted(str(path) for path in Path("configs").glob("*.py"))
+    listed = "\n".join(f"  {name}" for name in configs) or "  (no configs/ here)"
+    return (
+        "usage: train.py CONFIG [--SETTING VALUE ...] [--sweep.SETTING VALUE VALUE ...] [--restart] [--dry-run]\n\n"
+        "Train the model that CONFIG, a Python file, describes; run again, it resumes.\n"
+        "--sweep.optim.lr 0.01 0.1 trains once for each value, in run directories of their own.\n"
+        "Every setting of the file can be overridden: train.py CONFIG --help lists them.\n\n"
+        f"configs:\n{listed}"
+    )

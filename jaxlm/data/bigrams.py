@@ -1,0 +1,48 @@
+"""How often each token of train follows each other one."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxlm.data.corpus import Corpus
+from jaxlm.tokenizers import EOS
+
+KEPT_TOKENS = 1000
+"""Of a larger vocabulary the pairs of the most frequent tokens are counted."""
+
+
+class Pairs(NamedTuple):
+    """Counts of pairs, and the tokens as people read them."""
+
+    count_VV: np.ndarray
+    """count[before, after], the boundary standing before a line."""
+    spelled: list[str]
+
+
+def count_pairs(corpus: Corpus) -> Pairs:
+    """The pairs of train, of its KEPT_TOKENS most frequent tokens at most."""
+    V = corpus.tokenizer.vocab_size
+    after_N = corpus.tokens("train").astype(np.int64)
+    before_N = np.where(corpus.age_N[: len(after_N)] > 0, np.roll(after_N, 1), EOS)
+    kept = np.arange(V)
+    if V > KEPT_TOKENS:
+        kept = np.sort(np.argsort(-np.bincount(after_N, minlength=V), kind="stable")[:KEPT_TOKENS])
+        place_V = np.full(V, -1)
+        place_V[kept] = np.arange(KEPT_TOKENS)
+        before_N, after_N = place_V[before_N], place_V[after_N]
+        both_N = (before_N >= 0) & (after_N >= 0)
+        before_N, after_N, V = before_N[both_N], after_N[both_N], KEPT_TOKENS
+    count_VV = np.bincount(before_N * V + after_N, minlength=V * V).reshape(V, V)
+    return Pairs(count_VV, [corpus.tokenizer.spell(token) for token in kept.tolist()])
+
+
+def save_pairs(pairs: Pairs, path: Path) -> None:
+    """Write pairs.npz."""
+    np.savez(path, count=pairs.count_VV, spelled=np.array(pairs.spelled))
+
+
+def load_pairs(path: Path) -> Pairs:
+    """Read pairs.npz."""
+    with path.open("rb") as file, np.load(file) as arrays:
+        return Pairs(arrays["count"], arrays["spelled"].tolist())

@@ -1,0 +1,58 @@
+"""Which devices are used, how much memory they have, and what numbers depend on beside the settings."""
+
+import os
+from typing import Any
+
+import jax
+
+from jaxlm.errors import UserError
+
+
+def choose_device(device: str, gpu_memory: float | None = None) -> None:
+    """Settle the platform (auto: the best that JAX finds) and the share of GPU memory taken at the start (0: as needed,
+    None: JAX's own policy). To be called before JAX is first used. Raises UserError where there is no such device.
+    """
+    if gpu_memory is not None:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "true" if gpu_memory else "false")
+        if gpu_memory:
+            os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", str(gpu_memory))
+    if device != "auto":
+        jax.config.update("jax_platforms", "cuda" if device == "gpu" else device)
+        try:
+            jax.devices()
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(
+                f"device wants {device}, but JAX finds none: install the extra (jaxlm[cuda], jaxlm[tpu]) or take "
+                "--device auto"
+            ) from error
+
+
+def describe(gpu_memory: float) -> str:
+    """The devices in a line, with the memory policy where there are GPUs."""
+    devices = jax.devices()
+    kinds = f"{len(devices)} x {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
+    line = f"{devices[0].platform} ({kinds})"
+    if devices[0].platform == "gpu":
+        policy = f"{gpu_memory:.0%} of memory taken at the start" if gpu_memory else "memory as needed"
+        line += f", {policy} (--gpu-memory)"
+    return line
+
+
+def numerics() -> dict[str, Any]:
+    """What numbers depend on beside a run's settings: only while it is the same is a resumed run the uninterrupted one,
+    bit for bit.
+    """
+    switches = ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_matmul_precision")
+    values = {name: jax.config.values[name] for name in switches}
+    return {"jax": jax.__version__, "platform": jax.default_backend(), "devices": jax.device_count()} | values
+
+
+def memory() -> int | None:
+    """Bytes of a device's memory, of a CPU the machine's; None where that cannot be told."""
+    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    if stats:
+        return stats.get("bytes_limit")
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None

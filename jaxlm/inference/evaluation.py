@@ -1,0 +1,164 @@
+"""The loss of a split: nats, tokens and bytes, block by block in one compiled function."""
+
+import math
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.data.batches import EVAL_TOKENS, Batcher, Tokens
+from jaxlm.devices.mesh import must_block, split_rows
+from jaxlm.models.base import LanguageModel, Params
+from jaxlm.ops.losses import nats_per_target
+from jaxlm.runs.metrics import NATS_PER_BIT
+
+EVAL_LOGITS = 2**25
+"""Logits in one block of an evaluation: with a large vocabulary it has fewer predictions."""
+
+NATS_PER_TOKEN = "nats/token"
+"""The unit of a loss that is the likelihood."""
+
+
+class Score(NamedTuple):
+    """How well a text was predicted."""
+
+    nats: float
+    """Summed over the events that can happen."""
+    tokens: int
+    bytes: int
+    impossible: int
+    """Events to which the model gives probability 0; with one of them the loss is infinite, told as None."""
+
+    @property
+    def nats_per_token(self) -> float | None:
+        """Mean negative log-likelihood."""
+        return None if self.impossible or not self.tokens else self.nats / self.tokens
+
+    @property
+    def loss(self) -> float | None:
+        """What checkpoints are compared by: nats per token."""
+        return self.nats_per_token
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """The same in bits, over the text's UTF-8 bytes, one for each line's end."""
+        return None if self.impossible or not self.bytes else self.nats / NATS_PER_BIT / self.bytes
+
+    @property
+    def perplexity(self) -> float | None:
+        """exp(nats per token); None beyond what a float holds."""
+        nats = self.nats_per_token
+        return None if nats is None or nats > math.log(sys.float_info.max) else math.exp(nats)
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """The entry of eval.json."""
+        entry: dict[str, float | int | None] = {
+            "nats_per_token": self.nats_per_token,
+            "bits_per_byte": self.bits_per_byte,
+            "perplexity": self.perplexity,
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+        }
+        return entry | ({"impossible": self.impossible} if self.impossible else {})
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> "Score":
+        """The score that `to_json` told; of a text with impossible events the nats are not known any more."""
+        nats = (entry["nats_per_token"] or 0.0) * entry["tokens"]
+        return cls(nats, entry["tokens"], entry["bytes"], entry.get("impossible", 0))
+
+    def metrics_line(self, step: int, split: str, *, seconds: float, time_s: float) -> dict[str, Any]:
+        """The line of metrics.jsonl for this score, which took `seconds` to find, `time_s` into the run."""
+        return {
+            "step": step,
+            "split": split,
+            "loss": self.nats_per_token,
+            "unit": NATS_PER_TOKEN,
+            "nats_per_token": self.nats_per_token,
+            "bits_per_byte": self.bits_per_byte,
+            "tokens_per_s": self.tokens / max(seconds, 1e-9),
+            "lr": None,
+            "time_s": time_s,
+        }
+
+
+def token_fields(mean: float, bytes_per_token: float) -> dict[str, Any]:
+    """What a line of metrics.jsonl says of a mean loss in nats per token of a text."""
+    return {
+        "unit": NATS_PER_TOKEN,
+        "nats_per_token": mean,
+        "bits_per_byte": mean / NATS_PER_BIT / bytes_per_token,
+    }
+
+
+class Evaluator:
+    """Scores rows of a corpus (windows or sequences, as the batcher has them)."""
+
+    def __init__(self, model: LanguageModel[Any], batcher: Batcher, tokens: Tokens, bytes_V: np.ndarray, mesh: Any):
+        devices = mesh.shape["data"]
+        rows = max(1, min(EVAL_TOKENS, EVAL_LOGITS // model.vocab_size) // batcher.targets_per_row)
+        self._block = -(-rows // devices) * devices
+        self._tokens, self._mesh = tokens, mesh
+        self._bytes_V = bytes_V.astype(np.float32)
+        self._statics = (model, batcher, mesh)
+
+    def __call__(self, params: Params, row_R: np.ndarray) -> Score:
+        """The score of these rows."""
+        parts = [self._run(_sums, params, row_B, self._bytes_V) for row_B in self._blocks(row_R)]
+        nats, tokens, size, impossible = np.sum(np.array(jax.device_get(parts), np.float64).reshape(-1, 4), axis=0)
+        return Score(float(nats), int(tokens), int(size), int(impossible))
+
+    def per_token(self, params: Params, row_R: np.ndarray) -> np.ndarray:
+        """-log p in nats of every prediction of these rows in order, (tokens,); infinite where p = 0."""
+        parts = [jax.device_get(self._run(_nats, params, row_B)) for row_B in self._blocks(row_R)]
+        return np.concatenate([nats_N[counts_N] for nats_N, _, counts_N in parts] or [np.zeros(0, np.float32)])
+
+    def _blocks(self, row_R: np.ndarray) -> Iterator[np.ndarray]:
+        for start in range(0, len(row_R), self._block):
+            row_B = np.full(self._block, -1, np.int32)
+            part = row_R[start : start + self._block]
+            row_B[: len(part)] = part
+            yield row_B
+
+    def _run(self, function: Any, params: Params, row_B: np.ndarray, *rest: np.ndarray) -> Any:
+        result = function(*self._statics, params, self._tokens, row_B, *rest)
+        return jax.block_until_ready(result) if must_block(self._mesh) else result
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _nats(
+    model: LanguageModel[Any], batcher: Batcher, mesh: Any, params: Params, tokens: Tokens, row_B: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """nats_N, target_N, and whether each counts, of a block of rows."""
+    batch = split_rows(mesh, batcher.rows(tokens, row_B), axis=0)
+    window = batch.target.ndim == 1
+    target_N, counts_N = batch.target.reshape(-1), batch.weight.reshape(-1) > 0
+    if window:
+        return model.next_nats(params, batch.tok, target_N), target_N, counts_N
+    logits_BTV = model.apply(params, batch.tok)
+    return nats_per_target(logits_BTV.reshape(-1, logits_BTV.shape[-1]), target_N), target_N, counts_N
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _sums(
+    model: LanguageModel[Any],
+    batcher: Batcher,
+    mesh: Any,
+    params: Params,
+    tokens: Tokens,
+    row_B: jax.Array,
+    bytes_V: jax.Array,
+) -> tuple[jax.Array, ...]:
+    """Nats of the possible events, tokens, bytes, and impossible events of a block of rows."""
+    nats_N, target_N, counts_N = _nats(model, batcher, mesh, params, tokens, row_B)
+    possible_N = ~jnp.isposinf(nats_N)
+    return (
+        jnp.sum(jnp.where(counts_N & possible_N, nats_N, 0.0)),
+        jnp.sum(counts_N.astype(jnp.float32)),
+        jnp.sum(jnp.where(counts_N, bytes_V[target_N], 0.0)),
+        jnp.sum((counts_N & ~possible_N).astype(jnp.float32)),
+    )

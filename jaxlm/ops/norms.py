@@ -1,0 +1,45 @@
+"""Norms: softmax in logarithms, LayerNorm, rows of length 1."""
+
+import jax
+import jax.numpy as jnp
+
+
+def log_normalize(logits_NV: jax.Array) -> jax.Array:
+    """Log-softmax in float32: y[n, v] = z[n, v] - log sum_u exp(z[n, u]).
+
+    A row without any possible token (all -inf) stays all -inf instead of nan.
+    """
+    shifted_NV, log_total_N1 = shift_logits(logits_NV)
+    return shifted_NV - log_total_N1
+
+
+def shift_logits(logits: jax.Array, axis: int = -1) -> tuple[jax.Array, jax.Array]:
+    """Logits less the largest of their row, which lies along the axis, so that no exp overflows, and log sum_u exp of
+    what that leaves, in float32; of a row that is all -inf, itself and 0.
+    """
+    z = logits.astype(jnp.float32)
+    top = jax.lax.stop_gradient(jnp.max(z, axis=axis, keepdims=True))
+    possible = ~jnp.isneginf(top)
+    shifted = z - jnp.where(possible, top, 0.0)
+    total = jnp.sum(jnp.exp(shifted), axis=axis, keepdims=True)
+    return shifted, jnp.log(jnp.where(possible, total, 1.0))
+
+
+def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, eps: float = 1e-5) -> jax.Array:
+    """(x - mean) / sqrt(var + eps) * scale + bias over the last axis, in float32 (Ba et al. 2016, equation 4)."""
+    x32 = x.astype(jnp.float32)
+    mean = jnp.mean(x32, axis=-1, keepdims=True)
+    centered = x32 - mean
+    var = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
+    return (centered * jax.lax.rsqrt(var + eps) * scale_D + bias_D).astype(x.dtype)
+
+
+def inverse_norms(row_VE: jax.Array) -> jax.Array:
+    """1 / |row| of each row, and 0 for a row of zeros, in row's dtype. Returns inverse_V (any leading shape)."""
+    square = jnp.sum(jnp.square(row_VE), axis=-1)
+    return jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def unit(row_VE: jax.Array) -> jax.Array:
+    """Each row divided by its length; a row of zeros stays zero, so that its cosine with everything is 0."""
+    return row_VE * inverse_norms(row_VE)[..., None]

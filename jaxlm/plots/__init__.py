@@ -1,0 +1,1 @@
+"""Pictures of runs: bigrams, losses, maps of words. The only matplotlib."""

@@ -1,0 +1,269 @@
+"""Pictures: python -m jaxlm.plots RUN draws those of a run (again). The only matplotlib, and no JAX."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jaxlm.data.bigrams import Pairs
+from jaxlm.plots.labels import LABEL_GAP, labels_apart
+from jaxlm.tokenizers import EOS, Tokenizer, visible
+
+FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Noto Sans", "Noto Emoji", "Symbola")
+"""Tried in turn for each character, where they are installed; the first comes with matplotlib."""
+
+STYLE: Any = {"text.hinting": "no_hinting"}
+"""Letters as they are designed: to fit each to the pixels takes a fifth of a table's time."""
+
+LOSS_UNITS = ("nats/token", "nats/pair")
+"""What a loss curve shows: the first of these that a run has."""
+TABLE_TOKENS = 27
+"""Rows and columns of the bigram table at most."""
+TABLE_FONT, LEAST_FONT = 8.0, 5.0
+"""Points of its letters, and of those of long tokens at least."""
+TABLE_ROOM = 0.87
+"""Share of a cell or a margin that letters may take; at some sizes they are an eighth wider than in proportion."""
+MEANING_OF_BOUNDARY = {
+    "lines": "a line's start or end",
+    "dialogues": "a turn's start or end",
+    "stream": "the text's start",
+}
+LISTED_PAIRS = 20
+LABEL_ROOM, MOST_LABEL_ROOM = 0.015, 0.22
+"""Shares of the picture's width: beside the longest label of a bar, and of that at most."""
+LABEL_MARGIN = np.array([3.0, 0.5])
+"""Pixels of free room in the box of a name on a word map, on each side and above and below."""
+
+
+def bigram_table(pairs: Pairs, path: Path, tokenizer: Tokenizer, kind: str) -> None:
+    """The counts of train's pairs as a picture: each cell the pair and its count, darker the more often.
+
+    Of a larger vocabulary the TABLE_TOKENS most frequent tokens are shown. `kind` is data.kind, for what the boundary
+    means. A pair that is wider than its cell stands in two lines, smaller where that is needed, and cut at LEAST_FONT.
+    """
+    count_VV = pairs.count_VV
+    V = len(count_VV)
+    shown = np.arange(V)
+    if V > TABLE_TOKENS:
+        shown = np.sort(np.argsort(-count_VV.sum(0), kind="stable")[:TABLE_TOKENS])
+    fonts = _fonts(pairs.spelled)
+    spelled = [_drawable(pairs.spelled[token], fonts) for token in shown]
+    table = count_VV[np.ix_(shown, shown)]
+    figure = Figure(figsize=(16, 16), dpi=90)
+    axes = figure.add_axes((0.01, 0.01, 0.98, 0.96))
+    axes.imshow(np.sqrt(table), cmap="Blues")
+    dark = np.sqrt(table.max()) * 0.5
+    style: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False, "fontfamily": fonts}
+    room = TABLE_ROOM * axes.bbox.height / len(shown)
+    widths = [_width(text, figure, fontsize=TABLE_FONT, **style) for text in spelled]
+    most = room * TABLE_FONT / LEAST_FONT
+    short = [_cut(text, width, most) for text, width in zip(spelled, widths, strict=True)]
+    for i, j in itertools.product(range(len(shown)), repeat=2):
+        before, after, size = spelled[i], spelled[j], TABLE_FONT
+        if widths[i] + widths[j] > room:
+            before, after = f"{short[i]}\n", short[j]
+            size *= min(1.0, room / min(most, max(widths[i], widths[j])))
+        color = "white" if np.sqrt(table[i, j]) > dark else "black"
+        axes.text(j, i, f"{before}{after}\n{table[i, j]}", color=color, fontsize=size, **style)
+    axes.set_axis_off()
+    title = "Pairs of tokens in train: the first is the row"
+    if tokenizer.vocab_size > TABLE_TOKENS:
+        title += f", the {TABLE_TOKENS} most frequent of {tokenizer.vocab_size:,} tokens"
+    boundary = tokenizer.spell(EOS)
+    if boundary in (pairs.spelled[token] for token in shown):
+        title += f"; '{boundary}' is {MEANING_OF_BOUNDARY[kind]}"
+    axes.set_title(title, fontfamily=_fonts([title]))
+    figure.savefig(path)
+
+
+def frequent_pairs(pairs: Pairs, path: Path) -> None:
+    """The most frequent pairs of train, and the least frequent of those that occur, as bars."""
+    count_VV = pairs.count_VV
+    order = np.argsort(-count_VV, axis=None, kind="stable")
+    order = order[count_VV.reshape(-1)[order] > 0]
+    fonts = _fonts(pairs.spelled)
+    figure = Figure(figsize=(10, 6), dpi=90)
+    shown = {"most frequent pairs": order[:LISTED_PAIRS], "least frequent pairs that occur": order[-LISTED_PAIRS:]}
+    for place, (title, places) in enumerate(shown.items()):
+        before, after = np.unravel_index(places, count_VV.shape)
+        labels = [_drawable(pairs.spelled[a] + pairs.spelled[b], fonts) for a, b in zip(before, after, strict=True)]
+        style: dict[str, Any] = {"parse_math": False, "fontfamily": fonts}
+        widths = [_width(label, figure, fontsize="medium", **style) / figure.bbox.width for label in labels]
+        labels = [_cut(label, width, TABLE_ROOM * MOST_LABEL_ROOM) for label, width in zip(labels, widths, strict=True)]
+        left = min(max(widths, default=0.0), MOST_LABEL_ROOM) + LABEL_ROOM  # a layout would draw all of it twice
+        axes = figure.add_axes((place / 2 + left, 0.09, 0.49 - left, 0.86))
+        bars = axes.barh(range(len(labels)), count_VV[before, after], color="steelblue")
+        axes.bar_label(bars, padding=2, fontsize=8)
+        for tick in axes.set_yticks(range(len(labels)), labels, fontfamily=fonts):
+            tick.label1.set_parse_math(False)
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.locator_params(axis="x", nbins=4, integer=True)
+        axes.set_xlabel("count in train")
+        axes.set_title(title)
+    figure.savefig(path)
+
+
+def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
+    """Train and dev loss against the step, from the lines of metrics.jsonl.
+
+    They are nats per token, or nats per pair where there are none of those; other losses are left out.
+    """
+    units = {line["unit"] for line in lines}
+    unit = next((unit for unit in LOSS_UNITS if unit in units), LOSS_UNITS[0])
+    styles = {"train": ("train (mean since the last point)", 0.8, None), "dev": ("dev", 1.8, "o")}
+    told = [line for line in lines if line["loss"] is not None and line["unit"] == unit and line["split"] in styles]
+    figure = Figure(figsize=(8, 5), dpi=100)
+    axes = figure.add_axes((0.1, 0.11, 0.88, 0.86))  # a run waits for this picture, and a layout draws it twice
+    for split, (label, width, marker) in styles.items():
+        points = [(line["step"], line["loss"]) for line in told if line["split"] == split]
+        if points:
+            steps, losses = zip(*points, strict=True)
+            end = f": {losses[-1]:.4f} at the end"
+            marker = marker or ("o" if len(points) == 1 else None)  # a line through one point is invisible
+            axes.plot(steps, losses, label=label + end, linewidth=width, marker=marker, markersize=3)
+    settled = [line["loss"] for line in told if line["step"] > 0]
+    if settled:
+        low, high = min(settled), float(np.quantile(settled, 0.95))
+        axes.set_ylim(low - 0.05 * (high - low + 0.01), high + 0.5 * (high - low + 0.01))
+        axes.legend()
+    axes.set_xlabel("step")
+    axes.set_ylabel(unit.replace("/", " per "))
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+
+
+def rate_curve(
+    rate_K: np.ndarray, loss_K: np.ndarray, smooth_K: np.ndarray, suggested: float | None, path: Path
+) -> None:
+    """A range test: the loss of each step and its smoothed course against the learning rate, the suggestion marked."""
+    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    axes.semilogx(rate_K, loss_K, linewidth=0.5, alpha=0.4, label="each step")
+    axes.semilogx(rate_K, smooth_K, linewidth=1.8, label="smoothed")
+    if suggested is not None:
+        axes.axvline(suggested, color="black", linestyle="--", linewidth=1, label=f"suggested: {suggested:.2g}")
+    low, high = float(smooth_K.min()), float(np.quantile(loss_K, 0.95))
+    axes.set_ylim(low - 0.1 * (high - low + 0.01), high + 0.1 * (high - low + 0.01))
+    _label(axes, "Range test", "learning rate", "training loss")
+    figure.savefig(path)
+
+
+def curves(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    path: Path,
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    log: str = "",
+) -> None:
+    """A line through its points (x, y) for each name; `log` names the axes that are logarithmic: "", "x", "y", "xy"."""
+    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
+    axes = figure.add_subplot(xscale="log" if "x" in log else "linear", yscale="log" if "y" in log else "linear")
+    for name, (x, y) in lines.items():
+        axes.plot(x, y, label=name, marker="o", markersize=4)
+    _label(axes, title, xlabel, ylabel)
+    figure.savefig(path)
+
+
+def bars(groups: Mapping[str, Mapping[str, float]], path: Path, *, title: str, ylabel: str) -> None:
+    """Bars side by side in groups, each with its value: groups[on the axis][in the legend]."""
+    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    names = list(dict.fromkeys(name for group in groups.values() for name in group))
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        places = [at + (i - (len(names) - 1) / 2) * width for at in range(len(groups))]
+        drawn = axes.bar(places, [group[name] for group in groups.values()], width, label=name)
+        axes.bar_label(drawn, fmt="%.5g", padding=2, fontsize=8)
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.margins(y=0.15)
+    _label(axes, title, "", ylabel, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=len(names))
+    figure.savefig(path)
+
+
+def word_map(words: Sequence[str], xy_N2: np.ndarray, path: Path, title: str) -> None:
+    """Words as points in the plane with their names, blanks as '␣', no two on each other; the first are placed first.
+
+    A name that finds room only a little away from its point is tied to it by a line; one that finds none is left out
+    (its point stays), and the title says how many were.
+    """
+    names = [visible(word) for word in words]
+    fonts = _fonts(names)
+    figure = Figure(figsize=(14, 10), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    axes.scatter(xy_N2[:, 0], xy_N2[:, 1], s=9, color="steelblue", zorder=3)
+    axes.margins(0.04)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(title)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # settles where points lie in the picture
+    style: dict[str, Any] = {"fontsize": 9, "parse_math": False, "fontfamily": fonts}
+    point_N2 = axes.transData.transform(xy_N2)
+    labels = [axes.text(x, y, _drawable(name, fonts), **style) for name, (x, y) in zip(names, xy_N2, strict=True)]
+    sizes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
+    size_N2 = np.array([(box.width, box.height) for box in sizes])
+    corner_N2 = labels_apart(point_N2, size_N2 + 2 * LABEL_MARGIN, np.array(axes.bbox.extents)) + LABEL_MARGIN
+    back = axes.transData.inverted()
+    for label, size_2, point_2, corner_2 in zip(labels, size_N2, point_N2, corner_N2, strict=True):
+        if np.isnan(corner_2).any():
+            label.remove()
+            continue
+        label.set_position(tuple(back.transform(corner_2)))
+        label.set_verticalalignment("bottom")
+        edge_2 = np.clip(point_2, corner_2, corner_2 + size_2)
+        if np.hypot(*(edge_2 - point_2)) > 3 * LABEL_GAP:
+            axes.plot(*back.transform([point_2, edge_2]).T, color="gray", linewidth=0.5, zorder=1)
+    hidden = int(np.isnan(corner_N2).any(axis=1).sum())
+    if hidden:
+        axes.set_title(f"{title} ({hidden} of {len(words)} names left out for want of room)")
+    figure.savefig(path)
+
+
+def map_title(source: str, words: int, projection: str) -> str:
+    """The title of a word map."""
+    method = {"pca": "principal components", "tsne": "t-SNE"}[projection]
+    return f"{words} words of {source} by {method} of their directions"
+
+
+def _label(axes: Any, title: str, xlabel: str, ylabel: str, **legend: Any) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.grid(alpha=0.3)
+    axes.legend(**legend)
+
+
+def _width(text: str, figure: Figure, **style: Any) -> float:
+    """Pixels that a text is wide."""
+    drawn = figure.text(0, 0, text, **style)
+    width = drawn.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width
+    drawn.remove()
+    return float(width)
+
+
+def _cut(text: str, width: float, most: float) -> str:
+    """A text that is so wide, with an ellipsis in place of what goes beyond the most."""
+    return text if width <= most else text[: int(len(text) * most / width) - 1] + "…"
+
+
+def _fonts(texts: Sequence[str]) -> list[str]:
+    """Those of FONTS that are installed; the first alone where it can draw all texts."""
+    face = font_manager.get_font(font_manager.findfont(FONTS[0]))
+    if all(face.get_char_index(ord(char)) for char in set("".join(texts))):
+        return [FONTS[0]]
+    installed = set(font_manager.get_font_names())
+    return [name for name in FONTS if name in installed]
+
+
+def _drawable(text: str, fonts: Sequence[str]) -> str:
+    """A text with its code point in place of each character that none of the fonts can draw."""
+    faces = [font_manager.get_font(font_manager.findfont(name)) for name in fonts]
+    return "".join(c if any(face.get_char_index(ord(c)) for face in faces) else f"U+{ord(c):X} " for c in text)

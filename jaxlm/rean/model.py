@@ -1,0 +1,248 @@
+"""REAN: a language model that predicts the next token's vector, and reads the token off a table of vectors.
+
+After the Recurrent Embedding Approximation Network (github.com/marmust/REAN-architecture), which
+jaxlm.models.rean_faithful keeps as it was published.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.config.rean import ReanConfig
+from jaxlm.errors import UserError
+from jaxlm.models.base import BUFFERS, Params, SequenceModel, Words, needed
+from jaxlm.models.transformer import INIT, Cache, Transformer, sizes
+from jaxlm.ops import affine, alias_draw
+from jaxlm.rean.table import VectorModel
+from jaxlm.tokenizers.rean_tokens import FIRST_WORD
+
+UNITS = {"softmax": "nats/token", "contrastive": "nats/choice", "vmf": "nats", "cosine": "1 - cos", "mse": "squared"}
+"""Of each objective's training loss."""
+DRAWN = 1
+"""Of a run's seed: the purpose that a table is drawn for."""
+
+
+class Rean(VectorModel, Transformer):
+    """x = sqrt(E) vector[tok] W + c; the transformer; emb = h U + d."""
+
+    def setup(self) -> None:
+        E, D, normal, zeros = self.d_embed, self.d_model, nn.initializers.normal(INIT), nn.initializers.zeros
+        self.setup_table()
+        super().setup()
+        self.in_ED, self.in_bias_D = self.param("in", normal, (E, D)), self.param("in_bias", zeros, (D,))
+        self.out_DE, self.out_bias_E = self.param("out", normal, (D, E)), self.param("out_bias", zeros, (E,))
+
+    def emb(self, tok_BT: jax.Array) -> jax.Array:
+        return affine(self.hidden(self._embedded(tok_BT)), self.out_DE, self.out_bias_E)
+
+    def extend_emb(self, cache: Cache, tok_BT: jax.Array) -> tuple[jax.Array, Cache]:
+        h_BTD, cache = self.extend_hidden(cache, self._embedded(tok_BT))
+        return affine(h_BTD, self.out_DE, self.out_bias_E), cache
+
+    def _embedded(self, tok_BT: jax.Array) -> jax.Array:
+        return self.d_embed**0.5 * affine(self.rows(tok_BT), self.in_ED) + self.in_bias_D
+
+
+@dataclasses.dataclass(frozen=True)
+class ReanModel(SequenceModel):
+    """A VectorModel as a language model, with a training loss of its own and constants beside its parameters."""
+
+    module: VectorModel
+    treatment: str
+    """What is done to vectors that are read: see ReanConfig.rows."""
+    negatives: int = 0
+    """contrastive: tokens drawn for each step."""
+    pads_left: bool = False
+    """Whether training fills short rows from the left, and counts what it fills in."""
+
+    @property
+    def loss_unit(self) -> str:
+        """Of the training loss."""
+        return UNITS[self.module.objective]
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the likelihood has a theta, which training leaves alone."""
+        return self.module.objective != "softmax"
+
+    @property
+    def marks_unknown(self) -> bool:
+        """Whether the boundary stands for a vector that is near to none: it has none itself, and cannot be nearest."""
+        return self.module.nearest and self.pads_left
+
+    def nearest(self) -> "ReanModel":
+        """The same model, whose logits leave the nearest token alone."""
+        return dataclasses.replace(self, module=self.module.clone(nearest=True))
+
+    def embed(self, params: Params, tok_BT: jax.Array) -> jax.Array:
+        """emb_BTE, the vector predicted after each position."""
+        return self._apply(params, tok_BT, method="emb")
+
+    def unembed(self, params: Params, emb_BTE: jax.Array) -> jax.Array:
+        """logits_BTV of predicted vectors."""
+        return self._apply(params, emb_BTE, method="logits")
+
+    def train_loss(
+        self, params: Params, tok: jax.Array, target: jax.Array, weight: jax.Array | None, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """The objective's (sum, count) of a batch of windows or sequences."""
+        target_BT, weight_BT = _columns(target, weight)
+        if self.pads_left:
+            if target.ndim == 1:
+                target_BT = jnp.concatenate([tok[:, 1:], target_BT], axis=1)
+            else:
+                tok, target_BT = (_left(x_BT, weight_BT, self.context or 0) for x_BT in (tok, target_BT))
+            weight_BT = jnp.ones(target_BT.shape)
+        negative_M = self._drawn(params.get(BUFFERS, {}), key)
+        return self._apply(params, tok, target_BT, weight_BT, negative_M, method="loss", rngs={"dropout": key})
+
+    @property
+    def row_table(self) -> str | None:
+        """The trained table, where the objective reads some tokens of it alone."""
+        if self.module.objective != "contrastive" or self.module.held is not None:
+            return None
+        return {"learned": "vectors", "tuned": "delta"}.get(self.module.table)
+
+    def touched(self, buffers: Params, tok: jax.Array, target: jax.Array, key: jax.Array) -> jax.Array:
+        """The rows of the table that `train_loss` of the batch reads: its tokens, its targets, the tokens drawn."""
+        S, rows = self.module.specials, self.vocab_size - self.module.specials
+        tok_K = jnp.concatenate([tok.reshape(-1), target.reshape(-1), self._drawn(buffers, key)])
+        place_K = jnp.where(tok_K < S, rows, tok_K - S)
+        return jnp.unique(place_K, size=min(place_K.size, rows), fill_value=rows)
+
+    def on_rows(self, count: int) -> "ReanModel":
+        """The model whose parameters hold so many rows of the table, those of the constant `touched`."""
+        return dataclasses.replace(self, module=self.module.clone(held=count))
+
+    def _drawn(self, buffers: Params, key: jax.Array) -> jax.Array:
+        """negative_M of a step."""
+        if not self.negatives:
+            return jnp.zeros(0, jnp.int32)
+        key = jax.random.fold_in(key, 1)
+        return alias_draw(key, buffers["alias_keep"], buffers["alias"], self.negatives)
+
+    def fitted(self, params: Params, tok: jax.Array, target: jax.Array, weight: jax.Array | None) -> Params:
+        """The parameters with theta fitted to a batch of train."""
+        theta = self._apply(params, tok, *_columns(target, weight), method="fitted_theta")
+        return {**params, "theta": theta}
+
+    def buffers(
+        self, words: Sequence[str], count_V: np.ndarray, vectors: Words | None, seed: int
+    ) -> dict[str, np.ndarray]:
+        """What is not trained: vectors (unless they are learned), how frequent tokens are, and how they are drawn.
+
+        words are the last tokens of the vocabulary, count_V how often train has each token. A word that the file
+        does not have, with the white space after it or without, is a row of zeros. Rows of the boundary and of bytes
+        are drawn, for where they are not trained; those of the faithful model are zeros. Raises UserError where tokens
+        that would have trained rows, as the boundary and bytes have, are words.
+        """
+        m = self.module
+        if m.specials > self.vocab_size - len(words):
+            raise UserError(
+                f"data.tokens wants rean for model.table {m.table} with model.objective {m.objective}, which trains "
+                "rows of the boundary and of bytes, got characters: give --data.tokens rean"
+            )
+        made: dict[str, np.ndarray] = {}
+        if m.table != "learned":
+            made["vectors"] = self._vectors(words, vectors, np.random.default_rng([seed, DRAWN]))[m.specials :]
+            if m.table != "tuned":
+                norm_V = np.linalg.norm(made["vectors"], axis=1)
+                made["inverse_norm"] = np.divide(1, norm_V, where=norm_V > 0, out=np.zeros_like(norm_V))
+        if m.objective != "softmax":
+            prior_V = (count_V + 1.0) / (count_V.sum() + len(count_V))
+            made["log_prior"] = np.log(prior_V).astype(np.float32)
+            if self.negatives:
+                made["alias_keep"], made["alias"] = alias_table(prior_V)
+        return made
+
+    def _vectors(self, words: Sequence[str], vectors: Words | None, rng: np.random.Generator) -> np.ndarray:
+        V, E = self.vocab_size, self.module.d_embed
+        no_word_V = np.arange(V) < V - len(words)
+        drawn_VE = treated(rng.standard_normal((V, E)), "unit")
+        if self.pads_left:
+            drawn_VE[no_word_V] = 0
+        if vectors is None:
+            return drawn_VE
+        if vectors.row_VE.shape[1] != E:
+            raise UserError(f"model.d_embed wants {vectors.row_VE.shape[1]}, the width of model.vectors, got {E}")
+        place = {word: i for i, word in enumerate(vectors.words)}
+        found = [place.get(word, place.get(word.rstrip(), -1)) for word in words]
+        found_V = np.array([-1] * (V - len(words)) + found)
+        if not (found_V >= 0).any():
+            raise UserError("model.vectors wants a file with words of the data, got none of them")
+        known_V = found_V >= 0
+        row_VE = np.zeros((V, E), np.float32)
+        row_VE[known_V] = treated(vectors.row_VE[found_V[known_V]], self.treatment)
+        row_VE[no_word_V] = drawn_VE[no_word_V]
+        return row_VE
+
+
+def build(config: ReanConfig) -> ReanModel:
+    """The model of these settings."""
+    V = needed(config.vocab_size, "ReanConfig.vocab_size")
+    trained = config.table != "learned" and config.objective in ("softmax", "contrastive")
+    module = Rean(
+        **sizes(config),
+        vocab_size=V,
+        d_embed=config.d_embed,
+        table=config.table,
+        objective=config.objective,
+        scale=config.scale,
+        specials=min(FIRST_WORD, V) if trained else 0,
+        unit_rows=config.table == "random" or (config.table == "frozen" and config.rows != "raw"),
+        cosine_likelihood=False,
+        nearest=False,
+        held=None,
+    )
+    negatives = config.negatives if config.objective == "contrastive" else 0
+    return ReanModel(module, context=module.context, vocab_size=V, treatment=config.rows, negatives=negatives)
+
+
+def treated(row_VE: np.ndarray, treatment: str) -> np.ndarray:
+    """Vectors as a model reads them: "raw" at a common scale with a mean squared length of 1, "unit" or "centered" with
+    a length of 1 each, "original" as they are.
+    """
+    row_VE = row_VE.astype(np.float32)
+    if treatment == "original":
+        return row_VE
+    if treatment == "raw":
+        return row_VE / max(float(np.sqrt(np.mean(np.sum(row_VE**2, axis=1)))), 1e-20)
+    if treatment == "centered":
+        row_VE = row_VE - row_VE.mean(0)
+    return row_VE / np.maximum(np.linalg.norm(row_VE, axis=1, keepdims=True), 1e-20)
+
+
+def alias_table(p_V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """keep_V (float32) and alias_V (int32) that `ops.alias_draw` draws by (Vose 1991): V places of equal probability,
+    each shared by two outcomes at most.
+    """
+    V = len(p_V)
+    share_V = p_V * V / p_V.sum()
+    keep_V, alias_V = np.ones(V), np.arange(V)
+    small, large = np.flatnonzero(share_V < 1).tolist(), np.flatnonzero(share_V >= 1).tolist()
+    share = share_V.tolist()
+    while small and large:
+        low, high = small.pop(), large[-1]
+        keep_V[low], alias_V[low] = share[low], high
+        share[high] -= 1 - share[low]
+        if share[high] < 1:
+            small.append(large.pop())
+    return keep_V.astype(np.float32), alias_V.astype(np.int32)
+
+
+def _columns(target: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """target_BT and weight_BT: of windows one column."""
+    weight = jnp.ones(target.shape) if weight is None else weight
+    return (target, weight) if target.ndim == 2 else (target[:, None], weight[:, None])
+
+
+def _left(x_BT: jax.Array, weight_BT: jax.Array, context: int) -> jax.Array:
+    """Rows moved to the end of a context; the boundary stands before them."""
+    T = x_BT.shape[1]
+    length_B1 = jnp.max(jnp.where(weight_BT > 0, jnp.arange(1, T + 1), 0), axis=1, keepdims=True)
+    place_BC = jnp.arange(max(context, T)) - (max(context, T) - length_B1)
+    return jnp.where(place_BC >= 0, jnp.take_along_axis(x_BT, jnp.maximum(place_BC, 0), axis=1), 0)

@@ -1,0 +1,279 @@
+"""Saving and loading training states with Orbax."""
+
+import contextlib
+import gc
+import itertools
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+
+from jaxlm.runs import quiet_orbax
+from jaxlm.training.background import background_thread
+from jaxlm.errors import UserError, check_fields, disk_reason, one_line
+from jaxlm.runs.directory import checkpoint_steps, write_bytes
+
+T = TypeVar("T")
+
+NO_DEV_LOSS = float("inf")
+SUMS = "files.json"
+"""In each checkpoint's directory: a checksum of each of its files."""
+NOTES = "_CHECKPOINT_METADATA"
+"""Orbax's JSON in a checkpoint's directory; our notes are its "custom_metadata". Read as a file, because Orbax reads it
+in threads of its own, which print what they fail at.
+"""
+
+
+class Saved(NamedTuple):
+    """A checkpoint that can be read: its step, and the plain JSON that was saved with it."""
+
+    step: int
+    notes: dict[str, Any]
+
+    @property
+    def dev_loss(self) -> float:
+        """The dev loss at this step in nats per token; infinite where none was taken."""
+        return self.notes["dev_loss"] if self.notes["dev_loss"] is not None else NO_DEV_LOSS
+
+
+class CheckpointWriter:
+    """Saves the checkpoints of one run: the newest `keep`, and the best by dev loss, stay.
+
+    Each holds `params` and `training` (the rest of the state) apart, so that sampling reads parameters alone. Saving
+    goes on in a thread until `wait`, which calls `when_saved` after each. A context manager: leaving it ends what was
+    begun.
+    """
+
+    def __init__(self, directory: Path, keep: int, when_saved: Callable[[], None] = lambda: None):
+        self._directory, self._keep, self._when_saved = directory, keep, when_saved
+        self._dev_losses = {one.step: one.dev_loss for one in saved(directory)}
+        self._quiet = contextlib.ExitStack()
+        self._quiet.enter_context(quiet_orbax.quiet_asyncio())
+        self._checkpointer: Any = None
+        self._thread = background_thread("checkpoints")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self.wait()
+        except Exception:
+            if error is None:
+                raise
+        finally:
+            with contextlib.suppress(Exception):  # it may never have been opened
+                self._checkpointer.close()
+            self._thread.shutdown()
+            self._quiet.close()
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Orbax asks which of its checkpoints, oldest first, are to stay."""
+        steps_C = [one.step for one in checkpoints]
+        best = self._best(steps_C)
+        return [step in steps_C[-self._keep :] or step == best for step in steps_C]
+
+    def save(self, step: int, params: Any, training: Any, *, dev_loss: float | None, notes: dict[str, Any]) -> None:
+        """Begin to save; the save before must have ended well. Raises UserError where the disk does not take it."""
+        self.wait()
+        self._dev_losses[step] = NO_DEV_LOSS if dev_loss is None else dev_loss
+        parts = {"params": params, "training": training}
+        self._pending = self._thread.submit(self._save, step, parts, {"step": step, "dev_loss": dev_loss, **notes})
+
+    def open(self) -> None:
+        """Begin what the first save does otherwise: Orbax takes as long to import as thousands of small steps."""
+        self._pending = self._thread.submit(self._open)
+
+    @property
+    def best_step(self) -> int | None:
+        """The checkpoint that sampling will take once what was begun is on disk; None where there is none."""
+        return self._best(self._dev_losses)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a save need not wait for what was begun before."""
+        return self._pending is None or self._pending.done()
+
+    def wait(self) -> None:
+        """Return when what was begun is on disk. Raises UserError where the disk did not take it."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _best(self, steps: Iterable[int]) -> int | None:
+        return min(steps, key=lambda step: (self._dev_losses.get(step, NO_DEV_LOSS), -step), default=None)
+
+    def _open(self) -> None:
+        ocp = quiet_orbax.api()
+        with self._disk_errors():
+            self._checkpointer = ocp.training.Checkpointer(
+                self._directory.resolve(), preservation_policy=self, cleanup_tmp_directories=True
+            )
+
+    def _save(self, step: int, parts: dict[str, Any], notes: dict[str, Any]) -> None:
+        if self._checkpointer is None:
+            self._open()
+        with self._disk_errors():
+            self._checkpointer.save_checkpointables(step, parts, force=True, overwrite=True, custom_metadata=notes)
+            place = self._directory / str(step)
+            # whole or not there: a checkpoint without sums is good
+            write_bytes(place / SUMS, json.dumps(_file_sums(place)).encode())
+            self._when_saved()
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        self._check_place()
+        try:
+            yield
+        except Exception as error:
+            self._check_place()
+            reason = disk_reason(error)
+            if reason is None:
+                raise
+            kept = ", ".join(str(one.step) for one in saved(self._directory)) or "none"
+            raise UserError(
+                f"run_dir {str(self._directory.parent)!r} does not take the checkpoint ({reason}); "
+                f"checkpoints that are whole: {kept}; make room and run the same command again"
+            ) from error
+
+    def _check_place(self) -> None:
+        """Orbax would make a run's directory again that was moved, and leave the run in two places."""
+        if not self._directory.parent.is_dir():
+            raise UserError(
+                f"run_dir {str(self._directory.parent)!r} is gone: it was moved or deleted while it trained; put it "
+                "back and run the same command again"
+            )
+
+
+def saved(directory: Path) -> list[Saved]:
+    """All checkpoints whose notes can be read and have what `Saved` tells, oldest first."""
+    found = []
+    for step in checkpoint_steps(directory):
+        with contextlib.suppress(
+            FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, LookupError, TypeError
+        ):
+            notes = json.loads((directory / str(step) / NOTES).read_text("utf-8"))["custom_metadata"]
+            check_fields(notes, dev_loss=(int, float, type(None)))
+            if notes["step"] == step:
+                found.append(Saved(step, notes))
+    return found
+
+
+def best_first(directory: Path) -> list[Saved]:
+    """Checkpoints in the order in which sampling tries them: by dev loss, then newest first."""
+    return sorted(saved(directory), key=lambda one: (one.dev_loss, -one.step))
+
+
+def load(directory: Path, one: Saved, abstract: dict[str, Any]) -> dict[str, Any] | None:
+    """The parts that `abstract` names ("params", "training"), laid out as its leaves say; None where broken.
+
+    Raises UserError where that cannot be known, or the checkpoint is as it was saved and still cannot be loaded.
+    """
+    return _read(directory, one, lambda place: dict(quiet_orbax.api().load_checkpointables(place, abstract)))
+
+
+def load_params(directory: Path, one: Saved, sharding: jax.sharding.Sharding) -> Any | None:
+    """The parameters alone, with the shapes they were saved with; None where they are broken. Raises as `load` does."""
+
+    def params(place: Path) -> Any:
+        described = quiet_orbax.api().checkpointables_metadata(place).metadata["params"]
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), described)
+        return quiet_orbax.api().load_checkpointables(place, {"params": like})["params"]
+
+    return _read(directory, one, params)
+
+
+def _read(directory: Path, one: Saved, work: Callable[[Path], T]) -> T | None:
+    """What `work` reads; None where the files are not what they were. That the system refuses them (no permission, no
+    memory, too many open files) is no damage: a checkpoint that is set aside for it costs all its steps.
+    """
+    place = directory / str(one.step)
+    with quiet_orbax.quiet():
+        try:
+            return work(place.resolve()) if _intact(place) else None
+        except Exception as error:
+            refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+            broken = not (refused or disk_reason(error) or (place / SUMS).exists())
+            why = f"{type(error).__name__}: {one_line(str(error))[:200]}"
+        gc.collect()  # most of what Orbax had begun, and warns of when it is collected
+    if broken:
+        return None
+    raise UserError(
+        f"checkpoint {one.step} of {str(directory.parent)!r} is left as it is, but cannot be loaded ({why})"
+    )
+
+
+def set_aside(directory: Path, step: int) -> None:
+    """Move a broken checkpoint to broken/ beside the others, so that its step can be saved again."""
+    broken = directory.parent / "broken"
+    broken.mkdir(exist_ok=True)
+    names = (f"{step}-{number}" if number else str(step) for number in itertools.count())
+    (directory / str(step)).rename(next(broken / name for name in names if not (broken / name).exists()))
+
+
+def set_aside_unreadable(directory: Path) -> list[int]:
+    """Set aside every checkpoint without readable notes, and give their steps. Orbax would not list the others."""
+    broken = unreadable(directory)
+    for step in broken:
+        set_aside(directory, step)
+    for step in set(checkpoint_steps(directory)) - {one.step for one in saved(directory)}:
+        shutil.rmtree(directory / str(step))
+    return broken
+
+
+def unreadable(directory: Path) -> list[int]:
+    """The steps of the checkpoints without readable notes, oldest first.
+
+    One that has lost its notes and more while a newer one has all is not among them: Orbax deletes file by file, and a
+    kill leaves some.
+    """
+    readable = [one.step for one in saved(directory)]
+    others = sorted(set(checkpoint_steps(directory)) - set(readable))
+    return [step for step in others if step > max(readable, default=-1) or not _is_leftover(directory / str(step))]
+
+
+def _is_leftover(place: Path) -> bool:
+    """Whether files are missing beside the notes, or the list of them."""
+    if (place / NOTES).exists():
+        return False
+    try:
+        names = set(json.loads((place / SUMS).read_text()))
+    except (OSError, ValueError):
+        return True
+    return any(not (place / name).exists() for name in names - {NOTES})
+
+
+def abstract_like(tree: Any) -> Any:
+    """Shapes, types and shardings of a tree of arrays, as loading wants them."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def _intact(place: Path) -> bool:
+    """Whether all files are as they were saved. Orbax does not notice a flipped bit in a larger array, and complains
+    from other threads about a missing file. A kill right after a save leaves no sums, and nothing to compare.
+    """
+    if not (place / SUMS).exists():
+        return True
+    try:
+        wanted = json.loads((place / SUMS).read_text())
+    except ValueError:
+        return False
+    return bool(wanted == _file_sums(place))
+
+
+def _file_sums(place: Path) -> dict[str, int]:
+    """CRC-32 of each file of a checkpoint. Raises OSError where the system refuses one, or a directory."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    paths = [Path(folder, name) for folder, _, names in os.walk(place, onerror=refuse) for name in names]
+    return {str(path.relative_to(place)): zlib.crc32(path.read_bytes()) for path in paths if path.name != SUMS}

@@ -1,0 +1,234 @@
+"""The run directory: its files by name, what is in them, and how they are written."""
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlm.config import RunConfig
+from jaxlm.config.serialization import differences, from_json, settings_that_change_numbers, to_json
+from jaxlm.data.corpus import SPLITS
+from jaxlm.errors import UserError, check_fields, naming, near_path
+from jaxlm.tokenizers import Tokenizer, WordTokenizer, tokenizer_from_json
+
+FORMAT = 1
+"""Of the run directory. A run of a newer format is refused."""
+MADE_ANEW = "run train.py again, which makes it anew (of a finished run, delete eval.json before)"
+"""The fix where a file is damaged that a resume writes."""
+START_OVER = "put it back, or start over with train.py --restart"
+"""The fix where it is the fingerprint: nothing else says whose the run is."""
+
+
+class RunDir:
+    """The files of one run, by name."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.json"
+        self.tokenizer = path / "tokenizer.json"
+        self.seen = path / "seen.npz"
+        self.buffers = path / "buffers.npz"
+        self.fingerprint = path / "fingerprint.json"
+        self.metrics = path / "metrics.jsonl"
+        self.eval = path / "eval.json"
+        self.novelty = path / "novelty.json"
+        self.samples = path / "samples.txt"
+        self.checkpoints = path / "checkpoints"
+        self.broken = path / "broken"
+        self.plots = path / "plots"
+        self.pairs = self.plots / "pairs.npz"
+        self.word_map = self.plots / "words.npz"
+        self.tensorboard = path / "tensorboard"
+        self.replaced = path / ".replaced"
+        self.discarded = path / ".discarded"
+        self.lock = path / ".lock"
+
+    @property
+    def contents(self) -> tuple[Path, ...]:
+        """All that a run may consist of but its fingerprint; results come first."""
+        results = (self.eval, self.novelty, self.metrics, self.samples)
+        folders = (self.checkpoints, self.broken, self.plots, self.tensorboard)
+        return (*results, *folders, self.seen, self.buffers, self.config, self.tokenizer)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether one has been saved to its end."""
+        return bool(checkpoint_steps(self.checkpoints))
+
+    def read_config(self) -> RunConfig:
+        """The resolved settings. Raises UserError where they cannot be had, or the run was trained with others."""
+        tree = read_json(self.config)
+        with naming(f"run file {str(self.config)!r}"):
+            config = from_json(tree)
+        now = settings_that_change_numbers(to_json(config))
+        with decoding(self.fingerprint, START_OVER):
+            was = {**now, **read_json(self.fingerprint).get("settings", {})}
+        edited = differences(was, {**was, **now})
+        if edited:
+            raise UserError(f"run file {str(self.config)!r} was edited: {'; '.join(edited)}; put back what was there")
+        return config
+
+    def read_fingerprint(self) -> dict[str, Any]:
+        """What decides between done, resume and refuse. Raises UserError where a part is missing or no such thing."""
+        found = read_json(self.fingerprint, START_OVER)
+        with decoding(self.fingerprint, START_OVER):
+            hashes = ("data", "tokenizer", "split", "buffers", "init_from")
+            check_fields({"buffers": "", "init_from": "", **found}, **dict.fromkeys(hashes, (str,)))
+            check_fields(found, settings=(dict,))
+        return dict(found)
+
+    def read_tokenizer(self) -> Tokenizer:
+        """What encodes and decodes. Raises UserError where it is not what the run was trained with."""
+        return tokenizer_from_json(self._vocabulary())
+
+    def read_words(self) -> WordTokenizer:
+        """The vocabulary of vectors. Raises UserError where it is not what the run was trained with."""
+        return WordTokenizer.from_json(self._vocabulary())
+
+    def _vocabulary(self) -> Any:
+        found = read_json(self.tokenizer)
+        with decoding(self.tokenizer):
+            self._check_same(self.tokenizer, "tokenizer", hash_of_json(found))
+        return found
+
+    def read_seen(self) -> dict[str, np.ndarray]:
+        """Hashes of each split's lines. Raises UserError where they are lost or damaged."""
+        with decoding(self.seen):
+            arrays = _arrays(self.seen)
+            return {split: arrays[split] for split in SPLITS}
+
+    def read_buffers(self) -> dict[str, np.ndarray]:
+        """What the model has beside its parameters; empty for most models. Raises UserError where it is damaged, or
+        lost by a run that has them.
+        """
+        if not self.buffers.exists() and "buffers" not in read_json(self.fingerprint):
+            return {}
+        with decoding(self.buffers):
+            arrays = _arrays(self.buffers)
+            self._check_same(self.buffers, "buffers", hash_of(arrays))
+            return arrays
+
+    def _check_same(self, path: Path, name: str, content: str) -> None:
+        if read_json(self.fingerprint).get(name) not in (None, content):
+            raise UserError(f"run file {str(path)!r} is not what the run was trained with: {MADE_ANEW}")
+
+    def read_eval(self) -> dict[str, Any]:
+        """The results. Raises UserError where a number or a split is missing or no such thing."""
+        found = read_json(self.eval)
+        with decoding(self.eval):
+            check_fields(found, params=(int,), step=(int,), steps=(int,), train_time_s=(int, float))
+            for split in SPLITS:
+                check_fields(found, **{split: (dict, type(None))})
+                if found[split] is not None:
+                    _check_loss({"impossible": 0, **found[split]})
+        return dict(found)
+
+
+def checkpoint_steps(directory: Path) -> list[int]:
+    """The steps of all checkpoints, broken ones too, oldest first."""
+    entries = directory.iterdir() if directory.exists() else ()
+    return sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
+
+
+def open_existing(path: Path) -> RunDir:
+    """A run directory to read. Raises UserError where it is not one, may not be read or is from a newer format."""
+    run = RunDir(path)
+    try:
+        if path.exists() and not path.is_dir():
+            raise UserError(f"run {str(path)!r} is a file, not a run")
+        if not path.is_dir():
+            raise UserError(f"run {str(path)!r} does not exist{near_path(path)}; train it first: train.py CONFIG")
+        if not run.fingerprint.is_file():
+            raise UserError(f"run {str(path)!r} is not a run directory (it has no fingerprint.json)")
+    except OSError as error:
+        raise UserError(f"run {str(path)!r} cannot be read: {error.strerror}") from error
+    found = read_json(run.fingerprint, START_OVER)
+    made = found.get("format") if isinstance(found, dict) else None
+    if not isinstance(made, int):
+        raise UserError(f"run {str(path)!r} is not a run directory: its fingerprint.json is not ours")
+    if made > FORMAT:
+        raise UserError(f"run {str(path)!r} has format {made}, this version reads up to {FORMAT}: update jaxlm")
+    return run
+
+
+@contextlib.contextmanager
+def decoding(path: Path, fix: str = MADE_ANEW) -> Iterator[None]:
+    """Reads a file of a run within: where it is lost or damaged, the UserError says so, why, and the fix."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"run file {str(path)!r} is missing: {fix}") from None
+    except OSError as error:
+        raise UserError(f"run file {str(path)!r} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # what a torn file makes its reader raise can be anything
+        raise UserError(f"run file {str(path)!r} cannot be read ({type(error).__name__}: {error}): {fix}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file whole or not at all."""
+    try:
+        content = dump(value).encode()
+    except UnicodeEncodeError:  # a path of bytes that are not UTF-8
+        content = json.dumps(value, indent=2, allow_nan=False).encode()
+    write_bytes(path, content + b"\n")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Replace an .npz file whole or not at all."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, content.getvalue())
+
+
+def read_json(path: Path, fix: str = MADE_ANEW) -> Any:
+    """A JSON file of a run. Raises UserError where it is missing or broken."""
+    with decoding(path, fix):
+        return json.loads(path.read_text("utf-8"))
+
+
+def dump(value: Any) -> str:
+    """JSON as people can read it; NaN and infinity are a bug."""
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def hash_of_json(value: Any) -> str:
+    """SHA-256 of a value as its file spells it."""
+    return hashlib.sha256(dump(value).encode()).hexdigest()
+
+
+def hash_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of arrays with their names, types and shapes."""
+    sha256 = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        sha256.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return sha256.hexdigest()
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file. It is opened here because NumPy leaves a torn one open."""
+    with path.open("rb") as file, np.load(file) as arrays:
+        return dict(arrays)
+
+
+def _check_loss(entry: dict[str, Any]) -> None:
+    """Raise ValueError where a split's part of eval.json, of tokens or of word2vec's pairs, lacks a number."""
+    loss, unit = ("loss", "pairs") if "pairs" in entry else ("nats_per_token", "bytes")
+    numbers = dict.fromkeys(("tokens", "impossible", unit), (int,))
+    check_fields(entry, **numbers, **{loss: (int, float, type(None))})

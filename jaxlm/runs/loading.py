@@ -1,0 +1,162 @@
+"""A trained run, loaded: its model and parameters, or its vectors."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxlm.devices.mesh import make_mesh, replicated
+from jaxlm.runs import checkpoints
+from jaxlm.config import RunConfig
+from jaxlm.embeddings import Embeddings
+from jaxlm.errors import UserError
+from jaxlm.models.base import BUFFERS, LanguageModel, Params, PredictsVectors, with_buffers, without_buffers
+from jaxlm.models.initialization import abstract_params, by_name, content_hash, untrained_params
+from jaxlm.runs.directory import RunDir, open_existing, read_json
+from jaxlm.tokenizers import Tokenizer, WordTokenizer
+
+LISTS = 10
+"""Of checkpoints that are made before a run that trains is called one without any."""
+MOMENT = 0.1
+"""Seconds in which a checkpoint is deleted to its end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A model with its parameters, tokenizer and settings."""
+
+    path: Path
+    config: RunConfig
+    tokenizer: Tokenizer
+    model: LanguageModel[Any]
+    params: Params
+    step: int
+    """Updates behind the parameters."""
+
+    @functools.cached_property
+    def marks_unknown(self) -> bool:
+        """Whether the model writes "[NIV]" where no vector is near the one that it predicts."""
+        return isinstance(self.model, PredictsVectors) and self.model.marks_unknown
+
+    def untrained(self) -> Params:
+        """The parameters before the first step: from the seed again, or those of the run that init_from names.
+
+        Raises UserError naming init_from where that run has been moved, deleted or replaced.
+        """
+        if (start := self.config.init_from) is None:
+            return with_buffers(untrained_params(self.config, self.model), self.params.get(BUFFERS))
+        try:
+            other = load_run(start)
+        except UserError as error:
+            raise UserError(f"init_from {start!r}, where training began, cannot be opened: {error}") from error
+        want, got = (jax.tree.map(np.shape, params) for params in (self.params, other.params))
+        content = content_hash(other.params)
+        began = read_json(RunDir(self.path).fingerprint).get("init_from", content)
+        itself = other.path.resolve() == self.path.resolve()
+        if want != got or other.tokenizer != self.tokenizer or began != content or itself:
+            raise UserError(f"init_from {start!r} is no longer the run where training began")
+        return other.params
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorRun:
+    """Vectors of words: row i of params["input"] is that of tokenizer.words[i]."""
+
+    path: Path
+    config: RunConfig
+    tokenizer: WordTokenizer
+    params: Params
+    step: int
+    """Updates behind the parameters."""
+
+    def embeddings(self) -> Embeddings:
+        """The words with their input vectors, the most frequent first."""
+        return Embeddings(self.tokenizer.words, np.asarray(self.params["input"]))
+
+
+def load_run(
+    path: str | Path, *, which: Literal["best", "last"] = "best", log: Callable[[str], None] | None = None
+) -> Run:
+    """Open a run directory with its best checkpoint by dev loss, or its last; a broken one is told to `say`.
+
+    Raises UserError where it is not a run, is from a newer format, or has no checkpoint that can be read.
+    """
+    run = open_existing(Path(path))
+    config = run.read_config()
+    if not config.model.predicts_text:
+        raise UserError(f"run {str(path)!r} has vectors of words and gives no text a probability: ask for neighbours")
+    model = config.model.build()
+    params, step = _load_params(run, which, log)
+    if config.model.trained_by_steps and type(config.model).__module__.partition(".")[0] != "jaxlm":
+        _check_shapes(Path(path), model, params)
+    params = with_buffers(params, jax.device_put(run.read_buffers(), replicated(make_mesh())))
+    return Run(Path(path), config, run.read_tokenizer(), model, params, step)
+
+
+def load_vectors(
+    path: str | Path, *, which: Literal["best", "last"] = "best", log: Callable[[str], None] | None = None
+) -> VectorRun:
+    """Open a run directory of word2vec, as `load_run` does. Raises UserError where it is a language model's."""
+    run = open_existing(Path(path))
+    config = run.read_config()
+    if config.model.predicts_text:
+        raise UserError(f"run {str(path)!r} is of a language model, which has no vectors of words")
+    return VectorRun(Path(path), config, run.read_words(), *_load_params(run, which, log))
+
+
+def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None:
+    """Raise UserError where a class of the user's own builds another model than the one that was trained."""
+    built, trained = (
+        {name: leaf.shape for name, leaf in by_name(without_buffers(tree)).items()}
+        for tree in (abstract_params(model), params)
+    )
+    for name in sorted(built.keys() | trained.keys()):
+        was, now = trained.get(name), built.get(name)
+        if was != now:
+            raise UserError(
+                f"run {str(path)!r} has parameter {name!r} of shape {was}, where its model's class now wants {now}: "
+                "put the class back as it was, or train again with train.py --restart"
+            )
+
+
+def _load_params(run: RunDir, which: Literal["best", "last"], log: Callable[[str], None] | None) -> tuple[Params, int]:
+    """The parameters of the best or last checkpoint that can be read, and its step; where none of a list can, and some
+    are gone, another list is made.
+    """
+    everywhere = replicated(make_mesh())
+    for _ in range(LISTS):
+        saved = checkpoints.best_first(run.checkpoints)
+        if which == "last":
+            saved.sort(key=lambda one: -one.step)
+        broken = checkpoints.unreadable(run.checkpoints)
+        for one in saved:
+            try:
+                params = checkpoints.load_params(run.checkpoints, one, everywhere)
+            except UserError:
+                if not _is_gone(run, one.step):
+                    raise
+                params = None
+            if params is not None:
+                for step in broken:
+                    if log and not _is_gone(run, step):
+                        log(f"checkpoint {step} of {run.path} is broken: taking that of step {one.step}")
+                return params, one.step
+            broken.append(one.step)
+        if not any(_is_gone(run, step) for step in broken):
+            break
+    if run.replaced.exists():
+        fix = f"a restart has just begun in it; if that was ended, train.py brings the run in {run.replaced.name} back"
+    else:
+        fix = f"train it again with train.py{' --restart' if run.eval.exists() else ''}"
+    raise UserError(f"run {str(run.path)!r} has no checkpoint that can be read: {fix}")
+
+
+def _is_gone(run: RunDir, step: int) -> bool:
+    """Whether a checkpoint that could not be read is gone a moment later: it was not broken, a training deleted it."""
+    time.sleep(MOMENT)
+    return not (run.checkpoints / str(step)).exists()

@@ -1,0 +1,58 @@
+"""What every tokenizer offers."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+EOS = 0
+"""The token that ends every line (or turn of a dialogue) and fills a context before its start."""
+
+
+def visible(text: str) -> str:
+    """A text with its blanks as '␣', other white space and what has no sign escaped."""
+    return "".join("␣" if c == " " else c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back: joined, the texts of the tokens are the text."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens, the boundary included."""
+        ...
+
+    @property
+    def words(self) -> Sequence[str]:
+        """The texts of the vocabulary's last tokens, in order; those before (the boundary, bytes) are no words."""
+        ...
+
+    @property
+    def start(self) -> int:
+        """A token from which running text can begin where nothing is given."""
+        ...
+
+    @property
+    def bytes_of_token(self) -> np.ndarray:
+        """UTF-8 bytes that each token stands for, (V,) int32; the boundary counts one, a line's end."""
+        ...
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids of a text, (N,) int32. Raises UserError where it has something that no token stands for."""
+        ...
+
+    def encode_lines(self, lines: Sequence[str]) -> np.ndarray:
+        """Token ids of lines in a row, each followed by the boundary, (N,) int32."""
+        ...
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of token ids; the boundary gives nothing."""
+        ...
+
+    def spell(self, token: int) -> str:
+        """One token as people can read it."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """All that is needed to encode and decode, and the "kind" of tokenizer."""
+        ...

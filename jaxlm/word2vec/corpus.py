@@ -1,0 +1,173 @@
+"""A text as numbers of words in memory-mapped files, one for each split, kept in the cache."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from jaxlm.config import DataConfig, WordsConfig
+from jaxlm.data.corpus import SPLITS, Corpus
+from jaxlm.data.source import cache_dir, locate
+from jaxlm.errors import UserError
+from jaxlm.tokenizers import EOS, ReanTokenizer, WordTokenizer
+from jaxlm.tokenizers.rean_tokens import FIRST_WORD, PATTERN
+from jaxlm.word2vec.vocabulary import END, encode, read_blocks, read_vocabulary, split_words
+
+SHORT = 2**16
+"""A vocabulary below this is stored in two bytes a word, else in four."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WordCorpus:
+    """The sentences of all splits as numbers of words: word i of the vocabulary is i + 1, and 0 ends a sentence."""
+
+    tokenizer: WordTokenizer
+    ids: dict[str, np.ndarray]
+    """Each split's id_N, uint16 or int32, memory-mapped."""
+    total_words: int
+    """Of the text, rare ones counted."""
+    data_hash: str
+    split_hash: str
+
+    @property
+    def lines(self) -> dict[str, list[str]]:
+        """None are kept: nothing is sampled that could be a line of the text."""
+        return {}
+
+    def size(self, split: str) -> int:
+        """Words of a split, ends of sentences counted."""
+        return len(self.ids[split])
+
+
+def load(config: DataConfig, words: WordsConfig) -> WordCorpus:
+    """Count, encode and split the text, or find that done in the cache.
+
+    A sentence belongs to a split by a draw of its own, by data.split and data.split_seed. Text and numbers pass through
+    in blocks: in memory are counts alone, of words.max_counted different words (or pairs of words) at most. Raises
+    UserError naming the setting.
+    """
+    path, setting = locate(config)
+    settings = json.dumps([dataclasses.asdict(words), config.kind, list(config.split), config.split_seed])
+    home = cache_dir() / "words"
+    digest = _file_sha256(path, setting)
+    place = home / hashlib.sha256(f"{digest} {settings}".encode()).hexdigest()[:32]
+    if not (place / "words.json").is_file():
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            part = Path(tempfile.mkdtemp(prefix=".part-", dir=home))
+        except OSError as error:
+            raise UserError(
+                f"the cache {str(home)!r} cannot be written: {error.strerror}; set XDG_CACHE_HOME"
+            ) from error
+        try:
+            _write(part, path, setting, config, words)
+            if not place.exists():
+                part.rename(place)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    told = json.loads((place / "words.json").read_text("utf-8"))
+    tokenizer = WordTokenizer.from_json(told["tokenizer"])
+    split_hash = hashlib.sha256(settings.encode()).hexdigest()
+    ids = {split: _map(place / f"{split}.npy") for split in SPLITS}
+    return WordCorpus(tokenizer, ids, told["total_words"], digest, split_hash)
+
+
+def of_tokens(corpus: Corpus, longest: int) -> WordCorpus:
+    """REAN's tokens as words: those of the vocabulary in its order, with train's counts; bytes are left out.
+
+    A sentence is what a boundary ends, `longest` words at most. Vectors that are trained on train of this corpus have
+    seen nothing of dev and test.
+    """
+    assert isinstance(corpus.tokenizer, ReanTokenizer), corpus.tokenizer
+    words = corpus.tokenizer.words
+    if len(words) < 2:
+        raise UserError(f"data.min_count wants a text with at least two words, got {len(words)}: lower it")
+    count_V = np.bincount(corpus.tokens("train"), minlength=corpus.tokenizer.vocab_size)[FIRST_WORD:]
+    ids = {}
+    for split in SPLITS:
+        token_N = corpus.tokens(split)
+        token_N = token_N[(token_N == EOS) | (token_N >= FIRST_WORD)]
+        ids[split] = cut_sentences(np.maximum(token_N - (FIRST_WORD - 1), 0), longest)
+    return WordCorpus(
+        WordTokenizer(words, tuple(count_V.tolist()), PATTERN, lower=False),
+        ids,
+        total_words=len(corpus.tokens_N),
+        data_hash=corpus.data_hash,
+        split_hash=corpus.split_hash,
+    )
+
+
+def cut_sentences(id_N: np.ndarray, longest: int) -> np.ndarray:
+    """The same ids with every sentence ended by one 0: longer ones are cut every `longest` words, empty ones go."""
+    place_N = np.arange(len(id_N))
+    is_end_N = id_N == 0
+    start_N = np.maximum.accumulate(np.where(np.concatenate([[True], is_end_N[:-1]]), place_N, 0))
+    nth_N = place_N - start_N
+    cut_N = ~is_end_N & (nth_N % longest == 0) & (nth_N > 0)
+    whole_N = np.insert(id_N, np.flatnonzero(cut_N), 0)
+    if len(whole_N) and whole_N[-1] != 0:
+        whole_N = np.append(whole_N, 0)
+    needless_N = (whole_N == 0) & np.concatenate([[True], whole_N[:-1] == 0])
+    return whole_N[~needless_N].astype(np.int32)
+
+
+def _write(part: Path, path: Path, setting: str, config: DataConfig, words: WordsConfig) -> None:
+    lines = config.kind == "lines"
+    tokenizer, total_words = read_vocabulary(path, setting, words, lines)
+    token_of = {END: 0} | {word: number for number, word in enumerate(tokenizer.words, 1)}
+    blocks = split_words(read_blocks(path, setting), tokenizer.pattern, words.lower, lines, tokenizer.phrases)
+    write_splits(
+        part, (encode(tokens, token_of) for tokens in blocks), tokenizer.vocab_size, words.max_sentence, config
+    )
+    told = {"tokenizer": tokenizer.to_json(), "total_words": total_words}
+    (part / "words.json").write_text(json.dumps(told), "utf-8")
+
+
+def write_splits(
+    directory: Path, id_blocks: Iterable[np.ndarray], vocab_size: int, max_sentence: int, config: DataConfig
+) -> None:
+    """Write train.npy, dev.npy and test.npy from blocks of ids (0 where a sentence ends) by one draw a sentence."""
+    dtype = np.dtype(np.uint16 if vocab_size < SHORT else np.int32)
+    rng = np.random.Generator(np.random.Philox(config.split_seed))
+    bounds = np.cumsum(config.split)[:2] - 1e-9
+    with ExitStack() as stack:
+        files = [stack.enter_context((directory / f"{split}.npy").open("wb")) for split in SPLITS]
+        for file in files:
+            file.write(_header(dtype, 0))
+        sizes = [0] * len(files)
+        for id_N in id_blocks:
+            id_N = cut_sentences(id_N, max_sentence)
+            sentence_N = np.cumsum(np.concatenate([[0], id_N[:-1] == 0])) if len(id_N) else np.zeros(0, np.int64)
+            split_S = np.searchsorted(bounds, rng.random(int((id_N == 0).sum())), side="right")
+            split_N = split_S[sentence_N]
+            for number, file in enumerate(files):
+                chosen = id_N[split_N == number].astype(dtype)
+                file.write(chosen.tobytes())
+                sizes[number] += len(chosen)
+        for file, size in zip(files, sizes, strict=True):
+            file.seek(0)
+            file.write(_header(dtype, size))
+
+
+def _header(dtype: np.dtype, size: int) -> bytes:
+    """The first 128 bytes of an .npy file of one dimension (format 1.0 pads its header with spaces to such a size)."""
+    told = str({"descr": dtype.str, "fortran_order": False, "shape": (size,)}).encode()
+    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + told.ljust(117) + b"\n"
+
+
+def _map(path: Path) -> np.ndarray:
+    array: np.ndarray = np.load(path) if path.stat().st_size <= 128 else np.load(path, mmap_mode="r")
+    return array
+
+
+def _file_sha256(path: Path, setting: str) -> str:
+    digest = hashlib.sha256()
+    for _ in read_blocks(path, setting, digest):
+        pass
+    return digest.hexdigest()

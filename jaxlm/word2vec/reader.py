@@ -1,0 +1,184 @@
+"""The work of a word2vec step as a function of (seed, step, shard): sampled words, windows, negatives, rows touched."""
+
+import dataclasses
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxlm.config import Word2vecConfig
+from jaxlm.word2vec.huffman import paths
+
+EVALUATION = 2**63
+"""Added to the number of a draw that scores and does not train."""
+
+
+class Part(NamedTuple):
+    """What one shard of a step trains on. N words in a row, of which `updates` updates are not padding.
+
+    Words and outputs are numbers into the rows that the shard touches: row U of its own tables is row row_U of the
+    model's. A number of rows is rounded up to a power of two, by rows that do not exist.
+    """
+
+    input_row_U: np.ndarray
+    output_row_U: np.ndarray
+    input_N: np.ndarray
+    """Each word's input row, with `window` words of padding at both ends."""
+    output_N: np.ndarray
+    """Negative sampling: each word's output row, padded in the same way. Empty for hierarchical softmax."""
+    left_N: np.ndarray
+    """Neighbours before each word that are in its window: 0 to window."""
+    right_N: np.ndarray
+    negative_SM: np.ndarray
+    """Negative sampling: output rows of the words drawn for each of S updates."""
+    node_UL: np.ndarray
+    """Hierarchical softmax: the output rows on each input row's path, a row that does not count behind its end."""
+    sign_UL: np.ndarray
+    updates: np.ndarray
+    """A number, int32."""
+
+
+class Told(NamedTuple):
+    """What is counted on the host."""
+
+    words: int
+    """Words read, before subsampling."""
+    pairs: int
+    """Predictions: of a word and each neighbour (skip-gram), or of a word (cbow)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Reads a split's ids (word i as i + 1, 0 where a sentence ends) in steps of `step_words` ids.
+
+    A window reaches over the words that stay after subsampling, within its sentence and shard.
+    """
+
+    config: Word2vecConfig
+    id_N: np.ndarray
+    counts: tuple[int, ...]
+    step_words: int
+    seed: int
+    offset: int = 0
+    """Added to the number of each draw."""
+
+    @cached_property
+    def _keep(self) -> np.ndarray:
+        """By id: an end of a sentence never stays."""
+        count_V = np.array(self.counts, np.float64)
+        return np.append(-1.0, keep_probabilities(count_V, self.config.subsample))
+
+    @cached_property
+    def _cumulative(self) -> np.ndarray:
+        share_V = np.array(self.counts, np.float64) ** self.config.exponent
+        return np.asarray(np.cumsum(share_V) / share_V.sum())
+
+    @cached_property
+    def _paths(self) -> tuple[np.ndarray, np.ndarray]:
+        return paths([int(count) for count in self.counts])
+
+    @property
+    def steps(self) -> int:
+        """Steps that read everything once."""
+        return max(1, -(-len(self.id_N) // self.step_words))
+
+    def part(self, step: int, shard: int) -> tuple[Part, Told]:
+        """The work of a shard in a step, counted from 0 through all epochs."""
+        config, words = self.config, self.step_words
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, self.offset + step * config.shards + shard]))
+        first = step % self.steps * words
+        start, end = (min(first + words * part // config.shards, len(self.id_N)) for part in (shard, shard + 1))
+        id_N = np.asarray(self.id_N[start:end], np.int64)
+        kept_N = rng.random(len(id_N)) < self._keep[id_N]
+        sentence_N = np.cumsum(id_N == 0)[kept_N]
+        word_N = id_N[kept_N] - 1
+        room = -(-words // (config.shards * config.update_words)) * config.update_words
+        left_N, right_N = (np.zeros(room, np.int32) for _ in range(2))
+        left_N[: len(word_N)], right_N[: len(word_N)] = windows(sentence_N, self._widths(rng, len(word_N)))
+        part = self._rows(rng, word_N, left_N, right_N)
+        pairs_N = left_N + right_N
+        pairs = pairs_N.sum() if config.predict == "skip-gram" else np.count_nonzero(pairs_N)
+        return part, Told(int((id_N > 0).sum()), int(pairs))
+
+    def _widths(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        if self.config.shrink:
+            return rng.integers(1, self.config.window + 1, size)
+        return np.full(size, self.config.window)
+
+    def _rows(self, rng: np.random.Generator, word_N: np.ndarray, left_N: np.ndarray, right_N: np.ndarray) -> Part:
+        config, V, size = self.config, len(self.counts), len(left_N)
+        updates = -(-len(word_N) // config.update_words)
+        input_row_U, input_of_V = _compact(word_N, V)
+        input_N = _padded(input_of_V[word_N], size, config.window)
+        if config.output == "hierarchical-softmax":
+            node_VL, sign_VL = self._paths
+            node_UL = node_VL[np.minimum(input_row_U, V - 1)]
+            output_row_U, output_of_V = _compact(node_UL[node_UL >= 0], V - 1)
+            return Part(
+                input_row_U,
+                output_row_U,
+                input_N,
+                np.zeros(0, np.int32),
+                left_N,
+                right_N,
+                np.zeros((0, 0), np.int32),
+                np.where(node_UL >= 0, output_of_V[node_UL], 0).astype(np.int32),
+                sign_VL[np.minimum(input_row_U, V - 1)],
+                np.array(updates, np.int32),
+            )
+        drawn_SM = rng.random((size // config.update_words, config.shared_negatives))
+        negative_SM = np.minimum(np.searchsorted(self._cumulative, drawn_SM, side="right"), V - 1)
+        output_row_U, output_of_V = _compact(np.concatenate([word_N, negative_SM[:updates].reshape(-1)]), V)
+        return Part(
+            input_row_U,
+            output_row_U,
+            input_N,
+            _padded(output_of_V[word_N], size, config.window),
+            left_N,
+            right_N,
+            output_of_V[negative_SM],
+            np.zeros((0, 0), np.int32),
+            np.zeros((0, 0), np.int8),
+            np.array(updates, np.int32),
+        )
+
+
+def keep_probabilities(count_V: np.ndarray, subsample: float) -> np.ndarray:
+    """min(1, sqrt(t / f) + t / f), f a word's share of all and t `subsample`; 1 for t = 0.
+
+    That is word2vec's program; Mikolov et al. 2013b, equation 5, has sqrt(t / f) alone.
+    """
+    if not subsample:
+        return np.ones(len(count_V))
+    ratio_V = subsample / (count_V / count_V.sum())
+    return np.minimum(1.0, np.sqrt(ratio_V) + ratio_V)
+
+
+def windows(sentence_N: np.ndarray, width_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many words to the left and right of each are in its window, those of other sentences left out."""
+    place_N = np.arange(len(sentence_N))
+    change_N = sentence_N[1:] != sentence_N[:-1]
+    first_N, last_N = np.concatenate([[True], change_N]), np.concatenate([change_N, [True]])
+    if not len(sentence_N):
+        return place_N, place_N
+    start_N = np.maximum.accumulate(np.where(first_N, place_N, 0))
+    end_N = np.minimum.accumulate(np.where(last_N, place_N, len(place_N))[::-1])[::-1]
+    return np.minimum(width_N, place_N - start_N), np.minimum(width_N, end_N - place_N)
+
+
+def _compact(index_N: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct indices in order, padded with `rows` to a power of two, and of each index its place among them."""
+    touched_V = np.zeros(rows, bool)
+    touched_V[index_N] = True
+    row_U = np.flatnonzero(touched_V)
+    place_V = np.zeros(rows, np.int32)
+    place_V[row_U] = np.arange(len(row_U))
+    padded_U = np.full(1 << max(len(row_U) - 1, 0).bit_length(), rows, np.int32)
+    padded_U[: len(row_U)] = row_U
+    return padded_U, place_V
+
+
+def _padded(index_N: np.ndarray, size: int, window: int) -> np.ndarray:
+    padded_N = np.zeros(size + 2 * window, np.int32)
+    padded_N[window : window + len(index_N)] = index_N
+    return padded_N

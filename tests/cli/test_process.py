@@ -1,0 +1,63 @@
+"""How commands end: exit codes, and a line for a mistake."""
+
+import errno
+import os
+import sys
+
+import pytest
+
+from jaxlm.cli.process import run_main
+from jaxlm.errors import NonFiniteLoss, UserError
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(UserError("a setting\n  is wrong"), 2), (NonFiniteLoss("a setting is\nwrong"), 3)]
+)
+def test_a_known_error_is_one_line_and_its_exit_code(monkeypatch, capsys, error, code):
+    monkeypatch.setattr(sys, "argv", ["train.py", "x", "--y"])
+    given = []
+
+    def main(args):
+        given.append(args)
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        run_main(main)
+    assert stopped.value.code == code
+    assert given == [["x", "--y"]]
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "error: a setting is wrong\n")
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP])
+def test_a_path_that_the_system_refuses_is_one_line(monkeypatch, capsys, number):
+    def main(args):
+        raise OSError(number, os.strerror(number), "runs/a\nb")
+
+    with pytest.raises(SystemExit) as stopped:
+        run_main(main)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"error: 'runs/a\\nb' cannot be used: {os.strerror(number)}\n"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "of no file"), FileNotFoundError(errno.ENOENT, "gone", "x")])
+def test_what_may_be_a_bug_of_ours_is_not_taken_for_a_refused_path(error):
+    def main(args):
+        raise error
+
+    with pytest.raises(type(error)):
+        run_main(main)
+
+
+@pytest.mark.parametrize("code", [0, 130, 143])
+def test_what_main_returns_is_the_exit_code(monkeypatch, code):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as stopped:
+        run_main(lambda args: code)
+    assert stopped.value.code == code
+
+
+def test_a_bug_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(ZeroDivisionError):
+        run_main(lambda args: 1 // 0)

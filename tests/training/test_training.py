@@ -1,0 +1,220 @@
+"""The grid of a run, what fit writes when, and which checkpoint counts."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import chex
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxlm
+from jaxlm.errors import NonFiniteLoss
+from jaxlm.inference.evaluation import Evaluator, Score
+from jaxlm.runs import checkpoints, metrics
+from jaxlm.runs.directory import RunDir
+from jaxlm.training import Plan
+from jaxlm.training.setup import settle
+from tests.conftest import NAMES
+
+MODEL = jaxlm.MlpConfig(d_embed=4, d_hidden=16)
+LINE_KEYS = ["step", "split", "loss", "unit", "nats_per_token", "bits_per_byte", "tokens_per_s", "lr", "time_s"]
+
+
+def config(steps: int, **settings: Any) -> jaxlm.RunConfig:
+    return jaxlm.RunConfig(model=MODEL, steps=steps, **settings)
+
+
+@given(
+    steps=st.integers(1, 300_000),
+    parameters=st.integers(100, 10**9),
+    tokens=st.integers(1, 10**5),
+    cadence=st.none() | st.integers(1, 5000),
+)
+@settings(deadline=None)
+def test_cadences_lie_on_the_grid(steps, parameters, tokens, cadence):
+    evals = jaxlm.EvalConfig(every=cadence, log_every=cadence)
+    plan = Plan.of(config(steps, eval=evals, checkpoint=jaxlm.CheckpointConfig(every=cadence)), parameters, tokens)
+    assert 1 <= plan.chunk <= steps and plan.steps == steps
+    for every in (plan.log_every, plan.eval_every, plan.save_every):
+        assert every > 0 and every % plan.chunk == 0
+        if cadence is not None:
+            assert cadence <= every < cadence + plan.chunk
+    assert plan.at(steps, plan.eval_every)
+    assert plan.at(plan.eval_every, plan.eval_every)
+    assert plan.eval_every == 1 or not plan.at(plan.eval_every - 1, plan.eval_every) or plan.eval_every - 1 == steps
+
+
+def test_the_chunk_divides_usual_lengths_and_grows_with_smaller_models():
+    assert Plan.of(config(200_000), 12_000, 32).chunk == 1000
+    assert Plan.of(config(3_500), 12_000, 32).chunk == 500
+    assert Plan.of(config(300), 729, 200_000).chunk == 10
+    assert Plan.of(config(100), 10**9, 10**4).chunk == 1
+    for steps in (100, 1000, 5000, 20_000, 200_000):
+        assert steps % Plan.of(config(steps), 12_000, 32).chunk == 0
+    plan = Plan.of(config(200_000), 12_000, 32)
+    assert (plan.log_every, plan.eval_every, plan.save_every) == (2000, 20_000, 20_000)
+
+
+def test_the_grid_does_not_depend_on_where_a_run_begins():
+    """A plan knows no first step: what is due is decided by the step alone."""
+    plan = Plan(steps=23, chunk=5, log_every=5, eval_every=10, save_every=15)
+    assert [step for step in range(1, 24) if plan.at(step, plan.log_every)] == [5, 10, 15, 20, 23]
+    assert [step for step in range(1, 24) if plan.at(step, plan.eval_every)] == [10, 20, 23]
+    assert [step for step in range(1, 24) if plan.at(step, plan.save_every)] == [15, 23]
+
+
+def test_metrics_are_written_at_the_start_at_each_cadence_and_at_the_end(make_run):
+    """80 steps run in chunks of 20."""
+    path = make_run(steps=80, eval=jaxlm.EvalConfig(every=40, log_every=20))
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    dev, train = ([line for line in lines if line["split"] == split] for split in ("dev", "train"))
+    assert [line["step"] for line in dev] == [0, 40, 80]
+    assert [line["step"] for line in train] == [20, 40, 60, 80]
+    for line in lines:
+        assert list(line) == LINE_KEYS
+        assert line["unit"] == "nats/token"
+        assert line["loss"] == line["nats_per_token"] > 0
+        assert line["tokens_per_s"] > 0
+        assert line["lr"] == (pytest.approx(0.1) if line["split"] == "train" else None)
+    assert [line["time_s"] for line in lines] == sorted(line["time_s"] for line in lines)
+    assert dev[0]["bits_per_byte"] == pytest.approx(dev[0]["nats_per_token"] / math.log(2))
+    assert dev[-1]["nats_per_token"] < dev[0]["nats_per_token"]
+    seldom = metrics.read(RunDir(make_run(name="seldom", steps=80, eval=jaxlm.EvalConfig(log_every=40))).metrics)
+    mean = [line["loss"] for line in train]
+    assert [line["loss"] for line in seldom if line["split"] == "train"] == pytest.approx(
+        [(mean[0] + mean[1]) / 2, (mean[2] + mean[3]) / 2], rel=1e-6
+    )
+
+
+def test_the_steps_off_the_grid_are_run_too(make_run):
+    """23 steps: a chunk of 20, then one by one."""
+    path = make_run(steps=23, eval=jaxlm.EvalConfig(every=10, log_every=5))
+    lines = metrics.read(RunDir(path).metrics)
+    assert [line["step"] for line in lines if line["split"] == "dev"] == [0, 20, 23]
+    assert [line["step"] for line in lines if line["split"] == "train"] == [20, 23]
+    assert jaxlm.load_run(path, which="last").step == 23
+
+
+def test_training_is_a_function_of_the_seed(make_run, mlp_run):
+    same, other = (jaxlm.load_run(make_run(name=f"seed{seed}", seed=seed)).params for seed in (0, 1))
+    chex.assert_trees_all_equal(same, mlp_run.params)
+    assert bool((other["embed"] != mlp_run.params["embed"]).any())
+
+
+def test_the_best_checkpoint_counts_where_the_last_is_worse(make_run):
+    """The learning rate rises at half of the run until the dev loss rises too; only the last two are kept."""
+    worse = jaxlm.OptimConfig(lr=0.3, schedule="piecewise", boundaries=(0.5,), factors=(60,))
+    path = make_run(
+        steps=40,
+        optim=worse,
+        eval=jaxlm.EvalConfig(every=20),
+        checkpoint=jaxlm.CheckpointConfig(keep=1),
+    )
+    lines = metrics.read(RunDir(path).metrics)
+    dev = {line["step"]: line["loss"] for line in lines if line["split"] == "dev" and line["step"] > 0}
+    best_step = min(dev, key=lambda step: dev[step])
+    assert 0 < best_step < 40 and dev[40] > dev[best_step] + 0.1
+    best, last = jaxlm.load_run(path), jaxlm.load_run(path, which="last")
+    assert (best.step, last.step) == (best_step, 40)
+    assert [one.step for one in checkpoints.saved(path / "checkpoints")] == [best_step, 40]
+    result = json.loads((path / "eval.json").read_text())
+    assert (result["step"], result["steps"]) == (best_step, 40)
+    assert result["dev"]["nats_per_token"] == pytest.approx(dev[best_step], abs=1e-6)
+    text = "\n".join(NAMES)
+    assert jaxlm.score(best, text).nats_per_token != jaxlm.score(last, text).nats_per_token
+
+
+def test_a_run_whose_last_checkpoint_is_its_best_is_scored_with_it(make_run):
+    path = make_run(steps=10)
+    assert jaxlm.load_run(path).step == 10
+    dev = [line["loss"] for line in metrics.read(RunDir(path).metrics) if line["split"] == "dev"]
+    result = json.loads((path / "eval.json").read_text())
+    assert result["step"] == 10 and dev[0] != dev[-1]
+    assert result["dev"]["nats_per_token"] == pytest.approx(dev[-1], abs=1e-6)
+
+
+@pytest.mark.parametrize("model, times", [(MODEL, 2), (jaxlm.CountsConfig(order=2), 1)], ids=["mlp", "counts"])
+def test_no_parameters_are_scored_twice_on_dev(make_run, monkeypatch, model, times):
+    """Those of the start and the end, or the counts; eval.json takes what the run has found already."""
+    scored, score = [], Evaluator.__call__
+
+    def noting(self: Evaluator, params: Any, row_R: np.ndarray) -> Score:
+        scored.append(tuple(row_R))
+        return score(self, params, row_R)
+
+    monkeypatch.setattr(Evaluator, "__call__", noting)
+    path = make_run(model, steps=10)
+    rows = settle(RunDir(path).read_config()).rows
+    assert scored.count(tuple(rows["dev"])) == times
+    assert scored.count(tuple(rows["test"])) == scored.count(tuple(rows["train"])) == 1
+    assert json.loads((path / "eval.json").read_text())["dev"]["tokens"] == len(rows["dev"])
+
+
+def test_counts_are_one_step_whatever_steps_says(make_run):
+    path = make_run(jaxlm.CountsConfig(order=2), steps=5)
+    result = json.loads((path / "eval.json").read_text())
+    assert (result["step"], result["steps"], jaxlm.load_run(path).step) == (1, 1, 1)
+
+
+def test_without_a_dev_split_the_last_checkpoint_counts(make_run):
+    path = make_run(steps=10, data={"split": (1.0, 0.0, 0.0)}, eval=jaxlm.EvalConfig(every=2))
+    assert jaxlm.load_run(path).step == 10
+    assert {line["split"] for line in metrics.read(RunDir(path).metrics)} <= {"train", "train_sample"}
+
+
+def test_a_loss_that_is_no_number_names_its_step(make_run, tmp_path):
+    """The first loss is finite; the update after it is not to be survived."""
+    evals = jaxlm.EvalConfig(every=40, log_every=1)
+    with pytest.raises(NonFiniteLoss, match=r"at step [2-4] of 40; no checkpoint was saved"):
+        make_run(steps=40, optim=jaxlm.OptimConfig(lr=1e38), eval=evals)
+    assert not (tmp_path / "run" / "eval.json").exists()
+
+
+def test_a_later_failure_names_the_checkpoint_to_go_back_to(make_run, tmp_path):
+    explodes = jaxlm.OptimConfig(lr=0.1, schedule="piecewise", boundaries=(20,), factors=(1e38,))
+    with pytest.raises(NonFiniteLoss, match=r"at step (2\d|3\d|40) of 40; the last good checkpoint is step 20"):
+        make_run(steps=40, optim=explodes, eval=jaxlm.EvalConfig(every=20))
+    assert [one.step for one in checkpoints.saved(tmp_path / "run" / "checkpoints")] == [20]
+
+
+def test_epochs_are_turned_into_steps(tmp_path):
+    (tmp_path / "text.txt").write_text("\n".join(NAMES))
+    data = jaxlm.DataConfig(path=str(tmp_path / "text.txt"))
+    job = settle(jaxlm.RunConfig(model=MODEL, data=data, epochs=2.0, batch_size=16))
+    tokens = sum(len(line) + 1 for line in job.corpus.lines["train"])
+    assert job.config.steps == math.ceil(2 * tokens / 16)
+    assert job.config.epochs is None
+
+
+def test_a_run_can_start_from_the_parameters_of_another(make_run, mlp_run):
+    path = make_run(name="second", init_from=str(mlp_run.path), steps=1, optim=jaxlm.OptimConfig(lr=1e-9))
+    chex.assert_trees_all_close(jaxlm.load_run(path).params, mlp_run.params, atol=1e-6)
+    F, V = MODEL.d_hidden, mlp_run.tokenizer.vocab_size
+    with pytest.raises(jaxlm.UserError, match=rf"; out is {V} x {F} there, {V} x 8 here") as told:
+        make_run(dataclasses.replace(MODEL, d_hidden=8), name="third", init_from=str(mlp_run.path))
+    assert "embed is" not in str(told.value)
+    with pytest.raises(jaxlm.UserError, match=r"init_from wants a run of a GptConfig, as this is, got '.*' of a MlpC"):
+        make_run(jaxlm.GptConfig(), name="third", init_from=str(mlp_run.path), data={"example": "sequence"})
+
+
+@pytest.mark.parametrize(
+    ("start", "text", "message"),
+    [("nobody", "emma", "^init_from: run '.*nobody' does not exist"), (None, "Éva", "^init_from: the character 'É'")],
+)
+def test_what_a_run_cannot_start_from_is_told_by_name(mlp_run, tmp_path, start, text, message):
+    (tmp_path / "text.txt").write_text(text)
+    data = jaxlm.DataConfig(path=str(tmp_path / "text.txt"))
+    with pytest.raises(jaxlm.UserError, match=message):
+        settle(jaxlm.RunConfig(model=MODEL, data=data, steps=1, init_from=start or str(mlp_run.path)))
+
+
+@pytest.mark.parametrize("model", [jaxlm.GptConfig(), jaxlm.RnnConfig(), jaxlm.BowConfig()])
+def test_a_model_that_reads_from_the_start_is_not_trained_on_windows(tmp_path, model):
+    (tmp_path / "text.txt").write_text("\n".join(NAMES))
+    data = jaxlm.DataConfig(path=str(tmp_path / "text.txt"))
+    with pytest.raises(jaxlm.UserError, match=f"data.example wants sequence for a {type(model).__name__}"):
+        settle(jaxlm.RunConfig(model=model, data=data, steps=1))
