@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from jaxlm.data.batches import Batch, Batcher, Tokens
+from jaxlm.devices.mesh import split_rows
 from jaxlm.models.base import TOUCHED, HasRows, HasTrainLoss, LanguageModel, Params, with_buffers
 from jaxlm.ops import prng
 from jaxlm.ops.losses import cross_entropy, mean_square
