@@ -17,13 +17,13 @@ def main(args: list[str]) -> int:
     work = _sweep(args) if any(arg.startswith("--sweep") for arg in args[1:]) else _single(args)
     if work is None:
         return 0
-    from jaxlm.training import Stopped
+    from jaxlm.errors import Stopped
 
     leave_in_order()
     try:
         return work()
     except Stopped as stopped:
-        again = shlex.join(["python", "train.py", *(arg for arg in args if stopped.restart or arg != "--restart")])
+        again = shlex.join(["python", "train.py", *(arg for arg in args if arg != "--restart")])
         print(f"saved at step {stopped.step}; to go on, run: {again}", file=sys.stderr)
         return 128 + stopped.signum
 

@@ -20,7 +20,7 @@ class Pairs(NamedTuple):
     spelled: list[str]
 
 
-def count_pairs(corpus: Corpus) -> Pairs:
+def count_bigrams(corpus: Corpus) -> Pairs:
     """The pairs of train, of its KEPT_TOKENS most frequent tokens at most."""
     V = corpus.tokenizer.vocab_size
     after_N = corpus.tokens("train").astype(np.int64)
@@ -37,12 +37,12 @@ def count_pairs(corpus: Corpus) -> Pairs:
     return Pairs(count_VV, [corpus.tokenizer.spell(token) for token in kept.tolist()])
 
 
-def save_pairs(pairs: Pairs, path: Path) -> None:
+def save_bigrams(pairs: Pairs, path: Path) -> None:
     """Write pairs.npz."""
     np.savez(path, count=pairs.count_VV, spelled=np.array(pairs.spelled))
 
 
-def load_pairs(path: Path) -> Pairs:
+def load_bigrams(path: Path) -> Pairs:
     """Read pairs.npz."""
     with path.open("rb") as file, np.load(file) as arrays:
         return Pairs(arrays["count"], arrays["spelled"].tolist())

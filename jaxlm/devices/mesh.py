@@ -14,7 +14,7 @@ PARAMETER_AXES: tuple[tuple[str, PartitionSpec], ...] = ()
 """(end of a parameter's path, how its dimensions lie on AXES); the first that fits decides, none means replicated."""
 
 
-def make_mesh() -> Mesh:
+def make_mesh(config: Any = None) -> Mesh:
     """All devices along the data axis."""
     shape = (jax.device_count(), 1, 1)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
@@ -35,7 +35,11 @@ def parameter_spec(path: str) -> PartitionSpec:
     return next((spec for end, spec in PARAMETER_AXES if path.endswith(end)), PartitionSpec())
 
 
-def state_sharding(mesh: Mesh, tree: Any) -> Any:
+def rows_multiple(mesh: Mesh) -> int:
+    return int(mesh.shape["data"])
+
+
+def state_sharding(mesh: Mesh, tree: Any, axes: Any = None) -> Any:
     """A sharding for each leaf of a tree of parameters or optimiser state."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: NamedSharding(mesh, parameter_spec(jax.tree_util.keystr(path, simple=True, separator="/"))),

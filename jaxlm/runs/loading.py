@@ -16,7 +16,8 @@ from jaxlm.config import RunConfig
 from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError
 from jaxlm.models.base import BUFFERS, LanguageModel, Params, PredictsVectors, with_buffers, without_buffers
-from jaxlm.models.initialization import abstract_params, by_name, content_hash, untrained_params
+from jaxlm.models.initialization import abstract_state, by_name, untrained_params
+from jaxlm.runs.fingerprint import content_hash
 from jaxlm.runs.directory import RunDir, open_existing, read_json
 from jaxlm.tokenizers import Tokenizer, WordTokenizer
 
@@ -113,7 +114,7 @@ def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None
     """Raise UserError where a class of the user's own builds another model than the one that was trained."""
     built, trained = (
         {name: leaf.shape for name, leaf in by_name(without_buffers(tree)).items()}
-        for tree in (abstract_params(model), params)
+        for tree in (abstract_state(model)[0], params)
     )
     for name in sorted(built.keys() | trained.keys()):
         was, now = trained.get(name), built.get(name)
@@ -124,9 +125,15 @@ def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None
             )
 
 
+def best_parameters(run: RunDir) -> tuple[Params, int]:
+    """The parameters of the best checkpoint by dev loss, and its step."""
+    return _load_params(run, "best", None)
+
+
 def _load_params(run: RunDir, which: Literal["best", "last"], log: Callable[[str], None] | None) -> tuple[Params, int]:
-    """The parameters of the best or last checkpoint that can be read, and its step; where none of a list can, and some
-    are gone, another list is made.
+    """The parameters of the best or last checkpoint that can be read, and its step.
+
+    A training may delete checkpoints meanwhile: where none of a list can be read and some are gone, another is made.
     """
     everywhere = replicated(make_mesh())
     for _ in range(LISTS):
@@ -149,14 +156,11 @@ def _load_params(run: RunDir, which: Literal["best", "last"], log: Callable[[str
             broken.append(one.step)
         if not any(_is_gone(run, step) for step in broken):
             break
-    if run.replaced.exists():
-        fix = f"a restart has just begun in it; if that was ended, train.py brings the run in {run.replaced.name} back"
-    else:
-        fix = f"train it again with train.py{' --restart' if run.eval.exists() else ''}"
+    fix = f"train it again with train.py{' --restart' if run.eval.exists() else ''}"
     raise UserError(f"run {str(run.path)!r} has no checkpoint that can be read: {fix}")
 
 
 def _is_gone(run: RunDir, step: int) -> bool:
-    """Whether a checkpoint that could not be read is gone a moment later: it was not broken, a training deleted it."""
+    """True where a checkpoint that could not be read is gone a moment later: a training has deleted it."""
     time.sleep(MOMENT)
     return not (run.checkpoints / str(step)).exists()
