@@ -84,7 +84,7 @@ def main(args: list[str]) -> int:
         from jaxlm.devices import platform
 
         platform.choose_device(command.device)  # one that is not there is no fault of a run's
-    ranked = rank([with_shares(row, command.samples, command.device, _tell) for row in rows])
+    ranked = rank([with_shares(row, command.samples, command.device, _log) for row in rows])
     print(json.dumps([dataclasses.asdict(row) for row in ranked], indent=2) if command.json else table(ranked))
     return 0
 
@@ -140,8 +140,9 @@ def read_row(path: Path) -> Row:
 
 
 def with_shares(row: Row, n: int, device: str, log: Callable[[str], None]) -> Row:
-    """The row with the shares of n samples that are found in its data; unchanged for n = 0, for running text, and, logged,
-    where none can be drawn.
+    """The row with the shares of n samples that are found in its data.
+
+    It is unchanged for n = 0, for running text, and (which is logged) where none can be drawn.
     """
     if not n or row.kind != "lines":
         return row

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jaxlm.runs.claims import hold
 
 import jaxlm
 from jaxlm import leaderboard
@@ -17,7 +18,6 @@ from jaxlm.data.corpus import load
 from jaxlm.errors import UserError
 from jaxlm.inference import novelty
 from jaxlm.leaderboard import rank, read_row, read_rows, table
-from jaxlm.runs.claims import hold
 from jaxlm.runs.directory import FORMAT, RunDir, read_json
 from jaxlm.runs.metrics import read
 from tests.conftest import NAMES, REPOSITORY
