@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib import rc_context
 
 from jaxlm.cli.process import run_main
-from jaxlm.data.bigrams import load_pairs
+from jaxlm.data.bigrams import load_bigrams
 from jaxlm.errors import UserError
 from jaxlm.plots import pictures
 from jaxlm.plots.word_points import load_map
@@ -43,7 +43,7 @@ def _draw(path: Path, may_go_on: Callable[[], bool]) -> int:
     with rc_context(pictures.STYLE):
         if numbers == run.pairs:
             with decoding(numbers):
-                pairs = load_pairs(numbers)
+                pairs = load_bigrams(numbers)
             pictures.bigram_table(pairs, run.plots / "bigrams.png", run.read_tokenizer(), run.read_config().data.kind)
             pictures.frequent_pairs(pairs, run.plots / "pairs.png")
         else:

@@ -204,8 +204,8 @@ def _fill(
 ) -> None:
     write_json(run.config, to_json(config))
     write_json(run.tokenizer, corpus.tokenizer.to_json())
-    if corpus.lines:
-        write_arrays(run.seen, {split: line_hashes(lines) for split, lines in corpus.lines.items()})
+    if splits := corpus.lines:
+        write_arrays(run.seen, {split: line_hashes(lines) for split, lines in splits.items()})
     if buffers:
         write_arrays(run.buffers, buffers)
     write_json(run.fingerprint, print_of_run)

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxlm.config import RunConfig
 from jaxlm.data.batches import Tokens
-from jaxlm.data.bigrams import count_pairs, save_pairs
+from jaxlm.data.bigrams import count_bigrams, save_bigrams
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.devices import compilation
 from jaxlm.devices.mesh import must_block, replicated
@@ -107,7 +107,7 @@ class LanguageWork:
         with Pictures(run, wanted=self.config.plots) as pictures:
 
             def draw() -> None:
-                pictures.draw(lambda: save_pairs(count_pairs(self.job.corpus), run.pairs))
+                pictures.draw(lambda: save_bigrams(count_bigrams(self.job.corpus), run.pairs))
 
             if self.config.model.trained_by_steps:
                 draws = Draws(self.job.batcher, self.config.seed, self.config.last_step)
