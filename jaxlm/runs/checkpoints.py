@@ -197,7 +197,7 @@ def set_aside(directory: Path, step: int) -> None:
 
 
 def set_aside_unreadable(directory: Path) -> list[int]:
-    """Set aside every checkpoint without readable metadata, which hides the others from Orbax, and return their steps."""
+    """Set aside every checkpoint without readable metadata, which hides others from Orbax; return their steps."""
     broken = unreadable(directory)
     for step in broken:
         set_aside(directory, step)
