@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from jaxlm.config import DataConfig, WordsConfig
+from jaxlm.data import corpus as corpora
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.source import cache_dir, locate
 from jaxlm.errors import UserError
 from jaxlm.tokenizers import EOS, ReanTokenizer, WordTokenizer
 from jaxlm.tokenizers.rean_tokens import FIRST_WORD, PATTERN
-from jaxlm.word2vec.vocabulary import END, encode, read_blocks, read_vocabulary, split_words
+from jaxlm.word2vec.vocabulary import END, build_vocabulary, encode, read_blocks, split_words
 
+MAX_SENTENCE = 1000
+"""Tokens of REAN in a sentence at most; windows do not reach over the cut."""
 SHORT = 2**16
 """A vocabulary below this is stored in two bytes a word, else in four."""
 
@@ -45,7 +48,17 @@ class WordCorpus:
         return len(self.ids[split])
 
 
-def load(config: DataConfig, words: WordsConfig) -> WordCorpus:
+def load(config: DataConfig, corpus: Corpus | None = None) -> WordCorpus:
+    """The words of a text by data.tokens: WordsConfig's, or REAN's tokens, those of `corpus` where it is at hand.
+
+    Raises UserError naming the setting.
+    """
+    if isinstance(config.tokens, WordsConfig):
+        return read_words(config, config.tokens)
+    return of_tokens(corpus or corpora.load(config))
+
+
+def read_words(config: DataConfig, words: WordsConfig) -> WordCorpus:
     """Count, encode and split the text, or find that done in the cache.
 
     A sentence belongs to a split by a draw of its own, by data.split and data.split_seed. Text and numbers pass through
@@ -78,7 +91,7 @@ def load(config: DataConfig, words: WordsConfig) -> WordCorpus:
     return WordCorpus(tokenizer, ids, told["total_words"], digest, split_hash)
 
 
-def of_tokens(corpus: Corpus, longest: int) -> WordCorpus:
+def of_tokens(corpus: Corpus, longest: int = MAX_SENTENCE) -> WordCorpus:
     """REAN's tokens as words: those of the vocabulary in its order, with train's counts; bytes are left out.
 
     A sentence is what a boundary ends, `longest` words at most. Vectors that are trained on train of this corpus have
@@ -87,7 +100,7 @@ def of_tokens(corpus: Corpus, longest: int) -> WordCorpus:
     assert isinstance(corpus.tokenizer, ReanTokenizer), corpus.tokenizer
     words = corpus.tokenizer.words
     if len(words) < 2:
-        raise UserError(f"data.min_count wants a text with at least two words, got {len(words)}: lower it")
+        raise UserError(f"data.tokens.min_count wants a text with at least two words, got {len(words)}: lower it")
     count_V = np.bincount(corpus.tokens("train"), minlength=corpus.tokenizer.vocab_size)[FIRST_WORD:]
     ids = {}
     for split in SPLITS:
@@ -119,7 +132,7 @@ def cut_sentences(id_N: np.ndarray, longest: int) -> np.ndarray:
 
 def _write(part: Path, path: Path, setting: str, config: DataConfig, words: WordsConfig) -> None:
     lines = config.kind == "lines"
-    tokenizer, total_words = read_vocabulary(path, setting, words, lines)
+    tokenizer, total_words = build_vocabulary(lambda: read_blocks(path, setting), setting, words, lines)
     token_of = {END: 0} | {word: number for number, word in enumerate(tokenizer.words, 1)}
     blocks = split_words(read_blocks(path, setting), tokenizer.pattern, words.lower, lines, tokenizer.phrases)
     write_splits(

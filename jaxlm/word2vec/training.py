@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.config import DataConfig, RunConfig, Word2vecConfig, WordsConfig
+from jaxlm.config import DataConfig, RunConfig, Word2vecConfig
 from jaxlm.config.serialization import to_json
-from jaxlm.data import corpus as corpora
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
@@ -32,7 +31,6 @@ from jaxlm.training.pictures import Pictures
 from jaxlm.training.plan import Plan
 from jaxlm.training.state import Chunk, TrainState
 from jaxlm.word2vec import corpus as word_corpora
-from jaxlm.word2vec.corpus import WordCorpus
 from jaxlm.word2vec.reader import EVALUATION, Reader
 from jaxlm.word2vec.steps import PairScore, Trainer, pair_fields
 
@@ -59,7 +57,7 @@ class Word2vecWork:
         compilation.keep_compiled(cache_dir())
         if config.tensorboard:
             metrics.summary_writer()
-        self.corpus = _words_of(config, model, corpus)
+        self.corpus = word_corpora.load(config.data, corpus)
         size = self.corpus.tokenizer.vocab_size
         if model.vocab_size not in (None, size):
             raise UserError(f"model.vocab_size wants the {size} words of the data or none, got {model.vocab_size}")
@@ -130,10 +128,9 @@ class Word2vecWork:
         result = run.read_eval()
         trained = [line["loss"] for line in metrics.read(run.metrics) if line["split"] == "train"]
         if trained and all(loss is None for loss in trained):
-            count = "data" if self.config.data.tokens == "rean" else "model.words"
             log(
                 "no pair of words was left in train, and none was trained: model.subsample 0 keeps the frequent words, "
-                f"a smaller {count}.min_count the rare ones"
+                "a smaller data.tokens.min_count the rare ones"
             )
         for split in SPLITS:
             if result[split] and result[split]["loss"] is not None:
@@ -238,18 +235,6 @@ def _check_text(data: DataConfig) -> None:
             f"data.path wants a text of sentences for word2vec, got none: the names of data.name {data.name} stand "
             "alone on their lines; give --data.path FILE"
         )
-
-
-def _words_of(config: RunConfig, model: Word2vecConfig, corpus: Corpus | None) -> WordCorpus:
-    """The text's words, or its REAN tokens (those of `corpus`, where it is at hand)."""
-    if config.data.tokens != "rean":
-        return word_corpora.load(config.data, model.words)
-    if dataclasses.replace(model.words, max_sentence=WordsConfig().max_sentence) != WordsConfig():
-        raise UserError(
-            "model.words wants its defaults (max_sentence apart) with data.tokens rean, whose words data.min_count and "
-            "data.vocab_limit choose"
-        )
-    return word_corpora.of_tokens(corpus or corpora.load(config.data), model.words.max_sentence)
 
 
 def _check_optimizer(config: RunConfig) -> None:

@@ -175,7 +175,7 @@ def sentences(id_N, tokenizer):
 def test_splits_hold_each_sentence_once_in_its_order(corpus_file, monkeypatch):
     monkeypatch.setattr(vocabulary, "BLOCK_BYTES", 500)
     data = jaxlm.DataConfig(path=str(corpus_file), split=(0.7, 0.2, 0.1))
-    corpus = word_corpora.load(data, jaxlm.WordsConfig(min_count=2))
+    corpus = word_corpora.read_words(data, jaxlm.WordsConfig(min_count=2))
     want = [line.replace(" rare", "").split() for line in corpus_file.read_text().splitlines()]
     got = {split: sentences(id_N, corpus.tokenizer) for split, id_N in corpus.ids.items()}
     assert sorted(want) == sorted(itertools.chain(*got.values()))
@@ -191,22 +191,22 @@ def test_splits_hold_each_sentence_once_in_its_order(corpus_file, monkeypatch):
 
 def test_the_cache_is_used_and_notices_another_text_or_setting(corpus_file, monkeypatch):
     data = jaxlm.DataConfig(path=str(corpus_file))
-    first = word_corpora.load(data, jaxlm.WordsConfig())
-    other = word_corpora.load(data, jaxlm.WordsConfig(min_count=70))
+    first = word_corpora.read_words(data, jaxlm.WordsConfig())
+    other = word_corpora.read_words(data, jaxlm.WordsConfig(min_count=70))
     assert other.tokenizer.vocab_size < first.tokenizer.vocab_size
     assert other.data_hash == first.data_hash and other.split_hash != first.split_hash
     with monkeypatch.context() as patch:
         patch.setattr(word_corpora, "_write", None)
-        again = word_corpora.load(data, jaxlm.WordsConfig())
+        again = word_corpora.read_words(data, jaxlm.WordsConfig())
     assert again.tokenizer == first.tokenizer
     np.testing.assert_array_equal(again.ids["train"], first.ids["train"])
     corpus_file.write_text(corpus_file.read_text() + "w1 w2\n")
-    assert word_corpora.load(data, jaxlm.WordsConfig()).data_hash != first.data_hash
+    assert word_corpora.read_words(data, jaxlm.WordsConfig()).data_hash != first.data_hash
 
 
 def test_phrases_reach_the_vocabulary(corpus_file):
     corpus_file.write_text("new york is a city\nnew york is big\na big new car is a car\n" * 20)
-    corpus = word_corpora.load(jaxlm.DataConfig(path=str(corpus_file)), jaxlm.WordsConfig(phrases=1.5))
+    corpus = word_corpora.read_words(jaxlm.DataConfig(path=str(corpus_file)), jaxlm.WordsConfig(phrases=1.5))
     assert "new_york" in corpus.tokenizer.words
     assert ("new", "york") in corpus.tokenizer.phrases
     assert WordTokenizer.from_json(corpus.tokenizer.to_json()) == corpus.tokenizer
@@ -215,12 +215,12 @@ def test_phrases_reach_the_vocabulary(corpus_file):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"pattern": "("}, "model.words.pattern wants a regular expression, got '('"),
-        ({"pattern": "(a)"}, "model.words.pattern wants no groups"),
-        ({"pattern": "a*"}, "model.words.pattern wants at least one character"),
-        ({"min_count": 0}, "model.words.min_count wants a number >= 1, got 0"),
-        ({"phrases": -1.0}, "model.words.phrases wants a number > 0"),
-        ({"max_counted": 1}, "model.words.max_counted wants a number >= 2, got 1"),
+        ({"pattern": "("}, "data.tokens.pattern wants a regular expression, got '('"),
+        ({"pattern": "(a)"}, "data.tokens.pattern wants no groups"),
+        ({"pattern": "a*"}, "data.tokens.pattern wants at least one character"),
+        ({"min_count": 0}, "data.tokens.min_count wants a number >= 1, got 0"),
+        ({"phrases": -1.0}, "data.tokens.phrases wants a number > 0"),
+        ({"max_counted": 1}, "data.tokens.max_counted wants a number >= 2, got 1"),
     ],
 )
 def test_settings_that_cannot_be_used(settings, told):
@@ -230,4 +230,4 @@ def test_settings_that_cannot_be_used(settings, told):
 
 def test_too_few_words(corpus_file):
     with pytest.raises(jaxlm.UserError, match=r"data.path wants a text in which at least two words occur 900 times"):
-        word_corpora.load(jaxlm.DataConfig(path=str(corpus_file)), jaxlm.WordsConfig(min_count=900))
+        word_corpora.read_words(jaxlm.DataConfig(path=str(corpus_file)), jaxlm.WordsConfig(min_count=900))
