@@ -1,17 +1,21 @@
 """A text as numbers of words in memory-mapped files, one for each split, kept in the cache."""
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxlm.config import DataConfig, WordsConfig
+from jaxlm.data import cache
 from jaxlm.data import corpus as corpora
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.source import cache_dir, locate
@@ -20,6 +24,10 @@ from jaxlm.tokenizers import EOS, ReanTokenizer, WordTokenizer
 from jaxlm.tokenizers.rean_tokens import FIRST_WORD, PATTERN
 from jaxlm.word2vec.vocabulary import END, build_vocabulary, encode, read_blocks, split_words
 
+MOST_CACHED = 4 * 2**30
+"""Bytes of encoded texts in the cache at most, the one in use apart."""
+ATTEMPTS = 3
+"""Times a text is encoded at most, where other processes remove it from the cache."""
 MAX_SENTENCE = 1000
 """Tokens of REAN in a sentence at most; windows do not reach over the cut."""
 SHORT = 2**16
@@ -70,25 +78,52 @@ def read_words(config: DataConfig, words: WordsConfig) -> WordCorpus:
     home = cache_dir() / "words"
     digest = _file_sha256(path, setting)
     place = home / hashlib.sha256(f"{digest} {settings}".encode()).hexdigest()[:32]
-    if not (place / "words.json").is_file():
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(prefix=".part-", dir=home))
-        except OSError as error:
-            raise UserError(
-                f"the cache {str(home)!r} cannot be written: {error.strerror}; set XDG_CACHE_HOME"
-            ) from error
-        try:
+    cache.mark_used(place)
+    made, attempts = _open(place), 0
+    while made is None and attempts < ATTEMPTS:
+        with _new_entry(place) as part:
             _write(part, path, setting, config, words)
-            if not place.exists():
-                part.rename(place)
-        finally:
+        made, attempts = _open(place), attempts + 1
+    if made is None:
+        raise UserError(
+            f"the cache {str(home)!r} lost {place.name} while it was read: does another process empty it? "
+            "set XDG_CACHE_HOME"
+        )
+    cache.prune(home, MOST_CACHED, place)
+    metadata, ids = made
+    tokenizer = WordTokenizer.from_json(metadata["tokenizer"])
+    return WordCorpus(tokenizer, ids, metadata["total_words"], digest, hashlib.sha256(settings.encode()).hexdigest())
+
+
+@contextlib.contextmanager
+def _new_entry(place: Path) -> Iterator[Path]:
+    """A directory to write within; at the end it becomes the entry, unless another process has made that meanwhile."""
+    part = None
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=cache.PART, dir=place.parent))
+        yield part
+        if place.exists() and _open(place) is None:  # files of it were lost
+            cache.remove(place)
+        if not place.exists():
+            part.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # else another process was faster
+            raise UserError(
+                f"the cache {str(place.parent)!r} cannot be written: {error.strerror}; set XDG_CACHE_HOME"
+            ) from error
+    finally:
+        if part is not None:
             shutil.rmtree(part, ignore_errors=True)
-    told = json.loads((place / "words.json").read_text("utf-8"))
-    tokenizer = WordTokenizer.from_json(told["tokenizer"])
-    split_hash = hashlib.sha256(settings.encode()).hexdigest()
-    ids = {split: _map(place / f"{split}.npy") for split in SPLITS}
-    return WordCorpus(tokenizer, ids, told["total_words"], digest, split_hash)
+
+
+def _open(place: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """An entry of the cache: what words.json says, and each split's ids. None where one of its files is not there."""
+    try:
+        metadata = json.loads((place / "words.json").read_text("utf-8"))
+        return metadata, {split: _map(place / f"{split}.npy") for split in SPLITS}
+    except FileNotFoundError:
+        return None
 
 
 def of_tokens(corpus: Corpus, longest: int = MAX_SENTENCE) -> WordCorpus:
@@ -138,8 +173,8 @@ def _write(part: Path, path: Path, setting: str, config: DataConfig, words: Word
     write_splits(
         part, (encode(tokens, token_of) for tokens in blocks), tokenizer.vocab_size, words.max_sentence, config
     )
-    told = {"tokenizer": tokenizer.to_json(), "total_words": total_words}
-    (part / "words.json").write_text(json.dumps(told), "utf-8")
+    metadata = {"tokenizer": tokenizer.to_json(), "total_words": total_words}
+    (part / "words.json").write_text(json.dumps(metadata), "utf-8")
 
 
 def write_splits(
@@ -170,8 +205,8 @@ def write_splits(
 
 def _header(dtype: np.dtype, size: int) -> bytes:
     """The first 128 bytes of an .npy file of one dimension (format 1.0 pads its header with spaces to such a size)."""
-    told = str({"descr": dtype.str, "fortran_order": False, "shape": (size,)}).encode()
-    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + told.ljust(117) + b"\n"
+    header = str({"descr": dtype.str, "fortran_order": False, "shape": (size,)}).encode()
+    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + header.ljust(117) + b"\n"
 
 
 def _map(path: Path) -> np.ndarray:

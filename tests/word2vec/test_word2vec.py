@@ -270,4 +270,4 @@ def test_pictures_show_the_loss_per_pair_and_can_be_drawn_again(finished, monkey
 
 def test_names_that_stand_alone_are_refused_as_a_text():
     with pytest.raises(jaxlm.UserError, match=r"data.path wants a text of sentences .* give --data.path FILE"):
-        Word2vecWork(jaxlm.RunConfig(model=MODEL, steps=1))
+        Word2vecWork(jaxlm.RunConfig(model=MODEL, data=jaxlm.DataConfig(tokens=WORDS), steps=1))

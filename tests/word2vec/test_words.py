@@ -1,6 +1,7 @@
 """Text to words to numbers of words: against plain Python, block by block, and from the cache."""
 
 import itertools
+import os
 import re
 from collections import Counter
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxlm
+from jaxlm.data import cache
 from jaxlm.tokenizers import WordTokenizer
 from jaxlm.word2vec import corpus as word_corpora
 from jaxlm.word2vec import vocabulary
@@ -202,6 +204,62 @@ def test_the_cache_is_used_and_notices_another_text_or_setting(corpus_file, monk
     np.testing.assert_array_equal(again.ids["train"], first.ids["train"])
     corpus_file.write_text(corpus_file.read_text() + "w1 w2\n")
     assert word_corpora.read_words(data, jaxlm.WordsConfig()).data_hash != first.data_hash
+
+
+def test_the_cache_keeps_the_texts_used_last(corpus_file, monkeypatch):
+    data, home = jaxlm.DataConfig(path=str(corpus_file)), corpus_file.parent / "cache" / "jaxlm" / "words"
+
+    def used(min_count, after):
+        """The entries after a load, `after` seconds after the others."""
+        word_corpora.read_words(data, jaxlm.WordsConfig(min_count=min_count))
+        entries = set(home.iterdir())
+        newest = max(entries, key=lambda entry: entry.stat().st_mtime)
+        os.utime(newest, (1e9 + after, 1e9 + after))
+        return newest, entries
+
+    first, entries = used(1, 0)
+    size = sum(file.stat().st_size for file in first.iterdir())
+    monkeypatch.setattr(word_corpora, "MOST_CACHED", int(2.5 * size))
+    second, entries = used(2, 1)
+    assert entries == {first, second}
+    assert used(1, 2)[0] == first  # read again: second is now the one that was used least recently
+    third, entries = used(3, 3)
+    assert entries == {first, third}
+    monkeypatch.setattr(word_corpora, "MOST_CACHED", 0)
+    fourth, entries = used(4, 4)
+    assert entries == {fourth}
+
+
+def test_a_text_that_leaves_the_cache_while_it_is_read_is_encoded_again(corpus_file, monkeypatch):
+    data = jaxlm.DataConfig(path=str(corpus_file))
+    first = word_corpora.read_words(data, jaxlm.WordsConfig())
+    before = first.ids["train"].tolist()
+    original, removed = cache.mark_used, []
+
+    def mark_used(entry):
+        original(entry)
+        removed.append(entry)
+        (entry / "train.npy").unlink()
+        (entry / "words.json").rename(entry.parent / "words.json")
+        (entry / "dev.npy").unlink()
+        (entry / "test.npy").unlink()
+        entry.rmdir()
+
+    monkeypatch.setattr(cache, "mark_used", mark_used)
+    again = word_corpora.read_words(data, jaxlm.WordsConfig())
+    assert removed and again.ids["train"].tolist() == before == first.ids["train"].tolist()
+
+
+@pytest.mark.parametrize("lost", ["words.json", "train.npy"])
+def test_an_entry_that_lost_a_file_is_encoded_again(corpus_file, lost):
+    data, home = jaxlm.DataConfig(path=str(corpus_file)), corpus_file.parent / "cache" / "jaxlm" / "words"
+    first = word_corpora.read_words(data, jaxlm.WordsConfig())
+    (entry,) = home.iterdir()
+    (entry / lost).unlink()
+    again = word_corpora.read_words(data, jaxlm.WordsConfig())
+    assert again.tokenizer == first.tokenizer
+    np.testing.assert_array_equal(again.ids["train"], first.ids["train"])
+    assert list(home.iterdir()) == [entry]
 
 
 def test_phrases_reach_the_vocabulary(corpus_file):
