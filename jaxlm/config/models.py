@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(Settings, abc.ABC, group="model."):
+class ModelConfig(Settings, abc.ABC, group="model.", example="MlpConfig(...)"):
     """A model's settings. A subclass adds its sizes and builds the model from them.
 
     A subclass in a file of your own works with train.py as these do.

@@ -8,6 +8,7 @@ from jaxlm.config import check
 from jaxlm.config.data import DataConfig
 from jaxlm.config.models import ModelConfig
 from jaxlm.config.optim import OptimConfig
+from jaxlm.config.rean import TableConfig
 from jaxlm.config.settings import Settings
 from jaxlm.errors import UserError
 
@@ -106,6 +107,7 @@ class RunConfig(Settings):
         check.between("gpu_memory", self.gpu_memory, 0, 1)
         if self.batch_size != "full":
             check.between("batch_size", self.batch_size, 1, 2**24)
+        self._check_tokens()
         if self.batch_size == "full" and self.data.order != "shuffled":
             raise UserError(
                 f"data.order wants shuffled with batch_size full, which takes all rows at every step, got "
@@ -119,6 +121,24 @@ class RunConfig(Settings):
             raise UserError(
                 f"init_from wants a model that is trained by steps, got {self.init_from!r} for a "
                 f"{type(self.model).__name__}: leave it out"
+            )
+
+    def _check_tokens(self) -> None:
+        model, tokens = type(self.model).__name__, type(self.data.tokens).__name__
+        if not self.model.predicts_text and not self.data.tokens.are_words:
+            raise UserError(
+                f"data.tokens wants words for a {model}, got {tokens}(): "
+                "write data=DataConfig(tokens=WordsConfig(), ...) in the config"
+            )
+        if self.model.predicts_text and not self.data.tokens.restores_text:
+            raise UserError(
+                f"data.tokens wants tokens that give the text back for a {model}, got {tokens}(), which drops what is "
+                "no word: write data=DataConfig(tokens=CharactersConfig(), ...) or tokens=ReanTokensConfig()"
+            )
+        if isinstance(self.model, TableConfig) and self.model.vectors_from and not self.data.tokens.are_words:
+            raise UserError(
+                f"data.tokens wants words for model.vectors_from, which trains their vectors, got {tokens}(): "
+                "write data=DataConfig(tokens=ReanTokensConfig(), ...) in the config"
             )
 
     def in_steps(self, examples: int, per_step: int) -> "RunConfig":

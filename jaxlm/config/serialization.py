@@ -13,9 +13,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from jaxlm.config.models import ModelConfig
 from jaxlm.config.run import RunConfig
-from jaxlm.config.settings import alternatives, hints, items
+from jaxlm.config.settings import Settings, alternatives, hints, items
 from jaxlm.errors import UserError
 
 SAME_NUMBERS = (
@@ -35,17 +34,13 @@ SAME_NUMBERS = (
 
 
 def to_json(config: RunConfig) -> dict[str, Any]:
-    """The settings as plain JSON values; the model carries the class that reads it back.
+    """The settings as plain JSON values; the model and the tokens carry the class that reads them back.
 
-    A model class from a file of the user's own is named by that file, any other by its module. Raises UserError for a
-    value of such a class that JSON does not have.
+    A class from a file of the user's own is named by that file, any other by its module. Raises UserError for a value
+    of such a class that JSON does not have.
     """
     tree: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=_refuse))
-    cls = type(config.model)
-    module = sys.modules[cls.__module__]
-    by_file = getattr(module, "__loaded_from_path__", None)
-    tree["model"] = {"class": f"{by_file or cls.__module__}:{cls.__qualname__}", **tree["model"]}
-    return tree
+    return _with_classes(config, tree)
 
 
 def from_json(tree: Any) -> RunConfig:
@@ -87,11 +82,11 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def settings_that_change_numbers(tree: dict[str, Any]) -> dict[str, Any]:
-    """The flat settings by which a run's parameters are decided: SAME_NUMBERS left out, and of the model's class the
-    place of its file, which may move.
+    """The flat settings by which a run's parameters are decided: SAME_NUMBERS left out, and of a class the place of its
+    file, which may move.
     """
     return {
-        name: value.rpartition(":")[2] if name == "model.class" else value
+        name: value.rpartition(":")[2] if name.endswith(".class") else value
         for name, value in _flatten(tree).items()
         if not any(name == same or name.startswith(same + ".") for same in SAME_NUMBERS)
     }
@@ -111,27 +106,44 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _find_class(name: str) -> type[ModelConfig]:
+def _with_classes(group: Settings, tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree of a group with the class of every group in it whose type is abstract, as that of a model is."""
+    tree, cls = dict(tree), typing.cast(Any, type(group))
+    for name, hint in hints(cls).items():
+        value = getattr(group, name)
+        if isinstance(value, Settings) and isinstance(tree.get(name), dict):
+            tree[name] = _with_classes(value, tree[name])
+            if any(map(inspect.isabstract, alternatives(hint))):
+                tree[name] = {"class": _class_name(type(value)), **tree[name]}
+    return tree
+
+
+def _class_name(cls: type) -> str:
+    by_file = getattr(sys.modules[cls.__module__], "__loaded_from_path__", None)
+    return f"{by_file or cls.__module__}:{cls.__qualname__}"
+
+
+def _find_class(name: str, wanted: type, group: str) -> type:
     where, _, qualname = name.rpartition(":")
     try:
         module = load_module(Path(where)) if where.endswith(".py") else importlib.import_module(where)
     except (Exception, SystemExit) as error:
         raise UserError(
-            f"model class {name!r} of this run cannot be loaded: {type(error).__name__}: {error}"
+            f"{group} class {name!r} of this run cannot be loaded: {type(error).__name__}: {error}"
         ) from error
     cls = getattr(module, qualname, None)
-    if not (isinstance(cls, type) and issubclass(cls, ModelConfig)) or inspect.isabstract(cls):
-        raise UserError(f"model class {name!r} of this run is not a ModelConfig")
+    if not (isinstance(cls, type) and issubclass(cls, wanted)) or inspect.isabstract(cls):
+        raise UserError(f"{group} class {name!r} of this run is not a {wanted.__name__}")
     return cls
 
 
 def _decode(cls: type, tree: dict[str, Any], prefix: str) -> Any:
-    if cls is ModelConfig:
+    if inspect.isabstract(cls):
         tree = dict(tree)
         name = tree.pop("class", None)
         if not isinstance(name, str):
-            raise UserError(f"{prefix}class wants the module and the name of a ModelConfig, got {name}")
-        cls = _find_class(name)
+            raise UserError(f"{prefix}class wants the module and the name of a {cls.__name__}, got {name}")
+        cls = _find_class(name, cls, prefix.removesuffix("."))
     fields: dict[str, Any] = {}
     for name, value in tree.items():
         if name not in hints(cls):

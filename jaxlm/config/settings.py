@@ -33,12 +33,18 @@ class Settings:
     """
 
     _group: ClassVar[str] = ""
+    _example: ClassVar[str] = ""
 
-    def __init_subclass__(cls, group: str | None = None) -> None:
-        """`group` is what errors write before a setting's name, as "optim."; subclasses have it too."""
+    def __init_subclass__(cls, group: str | None = None, example: str | None = None) -> None:
+        """`group` is what errors write before a setting's name, as "optim."; subclasses have it too.
+
+        `example` is what errors write of an abstract class, as "MlpConfig(...)".
+        """
         super().__init_subclass__()
         if group is not None:
             cls._group = group
+        if example is not None:
+            cls._example = example
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         """Check what is given, before __init__ and __post_init__ use it. Raises UserError."""
@@ -114,7 +120,7 @@ def _words(hint: Any) -> list[str]:
         kinds = ["..." if kind is Ellipsis else _wanted(kind) for kind in typing.get_args(hint)]
         return [f"a tuple ({', '.join(kinds)})"]
     if inspect.isabstract(hint):
-        return [f"a {hint.__name__} such as MlpConfig(...)"]
+        return [f"a {hint.__name__} such as {hint._example}"]
     return _WORDS.get(hint) or [f"{hint.__name__}(...)"]
 
 

@@ -19,8 +19,11 @@ from jaxlm.config import (
     MlpConfig,
     NgramConfig,
     OptimConfig,
+    ReanTokensConfig,
     RunConfig,
     SampleConfig,
+    Word2vecConfig,
+    WordsConfig,
 )
 from jaxlm.config.serialization import (
     SAME_NUMBERS,
@@ -44,7 +47,12 @@ FULL = RunConfig(
     epochs=2.5,
     batch_size="full",
 )
-PLAIN = [FULL, RunConfig(model=CountsConfig(order=3)), RunConfig(model=NgramConfig(), steps=9, batch_size=8)]
+PLAIN = [
+    FULL,
+    RunConfig(model=CountsConfig(order=3), data=DataConfig(tokens=ReanTokensConfig(max_vocab=7))),
+    RunConfig(model=NgramConfig(), steps=9, batch_size=8),
+    RunConfig(model=Word2vecConfig(), data=DataConfig(tokens=WordsConfig(phrases=2.0)), steps=9),
+]
 
 
 @pytest.mark.parametrize("config", PLAIN, ids=lambda config: type(config.model).__name__)
@@ -52,7 +60,8 @@ def test_settings_survive_json(config):
     tree = json.loads(json.dumps(to_json(config), allow_nan=False))
     assert from_json(tree) == config
     assert to_json(from_json(tree)) == tree
-    assert tree["model"]["class"] == f"{type(config.model).__module__}:{type(config.model).__name__}"
+    for part, group in ((tree["model"], config.model), (tree["data"]["tokens"], config.data.tokens)):
+        assert part["class"] == f"{type(group).__module__}:{type(group).__name__}"
 
 
 OWN = """
@@ -179,6 +188,15 @@ def test_a_file_edited_within_a_second_is_read_anew(tmp_path, monkeypatch):
         ({"model": {"class": "no.such.module:X"}}, "model class 'no.such.module:X' of this run cannot be loaded"),
         ({"model": {"class": "/nowhere/own.py:X"}}, "model class '/nowhere/own.py:X' of this run cannot be loaded"),
         ({"seed": -1}, "seed wants"),
+        ({"data": {"tokens": {}}}, "^data.tokens.class wants the module and the name of a TokensConfig, got None$"),
+        (
+            {"data": {"tokens": {"class": "jaxlm.config.models:MlpConfig"}}},
+            "^data.tokens class 'jaxlm.config.models:MlpConfig' of this run is not a TokensConfig$",
+        ),
+        (
+            {"data": {"tokens": {"class": "jaxlm.config.tokens:ReanTokensConfig", "min_count": 0}}},
+            "^data.tokens.min_count wants a number >= 1, got 0$",
+        ),
     ],
 )
 def test_json_that_does_not_fit_is_refused(change, message):
