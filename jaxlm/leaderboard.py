@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxlm.cli.process import run_main
 from jaxlm.cli.report_commands import parse_leaderboard
+from jaxlm.config.user_code import TrustCode
 from jaxlm.errors import UserError, one_line
 from jaxlm.inference.novelty import Shares, shares_of_run
 from jaxlm.runs import metrics
@@ -81,12 +82,12 @@ def main(args: list[str]) -> int:
         listed = "; ".join(reasons[:LISTED_REASONS]) + (f"; and {more} more" if more > 0 else "")
         raise UserError(f"runs wants at least one finished run, got none: {listed}")
     for reason in reasons:
-        _tell(f"left out: {reason}")
+        _log(f"left out: {reason}")
     if command.samples and command.device != "auto":
         from jaxlm.devices import platform
 
         platform.choose_device(command.device)  # one that is not there is no fault of a run's
-    ranked = rank([with_shares(row, command.samples, command.device, _tell) for row in rows])
+    ranked = rank([with_shares(row, command.samples, command.device, _log, command.trusted) for row in rows])
     print(json.dumps([dataclasses.asdict(row) for row in ranked], indent=2) if command.json else table(ranked))
     return 0
 
@@ -142,19 +143,19 @@ def read_row(path: Path) -> Row:
         ) from error
 
 
-def with_shares(row: Row, n: int, device: str, tell: Callable[[str], None]) -> Row:
-    """The row with where n samples of its run were found.
+def with_shares(row: Row, n: int, device: str, log: Callable[[str], None], trust_code: TrustCode = False) -> Row:
+    """Return the row with the shares of n samples that are copies, and that are new.
 
-    As it is for n = 0, for running text, and, which is told, where none can be drawn.
+    It comes back unchanged for n = 0, for running text, and (with a line in the log) where no samples can be drawn.
     """
     if not n or row.kind != "lines":
         return row
     try:
-        return dataclasses.replace(row, samples=shares_of_run(RunDir(Path(row.run)), n, row.step, device))
+        return dataclasses.replace(row, samples=shares_of_run(RunDir(Path(row.run)), n, row.step, device, trust_code))
     except UserError as error:
-        tell(f"no samples: {error}")
+        log(f"no samples: {error}")
     except Exception as error:  # one run that is damaged in a way not foreseen costs the others no place
-        tell(f"no samples: run {row.run!r} cannot be used ({type(error).__name__}: {error})")
+        log(f"no samples: run {row.run!r} cannot be used ({type(error).__name__}: {error})")
     return row
 
 
@@ -257,7 +258,7 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     print(one_line(line), file=sys.stderr)
 
 

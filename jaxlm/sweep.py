@@ -117,7 +117,7 @@ def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool, log: Callab
                     unheld = dry_run or is_free(path)
                 if not unheld:
                     wanted = None if restart else fingerprint(work.config, work.corpus, init_from=work.init_from)
-                    claimed[path] = held.enter_context(claim(path, wanted, log))
+                    claimed[path] = held.enter_context(claim(path, wanted, work.config, log))
             if not restart:
                 held.close()  # nothing will be lost, and a process may have so many files open
         if restart and not dry_run:

@@ -5,7 +5,8 @@ import difflib
 import io
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -22,6 +23,23 @@ ILL_TYPED = (
 )
 """What tyro, or Python, says of a value that is of none of a setting's kinds, and the kind where it is not said."""
 KINDS = {"INT": "a whole number", "FLOAT": "a number", "FLOATS": "numbers"}
+TrustOption = Annotated[tuple[Path, ...] | None, tyro.conf.arg(metavar="[FILE.py]")]
+"""The type of a command's --trust-code: None without it, () for the flag alone, (FILE,) with a file."""
+
+
+def trust_last(args: Sequence[str]) -> list[str]:
+    """Move --trust-code, and a .py file after it, behind all other arguments, which are not its value."""
+    rest, moved = list(args), []
+    if "--trust-code" in rest:
+        at = rest.index("--trust-code")
+        end = at + 2 if rest[at + 1 : at + 2] and rest[at + 1].endswith(".py") else at + 1
+        moved, rest[at:end] = rest[at:end], []
+    return rest + moved
+
+
+def trust_code(option: tuple[Path, ...] | None) -> bool | Path:
+    """Return the `trust_code` of `load_run` that a command's --trust-code asks for."""
+    return option[0] if option else option is not None
 
 
 def parse(kind: type[Command], args: Sequence[str], *, prog: str, default: Command | None = None) -> Command:

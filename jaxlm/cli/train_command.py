@@ -13,7 +13,7 @@ import tyro
 from jaxlm.cli.parsing import parse
 from jaxlm.config import RunConfig
 from jaxlm.config.rean import TableConfig
-from jaxlm.config.serialization import load_module
+from jaxlm.config.user_code import load_module
 from jaxlm.errors import UserError, near_path
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Literal
 
 from jaxlm.config import check
@@ -11,6 +12,8 @@ from jaxlm.config.optim import OptimConfig
 from jaxlm.config.settings import Settings
 from jaxlm.errors import UserError
 
+DEFAULT_DIRECTORY = "runs/run"
+"""Of a config without run_dir; train.py sets runs/ and the config file's name."""
 MOST_SAMPLES = 2**20
 """Samples at once, and tokens of one."""
 
@@ -115,6 +118,11 @@ class RunConfig(Settings):
                 f"init_from wants a model that is trained by steps, got {self.init_from!r} for a "
                 f"{type(self.model).__name__}: leave it out"
             )
+
+    @property
+    def directory(self) -> Path:
+        """The run directory as a path."""
+        return Path(self.run_dir or DEFAULT_DIRECTORY)
 
     def in_steps(self, examples: int, per_step: int) -> "RunConfig":
         """The same with epochs turned into steps. Raises UserError where those are more than can be counted."""

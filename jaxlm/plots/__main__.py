@@ -12,7 +12,7 @@ from jaxlm.errors import UserError
 from jaxlm.plots import pictures
 from jaxlm.plots.word_points import load_map
 from jaxlm.runs import metrics
-from jaxlm.runs.directory import decoding, open_existing
+from jaxlm.runs.directory import decoding, open_existing, read_json
 
 
 def main(args: list[str]) -> int:
@@ -37,14 +37,16 @@ def _draw(path: Path, may_go_on: Callable[[], bool]) -> int:
     if not may_go_on():
         return 0
     run = open_existing(path)
-    numbers = run.pairs if run.read_config().model.predicts_text else run.word_map
+    numbers = run.word_map if run.word_map.is_file() else run.pairs
     if not numbers.is_file():
         raise UserError(f"run {str(path)!r} has no plots/{numbers.name}: it was trained with --no-plots")
     with rc_context(pictures.STYLE):
         if numbers == run.pairs:
             with decoding(numbers):
                 pairs = load_pairs(numbers)
-            pictures.bigram_table(pairs, run.plots / "bigrams.png", run.read_tokenizer(), run.read_config().data.kind)
+            with decoding(run.config):
+                kind = read_json(run.config)["data"]["kind"]  # the model's class may be a user's own: it is not needed
+            pictures.bigram_table(pairs, run.plots / "bigrams.png", run.read_tokenizer(), kind)
             pictures.frequent_pairs(pairs, run.plots / "pairs.png")
         else:
             with decoding(numbers):

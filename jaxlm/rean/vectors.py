@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxlm.config import RunConfig
 from jaxlm.config.rean import TableConfig
-from jaxlm.config.serialization import differences, settings_that_change_numbers, to_json
+from jaxlm.config.serialization import differences
 from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError, naming
 from jaxlm.models.base import Words
@@ -35,7 +35,7 @@ def kept_buffers(config: RunConfig) -> dict[str, np.ndarray] | None:
     """
     run = RunDir(place_of(config))
     try:
-        if differences(run.read_fingerprint()["settings"], settings_that_change_numbers(to_json(config))):
+        if differences(run.read_fingerprint()["settings"], config):
             return None
         return run.read_buffers() or None
     except UserError:

@@ -71,7 +71,7 @@ def fingerprint(
 
 def place_of(config: RunConfig) -> Path:
     """Where a config's run is."""
-    return Path(config.run_dir or "runs/run")
+    return config.directory
 
 
 @contextlib.contextmanager
@@ -93,7 +93,7 @@ def hold(
     print_of_run = fingerprint(config, corpus, buffers, init_from)
     with writing(path):
         created = is_free(path) and _create(path, config, corpus, print_of_run, buffers)
-        with claim(path, None if restart else print_of_run, log) as run:
+        with claim(path, None if restart else print_of_run, config, log) as run:
             if restart and not created:
                 set_aside(run)
             state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
@@ -103,18 +103,20 @@ def hold(
 
 
 @contextlib.contextmanager
-def claim(path: Path, print_of_run: dict[str, Any] | None, log: Callable[[str], None] = print) -> Iterator[RunDir]:
+def claim(
+    path: Path, print_of_run: dict[str, Any] | None, config: RunConfig | None, log: Callable[[str], None] = print
+) -> Iterator[RunDir]:
     """A run directory that is there, locked against other processes, each restart in it settled before and after.
 
-    Raises UserError where it is no run directory, is in use, or has another fingerprint (None: any will do).
+    Raises UserError where it is no run directory, is in use, or has another fingerprint than that of `config` (None: any will do).
     """
     run = RunDir(path)
     with writing(path):
         if not run.fingerprint.is_file():
             raise UserError(f"run_dir {str(path)!r} exists and is not a run directory: choose another with --run-dir")
         with _locked(run), _settled(run, log):
-            if print_of_run is not None:
-                _refuse_changes(open_existing(path), print_of_run)
+            if print_of_run is not None and config is not None:
+                _refuse_changes(open_existing(path), print_of_run, config)
             elif _is_json(run.fingerprint):  # else a damaged run, which is there to be started over
                 open_existing(path)
             yield run
@@ -245,7 +247,7 @@ def _locked(run: RunDir) -> Iterator[None]:
         yield
 
 
-def _refuse_changes(run: RunDir, now: dict[str, Any]) -> None:
+def _refuse_changes(run: RunDir, now: dict[str, Any], config: RunConfig) -> None:
     was = run.read_fingerprint()
     hashes = ("data", "tokenizer", "split", "buffers", "init_from")
     other = [name for name in hashes if name in was and name in now and was[name] != now[name]]
@@ -253,7 +255,7 @@ def _refuse_changes(run: RunDir, now: dict[str, Any]) -> None:
     if "init_from" in was and was["init_from"] == now.get("init_from"):  # the same parameters, wherever they are
         settings["init_from"] = now["settings"]["init_from"]
     changed = [f"{name} has other content (sha256 {was[name][:8]}, now {now[name][:8]})" for name in other]
-    changed += differences(settings, now["settings"])
+    changed += differences(settings, config)
     if changed:
         begun = other == ["init_from"] and len(changed) == 1 and run.has_checkpoint
         way_on = "; or move that run away: this one goes on without it" if begun else ""

@@ -62,7 +62,7 @@ def _undo_restart(run: RunDir, log: Callable[[str], None]) -> None:
     """
     with writing(run.path):
         if run.replaced.exists():
-            with claim(run.path, None, log):
+            with claim(run.path, None, None, log):
                 pass
 
 
@@ -70,7 +70,7 @@ def _check_place(work: Work, restart: bool, log: Callable[[str], None]) -> None:
     """Raise UserError where the run could not follow what is trained before it."""
     place = place_of(work.config)
     if not is_free(place):
-        with claim(place, None if restart else fingerprint(work.config, work.corpus), log):
+        with claim(place, None if restart else fingerprint(work.config, work.corpus), work.config, log):
             pass
 
 

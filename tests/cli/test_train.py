@@ -11,8 +11,8 @@ from unittest.mock import Mock
 
 import pytest
 
-import train as train_script
 from jaxlm.cli import process
+from jaxlm.cli import train as train_command
 from tests import processes
 from tests.processes import Cli, refused, tree
 
@@ -184,7 +184,7 @@ def test_the_command_to_go_on_can_be_pasted_and_starts_over_what_was_not_yet(mon
         raise training.Stopped(signal.SIGTERM, 17, restart=restart)
 
     monkeypatch.setattr(training, "train", stop)
-    code = train_script.main([str(cli.config), "--restart", "--run-dir", "my runs/it's $HOME", "--seed", "1"])
+    code = train_command.run([str(cli.config), "--restart", "--run-dir", "my runs/it's $HOME", "--seed", "1"])
     told = capsys.readouterr().err
     assert code == 143 and "saved at step 17" in told
     command = shlex.split(told.partition("run: ")[2])
@@ -225,7 +225,7 @@ def test_what_a_terminal_cannot_show_is_escaped(cli, tmp_path):
 
 
 def test_a_terminal_is_still_one_for_a_command_that_outlives_it():
-    assert process._output(Mock(isatty=lambda: True), outlived=True).isatty()
+    assert process._output(Mock(isatty=lambda: True), ignore_write_errors=True).isatty()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
