@@ -85,7 +85,7 @@ def measure(
     check.between("--range-steps", steps, 20, 10**6)
     if not (config.model.trained_by_steps and config.model.predicts_text):
         raise UserError(f"the range test wants a language model trained by steps, got {type(config.model).__name__}")
-    settings = dataclasses.replace(config.optim, schedule="constant")
+    settings = config.optim.at_constant_rate()
     job = settle(dataclasses.replace(config, optim=settings, steps=steps, epochs=None))
     if job.learns_vectors:
         raise UserError(

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from jaxlm.cli.parsing import parse
-from jaxlm.config import RunConfig
+from jaxlm.config import DataConfig, RunConfig
 from jaxlm.config.rean import TableConfig
 from jaxlm.config.user_code import load_module
 from jaxlm.errors import UserError, near_path
@@ -118,8 +118,8 @@ def load_config(path: Path) -> RunConfig:
 
 
 def _default(config: RunConfig, args: Sequence[str]) -> RunConfig:
-    """The config without what an argument takes the place of under another name."""
-    return _one_source(_one_length(config, args), args)
+    """Return the config without the settings that an argument replaces under another name."""
+    return _one_source(_one_text(_one_length(config, args), args), args)
 
 
 def _one_length(config: RunConfig, args: Sequence[str]) -> RunConfig:
@@ -129,6 +129,16 @@ def _one_length(config: RunConfig, args: Sequence[str]) -> RunConfig:
         return dataclasses.replace(config, steps=None, epochs=config.epochs or 1.0)
     if "--steps" in given and "--epochs" not in given:
         return dataclasses.replace(config, steps=config.steps or 1, epochs=None)
+    return config
+
+
+def _one_text(config: RunConfig, args: Sequence[str]) -> RunConfig:
+    """Let --data.path on the command line stand in for the config's data.name, and the other way round."""
+    given = {arg.partition("=")[0] for arg in args}
+    if "--data.path" in given and "--data.name" not in given:
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, name=DataConfig().name))
+    if "--data.name" in given and "--data.path" not in given:
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, path=None))
     return config
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from jaxlm.config import check
-from jaxlm.config.settings import Settings
+from jaxlm.config.settings import Settings, refuse_unused
 from jaxlm.errors import UserError
 
 
@@ -51,3 +51,9 @@ class DataConfig(Settings, group="data."):
             raise UserError(f"data.split wants three shares from 0 to 1 that add up to 1, got {shares}")
         if self.split[0] == 0:
             raise UserError("data.split wants a share above 0 for train, got 0")
+        if self.path is not None:
+            refuse_unused(self, ("name",), f"data.path {self.path!r}", "data.path None")
+        if self.kind != "dialogues":
+            refuse_unused(self, ("labels",), f"data.kind {self.kind}", "data.kind dialogues")
+        if self.example != "sequence":
+            refuse_unused(self, ("max_length",), f"data.example {self.example}", "data.example sequence")

@@ -5,7 +5,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxlm.config import check
-from jaxlm.config.settings import Settings
+from jaxlm.config.settings import Settings, refuse_unused
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class CountsConfig(ModelConfig):
         super().__post_init__()
         check.between("model.order", self.order, 1, 64)
         check.between("model.add_k", self.add_k, 0, 1e30)
+        if self.smoothing != "add-k":
+            refuse_unused(self, ("add_k",), f"model.smoothing {self.smoothing}", "model.smoothing add-k")
 
     def build(self) -> "CountModel":
         """The model of these settings."""
@@ -159,6 +161,8 @@ class MlpConfig(ModelConfig):
         check.at_least("model.d_hidden", self.d_hidden, 1)
         check.at_least("model.gain", self.gain, 0)
         check.at_least("model.out_gain", self.out_gain, 0)
+        if self.init != "scaled":
+            refuse_unused(self, ("gain", "out_gain"), f"model.init {self.init}", "model.init scaled")
 
     def build(self) -> "WindowModel":
         """The model of these settings."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from jaxlm.config import check
 from jaxlm.config.models import PositionsConfig, TransformerConfig
 from jaxlm.config.optim import OptimConfig
-from jaxlm.config.settings import Settings
+from jaxlm.config.settings import Settings, refuse_unused
 from jaxlm.config.word2vec import Word2vecConfig
 from jaxlm.errors import UserError
 
@@ -90,6 +90,13 @@ class ReanConfig(TableConfig, TransformerConfig):
                 "model.vectors (or model.vectors_from) wants to be set for model.table frozen or tuned and for none "
                 f"else, got {self.vectors!r} for {self.table}"
             )
+        objective = f"model.objective {self.objective}"
+        if self.objective != "contrastive":
+            refuse_unused(self, ("negatives",), objective, "model.objective contrastive")
+        if self.objective not in ("softmax", "contrastive"):
+            refuse_unused(self, ("scale",), objective, "model.objective softmax or contrastive")
+        if self.table not in ("frozen", "tuned"):
+            refuse_unused(self, ("rows",), f"model.table {self.table}", "model.table frozen or tuned")
 
     def build(self) -> "ReanModel":
         """The model of these settings."""

@@ -9,7 +9,7 @@ from jaxlm.config import check
 from jaxlm.config.data import DataConfig
 from jaxlm.config.models import ModelConfig
 from jaxlm.config.optim import OptimConfig
-from jaxlm.config.settings import Settings
+from jaxlm.config.settings import Settings, refuse_unused
 from jaxlm.errors import UserError
 
 DEFAULT_DIRECTORY = "runs/run"
@@ -118,6 +118,9 @@ class RunConfig(Settings):
                 f"init_from wants a model that is trained by steps, got {self.init_from!r} for a "
                 f"{type(self.model).__name__}: leave it out"
             )
+        if not self.model.predicts_text:
+            names = ("n", "temperature", "max_tokens")
+            refuse_unused(self.sample, names, f"a {type(self.model).__name__}", "a language model")
 
     @property
     def directory(self) -> Path:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxlm.config import check
 from jaxlm.config.models import ModelConfig
-from jaxlm.config.settings import Settings
+from jaxlm.config.settings import Settings, refuse_unused
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -111,6 +111,11 @@ class Word2vecConfig(ModelConfig):
                 f"model.shared_negatives wants at least the {self.negatives} of model.negatives, "
                 f"got {self.shared_negatives}"
             )
+        if self.output != "negative-sampling":
+            names = ("negatives", "shared_negatives", "exponent")
+            refuse_unused(self, names, f"model.output {self.output}", "model.output negative-sampling")
+        if self.predict != "cbow":
+            refuse_unused(self, ("cbow_average",), f"model.predict {self.predict}", "model.predict cbow")
 
     @property
     def update_words(self) -> int:
