@@ -20,7 +20,7 @@ from jaxlm.runs.directory import RunDir, open_existing, read_json
 from jaxlm.tokenizers import tokenizer_from_json
 
 LISTED_REASONS = 3
-"""Why runs cannot be ranked, in the one line that says that none can."""
+"""Reasons listed, of several runs that cannot be ranked, where none can."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Loss:
     nats_per_token: float | None
     bits_per_byte: float | None
     impossible: int
-    """Events of probability 0; with one of them the two above are infinite, told as None."""
+    """Events of probability 0; with one of them the two above are infinite, given as None."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Row:
     buffers: int
     """Numbers beside them that are not trained: a frozen table and what belongs to it."""
     step: int
-    """Of the scored checkpoint."""
+    """Step of the scored checkpoint."""
     steps: int
     train_time_s: float
     tokens_per_s: float | None
@@ -59,7 +59,7 @@ class Row:
     ms_per_step: float | None
     """Median between training's lines."""
     decoded_tokens_per_s: float | None
-    """Of all samples drawn together, the program compiled before."""
+    """Tokens per second of all samples drawn together, the program compiled before."""
     data_hash: str
     tokenizer_hash: str
     split_hash: str
@@ -107,7 +107,7 @@ def read_rows(paths: Iterable[Path]) -> tuple[list[Row], list[str]]:
 
 
 def read_row(path: Path) -> Row:
-    """What a run's files say. Raises UserError where it is no finished run."""
+    """Read a run's files. Raises UserError where it is no finished run."""
     run = open_existing(path)
     if not run.eval.exists():
         raise UserError(f"run {str(path)!r} is not finished (it has no eval.json): train.py with its config goes on")
@@ -184,7 +184,7 @@ def table(ranked: Sequence[Row]) -> str:
         text.append("  ".join(aligned).rstrip())
     drawn = max((row.samples.n for row in ranked if row.samples), default=0)
     legend = (
-        "dev, test, train: nats per token; bits/byte of dev; constants: numbers that are not trained; "
+        "dev, test, train: nats per token; bits/byte of dev; buffers: numbers that are not trained; "
         "seconds of training; decoded/s: tokens of all samples together"
     )
     shares = f"; new: share of {drawn:,} samples not in the data; copies: share that are lines of train"
@@ -224,8 +224,8 @@ def _finite(value: Any) -> float | None:
 
 def _speed(lines: Iterable[dict[str, Any]]) -> float | None:
     """Median tokens per second of training."""
-    told = [line["tokens_per_s"] for line in lines if line["split"] == "train"]
-    speeds = [float(speed) for speed in told if speed is not None]
+    logged = [line["tokens_per_s"] for line in lines if line["split"] == "train"]
+    speeds = [float(speed) for speed in logged if speed is not None]
     return statistics.median(speeds) if speeds else None
 
 
@@ -237,11 +237,11 @@ def _step_ms(lines: Iterable[dict[str, Any]]) -> float | None:
 
 
 def _in_words(data: dict[str, Any], vocab_size: int, hashes: dict[str, Any]) -> str:
-    """What a group is; the hashes tell apart what has the same name."""
+    """Describe a group; the hashes distinguish groups of the same name."""
     name = data["name"] if data["path"] is None else Path(data["path"]).name
     split = " ".join(f"{share:g}" for share in data["split"])
-    told = ", ".join(f"{part} {hashes[part][:8]}" for part in ("data", "tokenizer", "split"))
-    return f"{name}: {data['kind']}, split {split}, seed {data['split_seed']}, {vocab_size:,} tokens ({told})"
+    parts = ", ".join(f"{part} {hashes[part][:8]}" for part in ("data", "tokenizer", "split"))
+    return f"{name}: {data['kind']}, split {split}, seed {data['split_seed']}, {vocab_size:,} tokens ({parts})"
 
 
 def _nats(loss: Loss | None) -> str:

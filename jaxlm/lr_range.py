@@ -40,10 +40,10 @@ class Curve(NamedTuple):
 
     rate_K: np.ndarray
     loss_K: np.ndarray
-    """Of each step's batch, in the unit of the training loss; all finite, none negative."""
+    """Loss of each step's batch, in the unit of the training loss; all finite, none negative."""
     smooth_K: np.ndarray
     stopped: bool
-    """Whether the loss left all bounds before the highest rate."""
+    """True if the loss left all bounds before the highest rate."""
 
 
 def main(args: list[str]) -> int:

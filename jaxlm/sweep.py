@@ -23,13 +23,13 @@ class Variant(NamedTuple):
     """One run of a sweep."""
 
     values: dict[str, Any]
-    """What the sweep sets, by name: {"optim.lr": 0.1}."""
+    """The settings that the sweep varies, by name: {"optim.lr": 0.1}."""
     config: RunConfig
     """The whole run, with a directory of its own."""
 
 
 class Result(NamedTuple):
-    """What a run of a sweep came to."""
+    """The loss of one run of a sweep."""
 
     variant: Variant
     split: str
@@ -66,7 +66,7 @@ def sweep(
     """Train the runs in turn as `train` does, finished ones not again; the results come best first.
 
     All settings, data and run directories are checked before the first step; `restart` then throws all the old runs
-    away, so that a sweep that was stopped goes on without it. A run whose loss is not a number is told, and the next
+    away, so that a sweep that was stopped goes on without it. A run whose loss is not a number is logged, and the next
     one follows. Raises UserError and Stopped as `train` does.
     """
     from jaxlm.training import train

@@ -1,4 +1,4 @@
-"""The commands that take a config: loading configs/*.py, and overriding settings."""
+"""Arguments of the commands that take a config: load configs/*.py, and override its settings."""
 
 import dataclasses
 import itertools
@@ -54,7 +54,7 @@ class RangeCommand:
 
 
 def parse_train(args: list[str]) -> TrainCommand | None:
-    """The command of train.py, or None where only help was wanted (it has been printed)."""
+    """Parse the arguments of train.py; None where only help was wanted (it has been printed)."""
     if not args or (args[0] in ("-h", "--help")):
         print(_train_usage())
         if not args:
@@ -80,7 +80,7 @@ def train_command(path: Path, config: RunConfig, args: Sequence[str]) -> TrainCo
 
 
 def parse_range(args: list[str]) -> RangeCommand | None:
-    """The command of jaxlm.lr_range, or None where only the usage was wanted (it has been printed)."""
+    """Parse the arguments of jaxlm.lr_range; None where only the usage was wanted (it has been printed)."""
     prog = "python -m jaxlm.lr_range"
     if not args or args[0] in ("-h", "--help"):
         print(f"usage: {prog} CONFIG [--low 1e-5] [--high 10] [--range-steps 1000] [--out FILE] [--SETTING VALUE ...]")

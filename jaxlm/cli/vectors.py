@@ -1,4 +1,4 @@
-"""What sample.py does with vectors of words, a word2vec run's or a file's: opens them, asks, draws."""
+"""sample.py on vectors of words, a word2vec run's or a file's: neighbours, analogies, scores, export, pictures."""
 
 import dataclasses
 import json

@@ -20,7 +20,7 @@ class DataConfig(Settings, group="data."):
     """lines: one example a line. stream: running text.
     dialogues: one example for all lines up to a blank one, each a turn that begins with its speaker's label."""
     labels: tuple[str, str] = ("human", "network")
-    """dialogues: the labels of who asks and who answers; ": " follows them."""
+    """dialogues: the labels of the user's turns and of the model's; ": " follows them."""
     tokens: Literal["characters", "rean"] = "characters"
     """characters: one token each.
     rean: words with the white space after them, other characters alone, unknown words in bytes.
@@ -30,7 +30,7 @@ class DataConfig(Settings, group="data."):
     vocab_limit: int | None = None
     """rean: words at most, the most frequent. None: any number."""
     example: Literal["window", "sequence"] = "window"
-    """What one row of a batch is. window: a context and its next token.
+    """The row of a batch. window: a context and its next token.
     sequence: a whole line, or a stretch of a stream, with a prediction at every position."""
     max_length: int = 256
     """Predictions in a sequence at most.

@@ -37,7 +37,7 @@ class ModelConfig(Settings, abc.ABC, group="model."):
         """The model of these settings. Imports JAX; raises ValueError while vocab_size is None."""
 
     def filled(self, vocab_size: int, longest: int) -> "ModelConfig":
-        """These settings with what only the data knows: its vocabulary, and the length of its longest sequence."""
+        """Return these settings with what the data gives: its vocabulary and its longest sequence, in tokens."""
         return dataclasses.replace(self, vocab_size=self.vocab_size or vocab_size)
 
 
@@ -111,7 +111,7 @@ class CountsConfig(ModelConfig):
 
 
 MAX_ENTRIES = 2**28
-"""Of the table."""
+"""Entries that the table has at most."""
 MOST_ORDER = MAX_ENTRIES.bit_length() - 1
 """Beyond it even two tokens have more entries."""
 
@@ -247,7 +247,7 @@ class GptConfig(TransformerConfig):
     """GPT-2's transformer: pre-LayerNorm blocks, learned positions, GELU by tanh."""
 
     tied: bool = False
-    """Whether the logits use the token embeddings."""
+    """Compute the logits with the token embeddings, in place of an unembedding of their own."""
 
     def build(self) -> "SequenceModel":
         """The model of these settings."""

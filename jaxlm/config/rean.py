@@ -57,7 +57,7 @@ class TableConfig(PositionsConfig):
 
     @property
     def has_vectors(self) -> bool:
-        """Whether vectors are given or trained first."""
+        """True if vectors are given or trained first."""
         return self.vectors is not None or self.vectors_from is not None
 
 
@@ -74,8 +74,8 @@ class ReanConfig(TableConfig, TransformerConfig):
     """Where the tokens' vectors come from. frozen: those given, as they are.
     tuned: those and a learned difference. random: drawn once. learned: from scratch."""
     rows: Literal["centered", "unit", "raw"] = "centered"
-    """frozen, tuned: what is done to the vectors.
-    raw: a common scale. unit: length 1 each. centered: their mean taken away before that."""
+    """frozen, tuned: how the given vectors are scaled.
+    raw: a common scale. unit: length 1 each. centered: their mean is subtracted before that."""
     scale: float = 10.0
     """softmax, contrastive: the first value of s, which is learned: an inverse temperature."""
     negatives: int = 1024

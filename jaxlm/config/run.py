@@ -13,9 +13,9 @@ from jaxlm.config.settings import Settings, refuse_unused
 from jaxlm.errors import UserError
 
 DEFAULT_DIRECTORY = "runs/run"
-"""Of a config without run_dir; train.py sets runs/ and the config file's name."""
+"""The run directory without run_dir; train.py sets runs/ and the config file's name."""
 MOST_SAMPLES = 2**20
-"""Samples at once, and tokens of one."""
+"""Samples at once at most, and tokens of one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class SampleConfig(Settings, group="sample."):
     n: int = 20
     """How many."""
     temperature: float = 1.0
-    """Divides the logits; 0 takes the likeliest token."""
+    """Divides the logits; 0 takes the most likely token."""
     max_tokens: int = 200
     """Tokens a sample has at most."""
 
@@ -78,7 +78,7 @@ class RunConfig(Settings):
     checkpoint: CheckpointConfig = CheckpointConfig()
     sample: SampleConfig = SampleConfig()
     seed: int = 0
-    """Of parameters, batches and samples."""
+    """Seed of parameters, batches and samples."""
     steps: int | None = None
     """Updates of the parameters. None: as many as `epochs` takes."""
     epochs: float | None = None

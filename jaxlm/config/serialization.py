@@ -149,7 +149,7 @@ def _encode(value: Any, run_dir: Path = Path()) -> Any:
 
 def _encode_setting(group: Any, name: str, value: Any, run_dir: Path = Path()) -> Any:
     tree = _encode(value, run_dir)
-    if isinstance(tree, dict) and _holds_abstract(hints(type(group)).get(name)):
+    if isinstance(tree, dict) and _holds_abstract(hints(group.__class__).get(name)):
         return {"class": class_name(type(value), run_dir), **tree}
     return tree
 

@@ -1,4 +1,4 @@
-"""What every group of settings has: names and types that are checked before anything else."""
+"""Settings: the base of every group of settings, which checks names and types before anything else."""
 
 import dataclasses
 import difflib

@@ -68,7 +68,7 @@ class Word2vecConfig(ModelConfig):
     predict: Literal["skip-gram", "cbow"] = "skip-gram"
     """skip-gram: a word predicts each neighbour. cbow: the neighbours together predict the word."""
     output: Literal["negative-sampling", "hierarchical-softmax"] = "negative-sampling"
-    """What is predicted: the word against drawn ones, or its path in a Huffman tree."""
+    """The prediction: a word against drawn ones, or its path in a Huffman tree."""
     d_embed: int = 100
     """Width of a vector."""
     window: int = 5

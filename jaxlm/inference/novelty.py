@@ -143,7 +143,7 @@ def _kept(run: RunDir) -> Shares | None:
     return kept
 
 
-def _draw(path: Path, n: int, step: int, device: str, trust_code: TrustCode) -> list[str]:
+def _draw(path: Path, n: int, step: int, device: str, trust_code: TrustCode = False) -> list[str]:
     """Where each of n samples has been seen."""
     from jaxlm.data.source import cache_dir
     from jaxlm.devices import compilation, platform

@@ -18,6 +18,7 @@ from jaxlm.config import (
     Word2vecConfig,
 )
 from jaxlm.errors import UserError
+from tests.conftest import REPOSITORY
 
 UNUSED: list[tuple[Any, dict[str, Any], dict[str, Any], str]] = [
     (OptimConfig, {"name": "sgd"}, {"betas": (0.9, 0.98)}, "optim.name adamw"),
@@ -115,13 +116,37 @@ def test_the_line_says_what_to_give_on_the_command_line(tmp_path):
 
 
 def test_the_defaults_of_boundaries_can_be_given_on_the_command_line():
-    from tests.conftest import REPOSITORY
-
     args = [str(REPOSITORY / "configs" / "names_mlp.py"), "--optim.schedule", "constant"]
     with pytest.raises(UserError, match=r"have no effect with optim\.schedule constant") as caught:
         parse_train(args)
     command = parse_train([*args, *str(caught.value).rpartition("with ")[2].split()])
     assert command is not None and command.config.optim == OptimConfig()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        (
+            "--model.vectors-from.model.window",
+            "0",
+            "model.vectors_from.model.window wants a number from 1 to 100, got 0",
+        ),
+        ("--model.vectors-from.model.words.min-count", "0", "model.vectors_from.model.words.min_count wants a number"),
+        ("--model.vectors-from.epochs", "0", "model.vectors_from.epochs wants a number > 0, got 0.0"),
+        (
+            "--model.vectors-from.optim.schedule",
+            "constant",
+            "model.vectors_from.optim.end_factor 0.004 has no effect with model.vectors_from.optim.schedule constant, "
+            "only with model.vectors_from.optim.schedule cosine or linear: leave it out, or set the default with "
+            "--model.vectors-from.optim.end-factor 0.0",
+        ),
+        ("--model.n-heads", "7", "model.d_model wants a multiple of the 7 heads, got 96"),
+    ],
+)
+def test_a_setting_of_a_group_within_a_group_has_its_whole_name(option, value, message):
+    with pytest.raises(UserError) as caught:
+        parse_train([str(REPOSITORY / "configs" / "rean_dialogues.py"), option, value])
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize(
