@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from mlp import one_core_flops
@@ -22,12 +21,11 @@ from torch_models import build, generate
 
 import jaxlm
 from jaxlm.config.models import ModelConfig
-from jaxlm.devices import compilation
 from jaxlm.models import trie
 from jaxlm.runs.loading import Run
-from jaxlm.training import make_chunk, make_step, optim
-from jaxlm.training.plan import step_flops
-from jaxlm.training.setup import Job, initial_state, settle
+from jaxlm.training import optim
+from jaxlm.training.cadence import step_flops
+from jaxlm.training.setup import Setup, set_up
 
 MODELS: dict[str, ModelConfig] = {
     "bigram": jaxlm.NgramConfig(order=2),
@@ -56,34 +54,37 @@ def main() -> None:
     limit = one_core_flops()
     print(f"one core's large float32 products: {limit / 1e9:.0f} Gflop/s; memory: {copy_bytes() / 1e9:.1f} GB/s copied")
     print("\ntraining       ours  PyTorch  ratio  compile   Mflop  of one core's limit   (ms a step)")
-    jobs = {name: job_of(name, args.data) for name in args.models}
-    for name, job in jobs.items():
-        run, compile_s, flops = our_training(job)
-        ours, peer = in_turn(args.rounds, run, torch_training(name, job))
+    setups = {name: setup_of(name, args.data) for name in args.models}
+    for name, setup in setups.items():
+        run, compile_s, flops = our_training(setup)
+        ours, peer = in_turn(args.rounds, run, torch_training(name, setup))
         print(
             f"{name:12} {ours * 1e3:6.3f}  {peer * 1e3:7.3f}  {peer / ours:5.1f}  {compile_s:5.1f} s"
             f"  {flops / 1e6:6.1f}  {flops / ours / limit:18.0%}",
             flush=True,
         )
     print("\nsampling    batch      ours   PyTorch  ratio   (names/s)")
-    for name, job in jobs.items():
+    for name, setup in setups.items():
         for batch in BATCHES:
-            ours, peer = in_turn(args.rounds, our_sampling(job, batch), torch_sampling(name, job, batch))
+            ours, peer = in_turn(args.rounds, our_sampling(setup, batch), torch_sampling(name, setup, batch))
             print(f"{name:12} {batch:4} {batch / ours:9,.0f} {batch / peer:9,.0f}  {peer / ours:5.1f}", flush=True)
     print("\ncounting    ours  dictionary  ratio  of the speed of copying   (ns a token)")
-    job = next(iter(jobs.values()))
+    setup = next(iter(setups.values()))
     for order in (2, 5):
-        ours, peer, share = counting(job, order, args.rounds)
+        ours, peer, share = counting(setup, order, args.rounds)
         print(f"{order}-grams  {ours * 1e9:8.1f}  {peer * 1e9:10.1f}  {peer / ours:5.1f}  {share:23.1%}")
 
 
-def job_of(name: str, data: str) -> Job:
+def setup_of(name: str, data: str) -> Setup:
     """The settings of makemore's script, on all names but 1,000."""
-    return settle(
+    return set_up(
         jaxlm.RunConfig(
             model=MODELS[name],
             data=jaxlm.DataConfig(
-                path=data, example="window" if name == "wavenet" else "sequence", split=(0.968783, 0.031217, 0)
+                path=data,
+                example="window" if name == "wavenet" else "sequence",
+                order="replacement",
+                split=(0.968783, 0.031217, 0),
             ),
             optim=jaxlm.OptimConfig(name="adamw", lr=5e-4, betas=(0.9, 0.99), weight_decay=0.01),
             steps=10_000,
@@ -92,40 +93,32 @@ def job_of(name: str, data: str) -> Job:
     )
 
 
-def our_training(job: Job) -> tuple[Callable[[], float], float, float]:
-    """A function that trains a chunk and gives its seconds a step; the seconds to compile it; operations of a step."""
-    optimizer = optim.transformation(job.config.optim, 10_000)
-    state, tokens = initial_state(job, optimizer), job.tokens()
-    schedule = optim.schedule(job.config.optim, 10_000)
-    chunk = make_chunk(make_step(job.model, optimizer), job.batcher, schedule, job.mesh, seed=0)
-    parameters, targets = optim.count_parameters(state.params), 32 * job.batcher.targets_per_row
-    options = compilation.step_options(step_flops(parameters, targets))
-    began = time.perf_counter()
+def our_training(setup: Setup) -> tuple[Callable[[], float], float, float]:
+    """A function that trains chunks and gives its seconds a step; the seconds to compile it; operations of a step."""
+    optimizer = optim.transformation(setup.config.optim, 10_000)
+    run_chunk = setup.chunk_runner(optimizer, optim.schedule(setup.config.optim, 10_000))
     K = 200
-    row_KB = job.batcher.draw(0, range(K))
-    compiled = jax.jit(chunk, donate_argnums=0, compiler_options=options).lower(state, tokens, row_KB).compile()
+    began = time.perf_counter()
+    state, _ = jax.block_until_ready(run_chunk(setup.initial_state(optimizer), 0, K))
     compile_s = time.perf_counter() - began
     box = [state]
 
     def run() -> float:
         began, steps = time.perf_counter(), 0
         while time.perf_counter() - began < SECONDS:
-            box[0], _ = compiled(box[0], tokens, job.batcher.draw(0, range(steps, steps + K)))
-            jax.block_until_ready(box[0])
+            box[0], _ = jax.block_until_ready(run_chunk(box[0], steps, K))
             steps += K
         return (time.perf_counter() - began) / steps
 
-    costs = compiled.cost_analysis()
-    assert costs, "XLA counts the operations of a program"
-    return run, compile_s, costs["flops"]
+    return run, compile_s, step_flops(setup.parameters, setup.batch_tokens)
 
 
-def torch_training(name: str, job: Job) -> Callable[[int], float]:
+def torch_training(name: str, setup: Setup) -> Callable[[int], float]:
     """A function of the threads that trains for a while and gives its seconds a step."""
-    V = job.corpus.tokenizer.vocab_size
-    model = build(name, V, job.batcher.width)
+    V = setup.corpus.tokenizer.vocab_size
+    model = build(name, V, width_of(setup))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, betas=(0.9, 0.99), weight_decay=0.01)
-    host = job.batcher.rows(job.host, jnp.asarray(job.rows["train"]))
+    host = setup.dataset.batch(setup.dataset.rows["train"])
     x, y = (torch.from_numpy(np.array(part)).long() for part in (host.tok, host.target))
     if y.ndim == 2:
         y[torch.from_numpy(np.array(host.weight)) == 0] = -1
@@ -146,10 +139,10 @@ def torch_training(name: str, job: Job) -> Callable[[int], float]:
     return run
 
 
-def our_sampling(job: Job, batch: int) -> Callable[[], float]:
+def our_sampling(setup: Setup, batch: int) -> Callable[[], float]:
     """A function that samples names, text and all, and gives the seconds of one batch."""
-    params = initial_state(job, optim.transformation(job.config.optim, 1)).params
-    opened = Run(Path(), job.config, job.corpus.tokenizer, job.model, params, 0)
+    params = setup.initial_state(optim.transformation(setup.config.optim, 1)).params
+    opened = Run(Path(), setup.config, setup.corpus.tokenizer, setup.model, params, 0)
     count = iter(range(10**9))
 
     def once() -> None:
@@ -159,16 +152,21 @@ def our_sampling(job: Job, batch: int) -> Callable[[], float]:
     return lambda: repeat(once)
 
 
-def torch_sampling(name: str, job: Job, batch: int) -> Callable[[int], float]:
+def width_of(setup: Setup) -> int:
+    """Tokens of a sequence, or of the context of a window."""
+    return setup.dataset.targets_per_row if setup.config.data.example == "sequence" else setup.model.context or 0
+
+
+def torch_sampling(name: str, setup: Setup, batch: int) -> Callable[[int], float]:
     """A function of the threads that samples names, text and all, and gives the seconds of one batch."""
-    tokenizer = job.corpus.tokenizer
-    model = build(name, tokenizer.vocab_size, job.batcher.width)
-    window = job.batcher.width if name == "wavenet" else None
+    tokenizer = setup.corpus.tokenizer
+    model = build(name, tokenizer.vocab_size, width_of(setup))
+    window = width_of(setup) if name == "wavenet" else None
     letters = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
 
     def once() -> None:
         texts = []
-        for row in generate(model, batch, job.batcher.width, NEW_TOKENS, window)[:, -NEW_TOKENS:].tolist():
+        for row in generate(model, batch, width_of(setup), NEW_TOKENS, window)[:, -NEW_TOKENS:].tolist():
             kept = row[: row.index(0)] if 0 in row else row
             texts.append("".join(letters[token] for token in kept))
         assert len(texts) == batch
@@ -202,15 +200,15 @@ def in_turn(rounds: int, ours: Callable[[], float], peer: Callable[[int], float]
     return statistics.median(times[0]), min(one, two)
 
 
-def counting(job: Job, order: int, rounds: int) -> tuple[float, float, float]:
+def counting(setup: Setup, order: int, rounds: int) -> tuple[float, float, float]:
     """Seconds a token of the trie and of a dictionary, and the trie's share of the speed at which arrays are copied."""
-    copies = -(-COUNTED_TOKENS // len(job.corpus.tokens_N))
-    tokens_N, age_N = np.tile(job.corpus.tokens_N, copies), np.tile(job.corpus.age_N, copies)
+    copies = -(-COUNTED_TOKENS // len(setup.corpus.tokens_N))
+    tokens_N, age_N = np.tile(setup.corpus.tokens_N, copies), np.tile(setup.corpus.age_N, copies)
     some = tokens_N[: COUNTED_TOKENS // 10].tolist()
     times: dict[str, list[float]] = {"ours": [], "dictionary": []}
     for _ in range(rounds):
         began = time.perf_counter()
-        trie.count(tokens_N, age_N, order, job.corpus.tokenizer.vocab_size)
+        trie.count(tokens_N, age_N, order, setup.corpus.tokenizer.vocab_size)
         times["ours"].append((time.perf_counter() - began) / len(tokens_N))
         began = time.perf_counter()
         counts: dict[tuple[int, ...], int] = {}

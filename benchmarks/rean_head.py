@@ -23,11 +23,13 @@ import numpy as np
 import optax
 
 from jaxlm import GptConfig, ModelConfig, ReanConfig
-from jaxlm.data.batches import Batch
+from jaxlm.data.rows import Batch
 from jaxlm.embeddings import search
-from jaxlm.models.base import HasBuffers
 from jaxlm.plots import pictures
-from jaxlm.training.state import TrainState, make_step
+from jaxlm.rean.model import ReanModel
+from jaxlm.rean.training import objective_of
+from jaxlm.training.setup import Objective
+from jaxlm.training.state import TrainState
 
 CONTEXT, ROUNDS, WIDTH = 64, 3, 64
 LEARNED = "REAN contrastive, learned table"
@@ -83,12 +85,14 @@ def stepper(config: ModelConfig, V: int, tokens: int) -> Callable[[], None]:
     tok_BT = rng.integers(0, V, (tokens // CONTEXT, CONTEXT + 1)).astype(np.int32)
     batch = Batch(jnp.asarray(tok_BT[:, :-1]), jnp.asarray(tok_BT[:, 1:]), jnp.ones((tokens // CONTEXT, CONTEXT)))
     buffers = None
-    if isinstance(model, HasBuffers):
+    objective = Objective()
+    if isinstance(model, ReanModel):
+        objective = objective_of(model)
         buffers = jax.device_put(model.buffers([], rng.integers(1, 1000, V), None, 0))
     optimizer = optax.adamw(1e-3)
     params = jax.jit(model.init)(jax.random.key(0), batch.tok)
     state = TrainState(jnp.int32(0), params, optimizer.init(params))
-    step = jax.jit(make_step(model, optimizer), donate_argnums=0)
+    step = jax.jit(objective.make_step(model, objective.loss, optimizer, 0.0), donate_argnums=0)
 
     def one() -> None:
         nonlocal state

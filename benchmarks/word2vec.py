@@ -29,7 +29,7 @@ from embeddings import product_flops, read_bytes
 from gensim.models import KeyedVectors, Word2Vec
 
 from jaxlm import DataConfig, OptimConfig, RunConfig, Word2vecConfig, WordsConfig
-from jaxlm.word2vec.training import Word2vecWork
+from jaxlm.word2vec.training import VectorJob, prepare
 
 EPOCHS, TOP = 2, 20_000
 LR = 0.025
@@ -58,7 +58,7 @@ def gensim_run(sentences: list[list[str]], predict: str, raw_words: int, seed: i
     return model.wv, EPOCHS * raw_words / (clocks() - began)
 
 
-def our_work(path: Path, seed: int, settings: dict[str, Any]) -> Word2vecWork:
+def our_job(path: Path, seed: int, settings: dict[str, Any]) -> VectorJob:
     config = RunConfig(
         model=Word2vecConfig(words=WordsConfig(pattern="[a-z]+"), **settings),
         data=DataConfig(path=str(path), split=(1.0, 0.0, 0.0)),
@@ -67,24 +67,25 @@ def our_work(path: Path, seed: int, settings: dict[str, Any]) -> Word2vecWork:
         batch_size=65_536,
         seed=seed,
     )
-    return Word2vecWork(config)
+    job = prepare(config)
+    assert isinstance(job, VectorJob)
+    return job
 
 
 def our_run(path: Path, settings: dict[str, Any], raw_words: int, seed: int) -> Outcome:
-    work = our_work(path, seed, settings)
-    task = work.task()
-    steps = task.plan.steps
-    state = task.state
+    job = our_job(path, seed, settings)
+    steps = job.config.last_step
+    state = job.initial_state()
     warm = jax.tree.map(jax.numpy.copy, state)
     for step in range(3):
-        warm, _ = task.run_chunk(warm, step, 1)
+        warm, _ = job.run_chunk(warm, step, 1)
     began = clocks()
     for step in range(steps):
-        state, _ = task.run_chunk(state, step, 1)
+        state, _ = job.run_chunk(state, step, 1)
     jax.block_until_ready(state)
     speed = EPOCHS * raw_words / (clocks() - began)
     vectors = KeyedVectors(100)
-    vectors.add_vectors(list(work.corpus.tokenizer.words), np.asarray(state.params["input"]))
+    vectors.add_vectors(list(job.corpus.tokenizer.words), np.asarray(state.params["input"]))
     return vectors, speed
 
 
@@ -99,9 +100,9 @@ def costs(config: Word2vecConfig) -> tuple[int, int]:
     return flops + 3 * 2 * N * M * E, 3 * 4 * E * rows
 
 
-def tell_limits(work: Word2vecWork, speed: float, raw_words: int) -> None:
+def print_limits(job: VectorJob, speed: float, raw_words: int) -> None:
     """How far `speed` (raw words per second) is from what the products and the rows alone would allow."""
-    reader, config = work.readers["train"], work.model.config
+    reader, config = job.readers["train"], job.model.config
     parts = [reader.part(step, shard)[0] for step in range(reader.steps) for shard in range(config.shards)]
     updates = sum(int(part.updates) for part in parts) / raw_words
     flops, moved = (updates * cost for cost in costs(config))
@@ -176,8 +177,8 @@ def main() -> None:
             ratio_S = table["ours"][:, column] / table["gensim"][:, column]
             low, high = ratio_S.min(), ratio_S.max()
             print(f"{predict}: ours is {np.median(ratio_S):.2f} times as fast by {what} ({low:.2f} to {high:.2f})")
-        work = our_work(args.corpus, 1, chosen)
-        tell_limits(work, float(np.median(table["ours"][:, 0])), raw_words)
+        job = our_job(args.corpus, 1, chosen)
+        print_limits(job, float(np.median(table["ours"][:, 0])), raw_words)
 
 
 if __name__ == "__main__":

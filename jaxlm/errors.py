@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import errno
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,14 @@ class UserError(ValueError):
     The message is one line: the setting, what it wanted, what it got, and the fix when there is one.
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class Stopped(Exception):
+    """A signal ended training after the state was saved at `step`; the command line exits with 128 + signum."""
+
+    def __init__(self, signum: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name} at step {step}")
+        self.signum, self.step = signum, step
 
 
 class NonFiniteLoss(Exception):
@@ -120,12 +129,17 @@ def disk_reason(error: BaseException) -> str | None:
 
 @contextlib.contextmanager
 def writing(run_dir: Path) -> Iterator[None]:
-    """Makes or changes a run directory within: where the system refuses it, the UserError says so and why."""
+    """Write files of a run directory, or make it: what the system refuses becomes a UserError with its reason.
+
+    An error about another file, or one without a file name that is no full or failing disk, passes through.
+    """
     try:
         yield
     except OSError as error:
-        place = None if error.filename is None else Path(os.fsdecode(error.filename))
-        ours = place is not None and (place.is_relative_to(run_dir.parent) or run_dir.is_relative_to(place))
+        place = None if error.filename is None else Path(os.fsdecode(error.filename)).absolute()
+        ours = place is not None and (
+            place.is_relative_to(run_dir.absolute()) or run_dir.absolute().is_relative_to(place)
+        )
         if ours or disk_reason(error):
             raise UserError(f"run_dir {str(run_dir)!r} cannot be written: {error.strerror}") from error
         raise

@@ -30,7 +30,7 @@ class Loss:
     nats_per_token: float | None
     bits_per_byte: float | None
     impossible: int
-    """Events of probability 0; with one of them the two above are infinite, given as None."""
+    """Events of probability 0; with one of them the two above are infinite, and None."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +58,6 @@ class Row:
     """Median of training's lines in metrics.jsonl; counts have none."""
     ms_per_step: float | None
     """Median between training's lines."""
-    decoded_tokens_per_s: float | None
-    """Tokens per second of all samples drawn together, the program compiled before."""
     data_hash: str
     tokenizer_hash: str
     split_hash: str
@@ -107,7 +105,7 @@ def read_rows(paths: Iterable[Path]) -> tuple[list[Row], list[str]]:
 
 
 def read_row(path: Path) -> Row:
-    """Read a run's files. Raises UserError where it is no finished run."""
+    """The row of a run directory. Raises UserError where it is no finished run."""
     run = open_existing(path)
     if not run.eval.exists():
         raise UserError(f"run {str(path)!r} is not finished (it has no eval.json): train.py with its config goes on")
@@ -131,7 +129,6 @@ def read_row(path: Path) -> Row:
             train_time_s=result["train_time_s"],
             tokens_per_s=_speed(lines),
             ms_per_step=_step_ms(lines),
-            decoded_tokens_per_s=_finite(result.get("decoded_tokens_per_s")),
             data_hash=hashes["data"],
             tokenizer_hash=hashes["tokenizer"],
             split_hash=hashes["split"],
@@ -144,9 +141,9 @@ def read_row(path: Path) -> Row:
 
 
 def with_shares(row: Row, n: int, device: str, log: Callable[[str], None], trust_code: TrustCode = False) -> Row:
-    """Return the row with the shares of n samples that are copies, and that are new.
+    """The row with the shares of n samples that are found in its data.
 
-    It comes back unchanged for n = 0, for running text, and (with a line in the log) where no samples can be drawn.
+    It is unchanged for n = 0, for running text, and (which is logged) where none can be drawn.
     """
     if not n or row.kind != "lines":
         return row
@@ -172,7 +169,7 @@ def rank(rows: Sequence[Row]) -> list[Row]:
 def table(ranked: Sequence[Row]) -> str:
     """Ranked rows as aligned text, a heading for each group, and in the last line what the columns are."""
     heads = ["run", "model", "dev", "test", "train", "bits/byte", "params", "buffers"]
-    heads += ["steps", "seconds", "ms/step", "tokens/s", "decoded/s", "new", "copies"]
+    heads += ["steps", "seconds", "ms/step", "tokens/s", "new", "copies"]
     lines = [heads, *map(_cells, ranked)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text, group = [], None
@@ -184,8 +181,7 @@ def table(ranked: Sequence[Row]) -> str:
         text.append("  ".join(aligned).rstrip())
     drawn = max((row.samples.n for row in ranked if row.samples), default=0)
     legend = (
-        "dev, test, train: nats per token; bits/byte of dev; buffers: numbers that are not trained; "
-        "seconds of training; decoded/s: tokens of all samples together"
+        "dev, test, train: nats per token; bits/byte of dev; buffers: numbers that are not trained; seconds of training"
     )
     shares = f"; new: share of {drawn:,} samples not in the data; copies: share that are lines of train"
     return "\n".join([*text, "", legend + (shares if drawn else "")])
@@ -203,7 +199,6 @@ def _cells(row: Row) -> list[str]:
         f"{row.train_time_s:,.1f}",
         _or_dash(row.ms_per_step, ",.1f" if (row.ms_per_step or 0) >= 10 else ".2g"),
         _or_dash(row.tokens_per_s, ",.0f"),
-        _or_dash(row.decoded_tokens_per_s, ",.0f"),
         _or_dash(row.samples.new if row.samples else None, ".1%"),
         _or_dash(row.samples.train if row.samples else None, ".1%"),
     ]
@@ -224,8 +219,8 @@ def _finite(value: Any) -> float | None:
 
 def _speed(lines: Iterable[dict[str, Any]]) -> float | None:
     """Median tokens per second of training."""
-    logged = [line["tokens_per_s"] for line in lines if line["split"] == "train"]
-    speeds = [float(speed) for speed in logged if speed is not None]
+    values = [line["tokens_per_s"] for line in lines if line["split"] == "train"]
+    speeds = [float(speed) for speed in values if speed is not None]
     return statistics.median(speeds) if speeds else None
 
 
@@ -237,11 +232,11 @@ def _step_ms(lines: Iterable[dict[str, Any]]) -> float | None:
 
 
 def _in_words(data: dict[str, Any], vocab_size: int, hashes: dict[str, Any]) -> str:
-    """Describe a group; the hashes distinguish groups of the same name."""
+    """A group in words, with the hashes that part what has the same name."""
     name = data["name"] if data["path"] is None else Path(data["path"]).name
     split = " ".join(f"{share:g}" for share in data["split"])
-    parts = ", ".join(f"{part} {hashes[part][:8]}" for part in ("data", "tokenizer", "split"))
-    return f"{name}: {data['kind']}, split {split}, seed {data['split_seed']}, {vocab_size:,} tokens ({parts})"
+    listed = ", ".join(f"{part} {hashes[part][:8]}" for part in ("data", "tokenizer", "split"))
+    return f"{name}: {data['kind']}, split {split}, seed {data['split_seed']}, {vocab_size:,} tokens ({listed})"
 
 
 def _nats(loss: Loss | None) -> str:

@@ -6,19 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import optax
 
 from jaxlm.cli.process import run_main
 from jaxlm.cli.train_command import parse_range
 from jaxlm.config import RunConfig, check
-from jaxlm.devices import compilation
+from jaxlm.config.rean import TableConfig
 from jaxlm.errors import UserError, check_folder
-from jaxlm.runs.metrics import Progress
-from jaxlm.training import Plan, make_chunk, make_step, optim
-from jaxlm.training.plan import step_flops
-from jaxlm.training.setup import initial_state, introduce, settle
+from jaxlm.training import optim
+from jaxlm.training.language import LanguageJob
+from jaxlm.training.progress import Progress
 
 DIVERGED = 4.0
 """The test ends where the smoothed loss is this times its lowest."""
@@ -85,27 +83,25 @@ def measure(
     check.between("--range-steps", steps, 20, 10**6)
     if not (config.model.trained_by_steps and config.model.predicts_text):
         raise UserError(f"the range test wants a language model trained by steps, got {type(config.model).__name__}")
-    settings = config.optim.at_constant_rate()
-    job = settle(dataclasses.replace(config, optim=settings, steps=steps, epochs=None))
-    if job.learns_vectors:
+    if isinstance(config.model, TableConfig) and config.model.vectors_from is not None and config.init_from is None:
         raise UserError(
             "model.vectors_from wants vectors to be trained first: train the run, then give their directory (it ends "
             "in _vectors) as model.vectors"
         )
-    introduce(job, log)
+    settings = config.optim.at_constant_rate()
+    config = dataclasses.replace(config, optim=settings, steps=steps, epochs=None)
+    job = config.model.prepare(config, restart=True, dry_run=True, log=log)
+    assert isinstance(job, LanguageJob), job
+    for line in job.summary():
+        log(line)
     rate = optax.exponential_decay(low, steps - 1, high / low)
     optimizer = optim.update_rule(settings, rate)
-    state, tokens, buffers = initial_state(job, optimizer), job.tokens(), job.buffers()
-    sizes = optim.count_parameters(state.params), job.batcher.batch_size * job.batcher.targets_per_row
-    chunk = make_chunk(make_step(job.model, optimizer, settings.l2), job.batcher, rate, job.mesh, seed=config.seed)
-    options = compilation.step_options(step_flops(*sizes))
-    compiled = jax.jit(chunk, donate_argnums=0, compiler_options=options)
-    most, loss_K, end = Plan.of(job.config, *sizes).chunk, np.empty(0), None
+    state, run_chunk = job.setup.initial_state(optimizer), job.setup.chunk_runner(optimizer, rate)
+    most, loss_K, end = job.cadence(None).chunk, np.empty(0), None
     progress = Progress(steps, 0)
     while end is None and len(loss_K) < steps:
-        row_KB = job.batcher.draw(config.seed, range(len(loss_K), min(steps, len(loss_K) + most)))
-        state, told = jax.block_until_ready(compiled(state, tokens, row_KB, buffers))
-        loss_K = np.append(loss_K, np.asarray(told.loss_K, np.float64))
+        state, chunk = run_chunk(state, len(loss_K), min(most, steps - len(loss_K)))
+        loss_K = np.append(loss_K, np.asarray(chunk.loss_K, np.float64))
         progress.steps(len(loss_K), float(loss_K[-1]))
         end = 0 if (loss_K < 0).any() else _end(loss_K, steps)
     progress.close()

@@ -1,19 +1,15 @@
 """A sweep: one run after another, for every combination of some settings' values."""
 
-import contextlib
 import dataclasses
 import gc
 import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from jaxlm.config import RunConfig
 from jaxlm.errors import NonFiniteLoss, UserError, writing
-
-if TYPE_CHECKING:
-    from jaxlm.training.work import Work
 
 LONGEST_NAME = 230
 """Bytes in a run directory's name, with room for what is added while it is made."""
@@ -47,7 +43,7 @@ def named(runs: Sequence[Variant]) -> list[Variant]:
     """
     made: dict[str, Variant] = {}
     for values, config in runs:
-        base = Path(config.run_dir or "runs/run")
+        base = config.directory
         ending = ",".join(f"{name}={_in_a_name(value)}" for name, value in values.items())
         place = base.with_name(f"{base.name}-{ending}")
         if len(place.name.encode()) > LONGEST_NAME:
@@ -66,7 +62,7 @@ def sweep(
     """Train the runs in turn as `train` does, finished ones not again; the results come best first.
 
     All settings, data and run directories are checked before the first step; `restart` then throws all the old runs
-    away, so that a sweep that was stopped goes on without it. A run whose loss is not a number is logged, and the next
+    away, so that a sweep that was stopped goes on without it. A run whose loss is not a number is told, and the next
     one follows. Raises UserError and Stopped as `train` does.
     """
     from jaxlm.training import train
@@ -105,37 +101,21 @@ def table(results: Sequence[Result]) -> str:
 
 
 def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool, log: Callable[[str], None]) -> None:
-    """Find what would stop a run before one trains. Old runs are thrown away, where asked, when all else is good."""
-    from jaxlm.runs.claims import claim, fingerprint, is_free, start_over
-    from jaxlm.runs.directory import RunDir
+    """Find what would stop a run before one trains; with `restart`, old runs are set aside when all else is good."""
+    from jaxlm.runs.create import check_run, directory_of, is_free, set_aside
+    from jaxlm.runs.fingerprint import fingerprint
 
-    claimed: dict[Path, RunDir] = {}
-    with contextlib.ExitStack() as held:
+    for variant in runs:
+        config = variant.config
+        job = config.model.prepare(config, restart=restart, dry_run=True, log=lambda line: None)
+        path = directory_of(config)
+        with writing(path):
+            if not dry_run and not is_free(path):
+                now = fingerprint(job.config, job.data, init_from=job.init_hash)
+                check_run(path, None if restart else now, job.config)
+    if restart and not dry_run:
         for variant in runs:
-            for path, work in _chain(variant.config, resumes=not restart):
-                with writing(path):
-                    unheld = dry_run or is_free(path)
-                if not unheld:
-                    wanted = None if restart else fingerprint(work.config, work.corpus, init_from=work.init_from)
-                    claimed[path] = held.enter_context(claim(path, wanted, work.config, log))
-            if not restart:
-                held.close()  # nothing will be lost, and a process may have so many files open
-        if restart and not dry_run:
-            for variant in runs:  # settled again: all their data at once can be too much
-                for path, work in _chain(variant.config, resumes=False):
-                    if path in claimed:
-                        start_over(claimed[path], work.config, work.corpus)
-
-
-def _chain(config: RunConfig, *, resumes: bool) -> list[tuple[Path, "Work"]]:
-    """A run, and before it what it stands on, each with its directory."""
-    from jaxlm.runs.claims import place_of
-    from jaxlm.training.job import settle_work
-
-    works = [settle_work(config, resumes=resumes)]
-    while (before := works[0].before) is not None:
-        works.insert(0, before)
-    return [(place_of(work.config), work) for work in works]
+            set_aside(directory_of(variant.config), log)
 
 
 def _state(variant: Variant) -> str:

@@ -13,7 +13,7 @@ from jaxlm import training
 from jaxlm.cli import train as train_command
 from jaxlm.cli.sweep_command import parse_sweep
 from jaxlm.config import CountsConfig, RunConfig
-from jaxlm.errors import NonFiniteLoss, UserError
+from jaxlm.errors import NonFiniteLoss, Stopped, UserError
 from jaxlm.runs.directory import RunDir
 from jaxlm.sweep import sweep
 from tests import processes
@@ -258,7 +258,7 @@ def test_a_signal_ends_the_sweep_with_the_command_to_go_on(config, monkeypatch, 
 
     def stop(config, **rest):
         begun.append(config.run_dir)
-        raise training.Stopped(signal.SIGTERM, 17)
+        raise Stopped(signal.SIGTERM, 17)
 
     monkeypatch.setattr(training, "train", stop)
     assert train_command.run([config, *LR, "--restart"]) == 143

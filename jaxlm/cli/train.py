@@ -8,6 +8,7 @@ import shlex
 import sys
 
 from jaxlm.cli.process import EXIT_NON_FINITE, exit_codes, raise_on_signals
+from jaxlm.errors import Stopped
 
 
 def main() -> None:
@@ -25,13 +26,13 @@ def run(args: list[str]) -> int:
     command = parse_train(args)
     if command is None:  # only help was wanted
         return 0
-    from jaxlm.training import Stopped, train
+    from jaxlm.training import train
 
     raise_on_signals()
     try:
         train(command.config, restart=command.restart, dry_run=command.dry_run)
     except Stopped as stopped:
-        return _stopped(args, stopped.signum, stopped.step, stopped.restart)
+        return _stopped(args, stopped)
     return 0
 
 
@@ -40,18 +41,18 @@ def _sweep(args: list[str]) -> int:
     from jaxlm.sweep import sweep
 
     command = parse_sweep(args)
-    from jaxlm.training import Stopped
+    import jaxlm.training  # noqa: F401 - before signals raise: an exception in an import may be swallowed
 
     raise_on_signals()
     try:
         results = sweep(command.runs, restart=command.restart, dry_run=command.dry_run)
     except Stopped as stopped:
-        return _stopped(args, stopped.signum, stopped.step, stopped.restart)
+        return _stopped(args, stopped)
     return EXIT_NON_FINITE if any(math.isnan(result.loss) for result in results) else 0
 
 
-def _stopped(args: list[str], signum: int, step: int, restart: bool) -> int:
-    """Say how to go on after a signal; return its exit code. `restart`: the run itself has not been restarted yet."""
-    again = shlex.join(["python", "train.py", *(arg for arg in args if restart or arg != "--restart")])
-    print(f"saved at step {step}; to go on, run: {again}", file=sys.stderr)
-    return 128 + signum
+def _stopped(args: list[str], stopped: Stopped) -> int:
+    """Say how to go on after a signal; return its exit code."""
+    again = shlex.join(["python", "train.py", *(arg for arg in args if arg != "--restart")])
+    print(f"saved at step {stopped.step}; to go on, run: {again}", file=sys.stderr)
+    return 128 + stopped.signum

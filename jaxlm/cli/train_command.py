@@ -119,7 +119,17 @@ def load_config(path: Path) -> RunConfig:
 
 def _default(config: RunConfig, args: Sequence[str]) -> RunConfig:
     """Return the config without the settings that an argument replaces under another name."""
-    return _one_source(_one_text(_one_length(config, args), args), args)
+    for replaced in (_one_order, _one_length, _one_text, _one_source):
+        config = replaced(config, args)
+    return config
+
+
+def _one_order(config: RunConfig, args: Sequence[str]) -> RunConfig:
+    """Let --batch-size full on the command line stand in for the config's order of rows, which it leaves no effect."""
+    words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
+    if ("--batch-size", "full") in itertools.pairwise(words) and config.batch_size != "full":
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, order="shuffled"))
+    return config
 
 
 def _one_length(config: RunConfig, args: Sequence[str]) -> RunConfig:

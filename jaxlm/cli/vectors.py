@@ -35,7 +35,7 @@ def _open(command: SampleCommand) -> Table:
     log = partial(print, file=sys.stderr)
     if command.run.is_file():
         return Table(Embeddings.load(command.run, log=log), Path(), command.run.name)
-    run = load_vectors(command.run, which=command.checkpoint, log=log)
+    run = load_vectors(command.run, which=command.checkpoint, trust_code=command.trusted, log=log)
     return Table(run.embeddings(), RunDir(run.path).plots, run.path.name)
 
 

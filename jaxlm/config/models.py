@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxlm.config import check
@@ -9,9 +10,11 @@ from jaxlm.config.settings import Settings, refuse_unused
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
+    from jaxlm.config.run import RunConfig
     from jaxlm.models.base import LanguageModel, SequenceModel, WindowModel
     from jaxlm.models.counts import CountModel
     from jaxlm.models.wavenet import Wavenet
+    from jaxlm.training.job import Job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,12 @@ class ModelConfig(Settings, abc.ABC, group="model."):
     @abc.abstractmethod
     def build(self) -> "LanguageModel[Any]":
         """The model of these settings. Imports JAX; raises ValueError while vocab_size is None."""
+
+    def prepare(self, config: "RunConfig", *, restart: bool, dry_run: bool, log: Callable[[str], None]) -> "Job":
+        """The job that trains this model by the settings of a run. Imports JAX."""
+        from jaxlm.training.language import prepare
+
+        return prepare(config, restart=restart, dry_run=dry_run, log=log)
 
     def filled(self, vocab_size: int, longest: int) -> "ModelConfig":
         """Return these settings with what the data gives: its vocabulary and its longest sequence, in tokens."""

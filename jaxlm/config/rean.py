@@ -1,6 +1,7 @@
 """Settings of REAN: the one that works, the faithful one, and where their vectors come from."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from jaxlm.config import check
@@ -11,7 +12,9 @@ from jaxlm.config.word2vec import Word2vecConfig
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
+    from jaxlm.config.run import RunConfig
     from jaxlm.rean.model import ReanModel
+    from jaxlm.training.job import Job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,12 @@ class TableConfig(PositionsConfig):
                 f"model.vectors and model.vectors_from exclude each other: give one of them, got {self.vectors!r} and "
                 "settings of a training"
             )
+
+    def prepare(self, config: "RunConfig", *, restart: bool, dry_run: bool, log: Callable[[str], None]) -> "Job":
+        """The job that trains this model, and its vectors before it where they come from a training."""
+        from jaxlm.rean.training import prepare
+
+        return prepare(config, restart=restart, dry_run=dry_run, log=log)
 
     @property
     def has_vectors(self) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxlm.config import check
@@ -10,6 +11,8 @@ from jaxlm.config.settings import Settings, refuse_unused
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
+    from jaxlm.config.run import RunConfig
+    from jaxlm.training.job import Job
     from jaxlm.word2vec.model import Word2vec
 
 
@@ -127,3 +130,9 @@ class Word2vecConfig(ModelConfig):
         from jaxlm.word2vec.model import build
 
         return build(self)
+
+    def prepare(self, config: "RunConfig", *, restart: bool, dry_run: bool, log: Callable[[str], None]) -> "Job":
+        """The job that trains these vectors."""
+        from jaxlm.word2vec.training import prepare
+
+        return prepare(config, restart=restart, dry_run=dry_run, log=log)

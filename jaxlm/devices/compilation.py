@@ -26,7 +26,7 @@ FEW_SAMPLES = 32
 """Samples at once up to which a small model has made them before a better program of their loop would be compiled."""
 
 
-def keep_compiled(directory: Path) -> None:
+def enable_cache(directory: Path) -> None:
     """Keep compiled programs between runs, in the given directory unless JAX_COMPILATION_CACHE_DIR names another.
 
     Where that cannot be read or written they are compiled each time, without a word.

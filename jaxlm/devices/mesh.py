@@ -1,5 +1,7 @@
 """The mesh of devices, and how arrays lie on it."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +16,7 @@ PARAMETER_AXES: tuple[tuple[str, PartitionSpec], ...] = ()
 """(end of a parameter's path, how its dimensions lie on AXES); the first that fits decides, none means replicated."""
 
 
-def make_mesh() -> Mesh:
+def make_mesh(config: Any = None) -> Mesh:
     """All devices along the data axis."""
     shape = (jax.device_count(), 1, 1)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
@@ -35,7 +37,11 @@ def parameter_spec(path: str) -> PartitionSpec:
     return next((spec for end, spec in PARAMETER_AXES if path.endswith(end)), PartitionSpec())
 
 
-def state_sharding(mesh: Mesh, tree: Any) -> Any:
+def rows_multiple(mesh: Mesh) -> int:
+    return int(mesh.shape["data"])
+
+
+def state_sharding(mesh: Mesh, tree: Any, axes: Any = None) -> Any:
     """A sharding for each leaf of a tree of parameters or optimiser state."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: NamedSharding(mesh, parameter_spec(jax.tree_util.keystr(path, simple=True, separator="/"))),
@@ -48,10 +54,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split_rows(mesh: Mesh, tree: Any, *, axis: int) -> Any:
+def split_rows(mesh: Mesh, tree: Any, axis: int) -> Any:
     """Inside jit: lay the given axis of every array along the data axis."""
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
+
+
+@functools.cache
+def row_sharder(mesh: Mesh) -> Callable[[Any, int], Any]:
+    """`split_rows` of a mesh, the same object each time, so that programs compiled with it are shared."""
+    return functools.partial(split_rows, mesh)
 
 
 def must_block(mesh: Mesh) -> bool:

@@ -56,3 +56,21 @@ def memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
+
+
+FLOPS_PER_SECOND = {"cpu": 2e10, "gpu": 2e13, "tpu": 2e13}
+"""Operations that small models reach on each platform, cautiously: chunks of steps are sized by it."""
+
+
+def flops_per_second() -> float:
+    """The cautious speed of this process's platform, the same on every machine of the kind."""
+    return FLOPS_PER_SECOND.get(jax.default_backend(), FLOPS_PER_SECOND["cpu"])
+
+
+def bytes_in_words(count: float) -> str:
+    """A number of bytes as people read it."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"

@@ -11,7 +11,7 @@ from typing import Literal
 from jaxlm.cli.parsing import parse
 from jaxlm.cli.process import run_main
 from jaxlm.config import DataConfig, check
-from jaxlm.errors import UserError, check_folder
+from jaxlm.errors import Stopped, UserError, check_folder
 from jaxlm.exercises import TITLES
 
 
@@ -48,7 +48,6 @@ def main(args: list[str]) -> int:
 def _do(chosen: list[str], command: ExerciseCommand) -> int:
     from jaxlm.exercises import cross_entropy, kneser_ney, rows, smoothing, trigram
     from jaxlm.exercises.lab import Lab
-    from jaxlm.training import Stopped
 
     exercises: dict[str, Callable[[Lab], object]] = {
         "E01": trigram.beat_the_bigram,

@@ -36,10 +36,10 @@ class Compared(NamedTuple):
 
 def compare(lab: Lab, *, rounds: int = 7, large: tuple[int, int] = LARGE) -> Compared:
     """Same numbers, then where each way fails, then what each takes."""
-    job = lab.job(NgramConfig(order=2))
-    batch = jax.jit(job.batcher.rows)(job.tokens(), np.resize(job.rows["train"], BATCH))
-    params, target_N = untrained_params(job.config, job.model), batch.target
-    logits_NV = jax.jit(job.model.next_logits)(params, batch.tok)
+    setup = lab.setup(NgramConfig(order=2))
+    batch = setup.dataset.batch(np.resize(setup.dataset.rows["train"], BATCH))
+    params, target_N = untrained_params(setup.config, setup.model), batch.target
+    logits_NV = jax.jit(setup.model.next_logits)(params, batch.tok)
     both = {name: jax.jit(jax.value_and_grad(way))(logits_NV, target_N) for name, way in WAYS.items()}
     loss = {name: float(value) for name, (value, _) in both.items()}
     closed_NV = np.asarray(jax.jit(closed_gradient)(logits_NV, target_N))

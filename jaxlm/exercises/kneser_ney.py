@@ -31,9 +31,9 @@ def climb(lab: Lab, *, orders: Sequence[int] = ORDERS, added: Sequence[float] = 
     lab.log("dev loss in nats per token, counts of train:")
     lab.log("  order  Kneser-Ney  " + "  ".join(f"{f'add-{k:g}':>9}" for k in added))
     for order in orders:
-        model = Counted.of(lab.job(CountsConfig(order=order, smoothing="kneser-ney"), "dev", "test"))
+        model = Counted.of(lab.setup(CountsConfig(order=order, smoothing="kneser-ney"), "dev", "test"))
         smooth[order] = model.loss("dev")
-        counts = Counted.of(lab.job(CountsConfig(order=order)))
+        counts = Counted.of(lab.setup(CountsConfig(order=order)))
         for k in added:
             plain[k][order] = counts.with_k(k).loss("dev")
         lab.log(f"  {order:5}  {smooth[order]:10.4f}  " + "  ".join(f"{plain[k][order]:9.4f}" for k in added))

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 
 from jaxlm.config import DataConfig, ModelConfig, RunConfig
 from jaxlm.errors import UserError
-from jaxlm.inference.evaluation import Evaluator, Score
+from jaxlm.inference.evaluation import Score
 from jaxlm.models.base import ContextModel, FittedModel, LanguageModel, Params
 from jaxlm.models.counts import AddK
-from jaxlm.training.setup import Job, settle
+from jaxlm.training.setup import Setup, set_up
 
 SAMPLE_SECONDS = 0.005
 """Calls shorter than this are timed several at a time."""
@@ -24,7 +24,7 @@ SAMPLE_SECONDS = 0.005
 
 @dataclasses.dataclass(frozen=True)
 class Lab:
-    """Where an exercise finds its text, leaves its picture, and to whom it speaks."""
+    """The text of an exercise, the place of its picture, and its output."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     out: Path = Path("runs/exercises")
@@ -32,14 +32,14 @@ class Lab:
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     log: Callable[[str], None] = print
 
-    def job(self, model: ModelConfig, *wanted: str) -> Job:
-        """A model of the text, settled. Raises UserError where one of the wanted splits has no tokens."""
-        job = settle(RunConfig(model=model, data=self.data, seed=self.seed, device=self.device, steps=1))
+    def setup(self, model: ModelConfig, *wanted: str) -> Setup:
+        """A model of the text, ready to run. Raises UserError where one of the wanted splits has no tokens."""
+        setup = set_up(RunConfig(model=model, data=self.data, seed=self.seed, device=self.device, steps=1))
         for split in wanted:
-            if not job.corpus.size(split):
+            if not setup.corpus.size(split):
                 shares = " ".join(map(str, self.data.split))
                 raise UserError(f"data.split wants lines in {split} for this exercise, got none by {shares}")
-        return job
+        return setup
 
     def whole(self) -> "Lab":
         """The same with all of the text in train."""
@@ -71,30 +71,27 @@ class AnyK(ContextModel):
 class Counted:
     """The counts of train, which can be read with any k."""
 
-    job: Job
+    setup: Setup
     params: Params
     notes: list[str]
 
     @classmethod
-    def of(cls, job: Job) -> "Counted":
-        """Count the job's train split."""
-        start, end = job.corpus.bounds["train"]
-        model = cast(FittedModel[Any], job.model)
-        return cls(job, *model.fit(job.corpus.tokens_N[start:end], job.corpus.age_N[start:end]))
+    def of(cls, setup: Setup) -> "Counted":
+        """Count the train split."""
+        start, end = setup.corpus.bounds["train"]
+        model = cast(FittedModel[Any], setup.model)
+        return cls(setup, *model.fit(setup.corpus.tokens_N[start:end], setup.corpus.age_N[start:end]))
 
     def with_k(self, k: float) -> "Counted":
         """The counts that `of` gave, with k added to each."""
-        model = AnyK(context=self.job.model.context or 0, vocab_size=self.job.model.vocab_size)
+        model = AnyK(context=self.setup.model.context or 0, vocab_size=self.setup.model.vocab_size)
         params = {"counts": self.params, "k": jnp.float32(k)}
-        job = self.job._replace(model=cast(LanguageModel[Any], model))
-        return dataclasses.replace(self, job=job, params=params)
+        setup = dataclasses.replace(self.setup, model=cast(LanguageModel[Any], model))
+        return dataclasses.replace(self, setup=setup, params=params)
 
     def score(self, split: str) -> Score:
         """How well a split is predicted."""
-        job = self.job
-        bytes_V = job.corpus.tokenizer.bytes_of_token
-        evaluator = Evaluator(job.model, job.batcher, job.tokens(), bytes_V, job.mesh)
-        return evaluator(self.params, job.rows[split])
+        return self.setup.evaluator(self.params, self.setup.dataset.rows[split])
 
     def loss(self, split: str) -> float:
         """Nats per token; infinite where an event has probability 0."""

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from jaxlm.config import NgramConfig
+from jaxlm.devices import platform
 from jaxlm.exercises.lab import Lab, against, seconds
-from jaxlm.inference import formatting
 from jaxlm.models.base import Params
 from jaxlm.models.initialization import untrained_params
 from jaxlm.ops import context_index
@@ -48,14 +48,14 @@ def compare(lab: Lab, *, rounds: int = 9) -> list[Compared]:
     lab.log("      rows  one-hot  forward: index  product   backward: index  product   largest difference")
     found = []
     for order in ORDERS:
-        job = lab.job(NgramConfig(order=order))
-        if order > ORDERS[0] and job.model.vocab_size**order > MOST_ENTRIES:
+        setup = lab.setup(NgramConfig(order=order))
+        if order > ORDERS[0] and setup.model.vocab_size**order > MOST_ENTRIES:
             break
-        found.append(_compare(job, rounds))
+        found.append(_compare(setup, rounds))
         one, ms = found[-1], {name: 1000 * value for name, value in found[-1].seconds.items()}
         differ = max(one.differ)
         lab.log(
-            f"{one.rows:10,}  {formatting.size(4 * BATCH * one.rows):>7}  {ms['index forward']:14.3f}  "
+            f"{one.rows:10,}  {platform.bytes_in_words(4 * BATCH * one.rows):>7}  {ms['index forward']:14.3f}  "
             f"{ms['product forward']:7.3f}   {ms['index backward']:15.3f}  {ms['product backward']:7.3f}   {differ:.1e}"
         )
     said = [
@@ -80,11 +80,11 @@ def compare(lab: Lab, *, rounds: int = 9) -> list[Compared]:
     return found
 
 
-def _compare(job: Any, rounds: int) -> Compared:
-    model, V = job.model, job.model.vocab_size
-    params = untrained_params(job.config, model)
-    places = np.resize(job.rows["train"], BATCH)
-    batch = jax.jit(job.batcher.rows)(job.tokens(), places)
+def _compare(setup: Any, rounds: int) -> Compared:
+    model, V = setup.model, setup.model.vocab_size
+    params = untrained_params(setup.config, model)
+    places = np.resize(setup.dataset.rows["train"], BATCH)
+    batch = setup.dataset.batch(places)
     ways = {
         "index": lambda params: model.next_logits(params, batch.tok),
         "product": lambda params: product_logits(params, batch.tok, V),

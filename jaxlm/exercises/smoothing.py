@@ -23,7 +23,7 @@ class Tuned(NamedTuple):
 
 def tune(lab: Lab, *, grid: Sequence[float] = GRID) -> Tuned:
     """Train and dev loss over the grid; test is scored once, with the best k on dev."""
-    counted = Counted.of(lab.job(CountsConfig(order=3), "dev", "test"))
+    counted = Counted.of(lab.setup(CountsConfig(order=3), "dev", "test"))
     lab.log("nats per token of the trigram counts of train, with k added to each:")
     train, dev = [], []
     for k in grid:

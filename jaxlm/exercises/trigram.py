@@ -23,9 +23,9 @@ def beat_the_bigram(lab: Lab, *, steps: int = 3000) -> Beaten:
     """E01: both models by counts and by descent, on all of the text."""
     whole = lab.whole()
     neural = {order: _descend(whole, order, steps) for order in (3, 2)}
-    counted = {order: Counted.of(whole.job(CountsConfig(order=order, add_k=0.0))) for order in NAMES}
+    counted = {order: Counted.of(whole.setup(CountsConfig(order=order, add_k=0.0))) for order in NAMES}
     counts = {order: model.loss("train") for order, model in counted.items()}
-    lab.log(f"nats per token on all {counted[2].job.corpus.size('train'):,} tokens, which the models are fitted to:")
+    lab.log(f"nats per token on all {counted[2].setup.corpus.size('train'):,} tokens, which the models are fitted to:")
     for order, name in NAMES.items():
         lab.log(f"  {name:<8} counts {counts[order]:.4f}, neural net {neural[order]:.4f}")
     gain, gap = counts[2] - counts[3], neural[3] - counts[3]
@@ -71,10 +71,10 @@ def held_out(lab: Lab) -> HeldOut:
     """E02: both models counted on train, k = 1, and what they lose on dev and test."""
     losses, impossible = {}, {}
     for order in NAMES:
-        counted = Counted.of(lab.job(CountsConfig(order=order), "dev", "test"))
+        counted = Counted.of(lab.setup(CountsConfig(order=order), "dev", "test"))
         losses[order] = {split: counted.with_k(1.0).loss(split) for split in SPLITS}
         impossible[order] = counted.with_k(0.0).score("dev").impossible
-    sizes = ", ".join(f"{split} {counted.job.corpus.size(split):,}" for split in SPLITS)
+    sizes = ", ".join(f"{split} {counted.setup.corpus.size(split):,}" for split in SPLITS)
     lab.log(f"nats per token, counts of train with k = 1 ({sizes} tokens):")
     for order, name in NAMES.items():
         lab.log(f"  {name:<8} " + ", ".join(f"{split} {losses[order][split]:.4f}" for split in SPLITS))
@@ -86,7 +86,7 @@ def held_out(lab: Lab) -> HeldOut:
         f"answer: on unseen lines the trigram is better on {' and '.join(better) or 'neither dev nor test'}: dev "
         f"{three['dev']:.4f} against {two['dev']:.4f}, test {three['test']:.4f} against {two['test']:.4f}. From train "
         f"to test the bigram's loss changes by {drift[2]:+.4f}, the trigram's by {drift[3]:+.4f}{more}. "
-        f"Without smoothing {impossible[2]:,} of dev's {counted.job.corpus.size('dev'):,} events would be impossible "
+        f"Without smoothing {impossible[2]:,} of dev's {counted.setup.corpus.size('dev'):,} events would be impossible "
         f"to the bigram and {impossible[3]:,} to the trigram."
     )
     groups = {split: {NAMES[order]: losses[order][split] for order in NAMES} for split in SPLITS}

@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.data.batches import EVAL_TOKENS, Batcher, Tokens
-from jaxlm.devices.mesh import must_block, split_rows
+from jaxlm.data.dataset import Dataset
+from jaxlm.data.rows import Batch
 from jaxlm.models.base import LanguageModel, Params
 from jaxlm.ops.losses import nats_per_target
 from jaxlm.runs.metrics import NATS_PER_BIT
 
+EVAL_TOKENS = 8192
+"""Predictions in one block of an evaluation."""
 EVAL_LOGITS = 2**25
 """Logits in one block of an evaluation: with a large vocabulary it has fewer predictions."""
 
@@ -27,7 +29,7 @@ class Score(NamedTuple):
     """How well a text was predicted."""
 
     nats: float
-    """Summed over the events that can happen."""
+    """Nats summed over the events that can happen."""
     tokens: int
     bytes: int
     impossible: int
@@ -40,7 +42,7 @@ class Score(NamedTuple):
 
     @property
     def loss(self) -> float | None:
-        """What checkpoints are compared by: nats per token."""
+        """The loss by which checkpoints are compared: nats per token."""
         return self.nats_per_token
 
     @property
@@ -67,7 +69,7 @@ class Score(NamedTuple):
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> "Score":
-        """The score that `to_json` told; of a text with impossible events the nats are not known any more."""
+        """The score of an entry of eval.json; the nats of a text with impossible events are lost."""
         nats = (entry["nats_per_token"] or 0.0) * entry["tokens"]
         return cls(nats, entry["tokens"], entry["bytes"], entry.get("impossible", 0))
 
@@ -87,7 +89,7 @@ class Score(NamedTuple):
 
 
 def token_fields(mean: float, bytes_per_token: float) -> dict[str, Any]:
-    """What a line of metrics.jsonl says of a mean loss in nats per token of a text."""
+    """The fields of a line of metrics.jsonl for a mean loss in nats per token."""
     return {
         "unit": NATS_PER_TOKEN,
         "nats_per_token": mean,
@@ -96,15 +98,21 @@ def token_fields(mean: float, bytes_per_token: float) -> dict[str, Any]:
 
 
 class Evaluator:
-    """Scores rows of a corpus (windows or sequences, as the batcher has them)."""
+    """Scores rows of a data set (windows or sequences), block by block."""
 
-    def __init__(self, model: LanguageModel[Any], batcher: Batcher, tokens: Tokens, bytes_V: np.ndarray, mesh: Any):
-        devices = mesh.shape["data"]
-        rows = max(1, min(EVAL_TOKENS, EVAL_LOGITS // model.vocab_size) // batcher.targets_per_row)
-        self._block = -(-rows // devices) * devices
-        self._tokens, self._mesh = tokens, mesh
+    def __init__(
+        self,
+        model: LanguageModel[Any],
+        dataset: Dataset,
+        bytes_V: np.ndarray,
+        *,
+        row_multiple: int = 1,
+        block: bool = False,
+    ):
+        rows = max(1, min(EVAL_TOKENS, EVAL_LOGITS // model.vocab_size) // dataset.targets_per_row)
+        self._rows = -(-rows // row_multiple) * row_multiple
+        self._model, self._dataset, self._wait = model, dataset, block
         self._bytes_V = bytes_V.astype(np.float32)
-        self._statics = (model, batcher, mesh)
 
     def __call__(self, params: Params, row_R: np.ndarray) -> Score:
         """The score of these rows."""
@@ -118,43 +126,32 @@ class Evaluator:
         return np.concatenate([nats_N[counts_N] for nats_N, _, counts_N in parts] or [np.zeros(0, np.float32)])
 
     def _blocks(self, row_R: np.ndarray) -> Iterator[np.ndarray]:
-        for start in range(0, len(row_R), self._block):
-            row_B = np.full(self._block, -1, np.int32)
-            part = row_R[start : start + self._block]
+        for start in range(0, len(row_R), self._rows):
+            row_B = np.full(self._rows, -1, row_R.dtype)
+            part = row_R[start : start + self._rows]
             row_B[: len(part)] = part
             yield row_B
 
     def _run(self, function: Any, params: Params, row_B: np.ndarray, *rest: np.ndarray) -> Any:
-        result = function(*self._statics, params, self._tokens, row_B, *rest)
-        return jax.block_until_ready(result) if must_block(self._mesh) else result
+        result = function(self._model, params, self._dataset.batch(row_B), *rest)
+        return jax.block_until_ready(result) if self._wait else result
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _nats(
-    model: LanguageModel[Any], batcher: Batcher, mesh: Any, params: Params, tokens: Tokens, row_B: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """nats_N, target_N, and whether each counts, of a block of rows."""
-    batch = split_rows(mesh, batcher.rows(tokens, row_B), axis=0)
-    window = batch.target.ndim == 1
+@partial(jax.jit, static_argnums=0)
+def _nats(model: LanguageModel[Any], params: Params, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """nats_N, target_N, and whether each counts, of a batch."""
+    assert batch.weight is not None  # of a batch of given rows
     target_N, counts_N = batch.target.reshape(-1), batch.weight.reshape(-1) > 0
-    if window:
+    if batch.target.ndim == 1:
         return model.next_nats(params, batch.tok, target_N), target_N, counts_N
     logits_BTV = model.apply(params, batch.tok)
     return nats_per_target(logits_BTV.reshape(-1, logits_BTV.shape[-1]), target_N), target_N, counts_N
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _sums(
-    model: LanguageModel[Any],
-    batcher: Batcher,
-    mesh: Any,
-    params: Params,
-    tokens: Tokens,
-    row_B: jax.Array,
-    bytes_V: jax.Array,
-) -> tuple[jax.Array, ...]:
-    """Nats of the possible events, tokens, bytes, and impossible events of a block of rows."""
-    nats_N, target_N, counts_N = _nats(model, batcher, mesh, params, tokens, row_B)
+@partial(jax.jit, static_argnums=0)
+def _sums(model: LanguageModel[Any], params: Params, batch: Batch, bytes_V: jax.Array) -> tuple[jax.Array, ...]:
+    """Nats of the possible events, tokens, bytes, and impossible events of a batch."""
+    nats_N, target_N, counts_N = _nats(model, params, batch)
     possible_N = ~jnp.isposinf(nats_N)
     return (
         jnp.sum(jnp.where(counts_N & possible_N, nats_N, 0.0)),

@@ -69,14 +69,5 @@ def score_json(scored: TextScore) -> dict[str, Any]:
     return {**scored.total.to_json(), "token_logprobs": tokens}
 
 
-def size(count: float) -> str:
-    """Bytes as people read them."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
-
-
 def _probability(nats: float) -> float:
     return 2.0 ** (-nats / NATS_PER_BIT)

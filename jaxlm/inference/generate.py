@@ -9,10 +9,9 @@ import numpy as np
 
 from jaxlm.config import check
 from jaxlm.config.run import MOST_SAMPLES
-from jaxlm.data.batches import Tokens, prepare
 from jaxlm.data.corpus import encode_text, line_hash
+from jaxlm.data.dataset import Dataset
 from jaxlm.devices import compilation
-from jaxlm.devices.mesh import make_mesh, replicated
 from jaxlm.errors import UserError
 from jaxlm.inference import sampling
 from jaxlm.inference.evaluation import Evaluator, Score
@@ -161,11 +160,9 @@ def score(run: Run, text: str) -> TextScore:
     """
     corpus = encode_text(text, run.tokenizer, run.config.data.kind)
     config = dataclasses.replace(run.config, batch_size=1)
-    batcher, host, rows = prepare(config, corpus, run.model.context, run.model.max_length)
-    mesh = make_mesh()
-    tokens = Tokens(*jax.device_put(tuple(host), replicated(mesh)))
+    dataset = Dataset(config, corpus, context=run.model.context, max_length=run.model.max_length)
     bytes_V = run.tokenizer.bytes_of_token
-    nats = Evaluator(run.model, batcher, tokens, bytes_V, mesh).per_token(run.params, rows["train"])
+    nats = Evaluator(run.model, dataset, bytes_V).per_token(run.params, dataset.rows["train"])
     if np.isnan(nats).any():
         raise UserError(f"the parameters of run {str(run.path)!r} give a loss that is not a number: train it again")
     possible = ~np.isposinf(nats)

@@ -149,7 +149,7 @@ def _draw(path: Path, n: int, step: int, device: str, trust_code: TrustCode = Fa
     from jaxlm.devices import compilation, platform
 
     platform.choose_device(device)
-    compilation.keep_compiled(cache_dir())
+    compilation.enable_cache(cache_dir())
     import jax
 
     from jaxlm.inference.generate import classify, generate

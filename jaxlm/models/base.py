@@ -2,8 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -19,8 +18,6 @@ Params = dict[str, Any]
 
 BUFFERS = "buffers"
 """The name under which parameters hold arrays that are not trained."""
-TOUCHED = "touched"
-"""The name of the constant that says which rows of a table a step updates."""
 
 Cache = TypeVar("Cache")
 """What a model remembers of the tokens so far, a tree of arrays."""
@@ -77,75 +74,6 @@ class FittedModel(LanguageModel[Cache], Protocol[Cache]):
         ...
 
 
-class Words(NamedTuple):
-    """A table of words and their vectors, as a file has it."""
-
-    words: Sequence[str]
-    row_VE: np.ndarray
-
-
-@runtime_checkable
-class HasBuffers(Protocol):
-    """A model with arrays that are not trained: its functions find them in their parameters under CONSTANTS.
-
-    They are stored once in a run, outside the training state.
-    """
-
-    def buffers(
-        self, words: Sequence[str], count_V: np.ndarray, vectors: Words | None, seed: int
-    ) -> dict[str, np.ndarray]:
-        """The arrays, by the vocabulary's words (its last tokens), train's counts of all tokens, and a vectors file."""
-        ...
-
-
-@runtime_checkable
-class HasTrainLoss(Protocol):
-    """A model that is trained on something else than the cross-entropy of its logits."""
-
-    @property
-    def loss_unit(self) -> str:
-        """Of the loss; nats/token where it is the likelihood."""
-        ...
-
-    def train_loss(
-        self, params: Params, tok: jax.Array, target: jax.Array, weight: jax.Array | None, key: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """(sum, count) of a batch: see data.batches.Batch."""
-        ...
-
-
-@runtime_checkable
-class HasRows(Protocol):
-    """A model whose training loss reads a few rows of a table, so that a step updates those alone."""
-
-    @property
-    def row_table(self) -> str | None:
-        """The name of that parameter, an array of rows; None: a step touches every row."""
-        ...
-
-    def touched(self, buffers: Params, tok: jax.Array, target: jax.Array, key: jax.Array) -> jax.Array:
-        """row_U, the distinct rows that a step reads, ascending, filled up with the number of rows."""
-        ...
-
-    def on_rows(self, count: int) -> LanguageModel[Any]:
-        """The same model for parameters with `count` rows of the table, those of row_U, its constant TOUCHED."""
-        ...
-
-
-@runtime_checkable
-class HasFit(Protocol):
-    """A model whose likelihood has parameters that are fitted to train wherever it is scored or saved."""
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether it has such parameters."""
-        ...
-
-    def fitted(self, params: Params, tok: jax.Array, target: jax.Array, weight: jax.Array | None) -> Params:
-        """The parameters fitted to a batch of train: a function of the others alone."""
-        ...
-
-
 @runtime_checkable
 class PredictsVectors(Protocol):
     """A model that predicts the next token's vector."""
@@ -158,6 +86,11 @@ class PredictsVectors(Protocol):
     def nearest(self) -> LanguageModel[Any]:
         """The same model, whose logits leave the nearest token alone."""
         ...
+
+
+def axes_of(model: Any) -> dict[str, Any]:
+    """The logical axes of a model's parameters by name; none for a user's own model without them."""
+    return dict(getattr(model, "axes", {}))
 
 
 def with_buffers(params: Params, buffers: Params | None) -> Params:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 
-def save_map(words: Sequence[str], xy_N2: np.ndarray, path: Path) -> None:
+def save_points(words: Sequence[str], xy_N2: np.ndarray, path: Path) -> None:
     """Write words.npz."""
     np.savez(path, words=np.array(words), xy=xy_N2)
 
 
-def load_map(path: Path) -> tuple[list[str], np.ndarray]:
+def load_points(path: Path) -> tuple[list[str], np.ndarray]:
     """Read words.npz."""
     with path.open("rb") as file, np.load(file) as arrays:
         return arrays["words"].tolist(), arrays["xy"]

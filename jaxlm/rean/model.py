@@ -6,6 +6,7 @@ jaxlm.models.rean_faithful keeps as it was published.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 
 from jaxlm.config.rean import ReanConfig
 from jaxlm.errors import UserError
-from jaxlm.models.base import BUFFERS, Params, SequenceModel, Words, needed
+from jaxlm.models.base import BUFFERS, Params, SequenceModel, needed
 from jaxlm.models.transformer import INIT, Cache, Transformer, sizes
 from jaxlm.ops import affine, alias_draw
 from jaxlm.rean.table import VectorModel
@@ -24,6 +25,13 @@ UNITS = {"softmax": "nats/token", "contrastive": "nats/choice", "vmf": "nats", "
 """Of each objective's training loss."""
 DRAWN = 1
 """Of a run's seed: the purpose that a table is drawn for."""
+
+
+class WordVectors(NamedTuple):
+    """Words and their vectors: row i of row_VE is that of words[i]."""
+
+    words: Sequence[str]
+    row_VE: np.ndarray
 
 
 class Rean(VectorModel, Transformer):
@@ -65,7 +73,7 @@ class ReanModel(SequenceModel):
         return UNITS[self.module.objective]
 
     @property
-    def is_fitted(self) -> bool:
+    def is_calibrated(self) -> bool:
         """Whether the likelihood has a theta, which training leaves alone."""
         return self.module.objective != "softmax"
 
@@ -125,13 +133,13 @@ class ReanModel(SequenceModel):
         key = jax.random.fold_in(key, 1)
         return alias_draw(key, buffers["alias_keep"], buffers["alias"], self.negatives)
 
-    def fitted(self, params: Params, tok: jax.Array, target: jax.Array, weight: jax.Array | None) -> Params:
+    def calibrated(self, params: Params, tok: jax.Array, target: jax.Array, weight: jax.Array | None) -> Params:
         """The parameters with theta fitted to a batch of train."""
-        theta = self._apply(params, tok, *_columns(target, weight), method="fitted_theta")
+        theta = self._apply(params, tok, *_columns(target, weight), method="calibrated_theta")
         return {**params, "theta": theta}
 
     def buffers(
-        self, words: Sequence[str], count_V: np.ndarray, vectors: Words | None, seed: int
+        self, words: Sequence[str], count_V: np.ndarray, vectors: WordVectors | None, seed: int
     ) -> dict[str, np.ndarray]:
         """What is not trained: vectors (unless they are learned), how frequent tokens are, and how they are drawn.
 
@@ -159,7 +167,7 @@ class ReanModel(SequenceModel):
                 made["alias_keep"], made["alias"] = alias_table(prior_V)
         return made
 
-    def _vectors(self, words: Sequence[str], vectors: Words | None, rng: np.random.Generator) -> np.ndarray:
+    def _vectors(self, words: Sequence[str], vectors: WordVectors | None, rng: np.random.Generator) -> np.ndarray:
         V, E = self.vocab_size, self.module.d_embed
         no_word_V = np.arange(V) < V - len(words)
         drawn_VE = treated(rng.standard_normal((V, E)), "unit")

@@ -7,11 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlm.models.base import TOUCHED
 from jaxlm.ops import inverse_norms, lookup, unit
 from jaxlm.ops.losses import contrastive, cosine_distance, cross_entropy, squared_error, von_mises_fisher
 from jaxlm.tokenizers import EOS
 
+TOUCHED = "touched"
+"""The name of the buffer that holds the rows of a table which a step updates."""
 NO_WORD = 0.01
 """Cosine up to which no vector counts as near: the published model prints [NIV]."""
 FIT_HALVINGS, FIT_RANGE = 24, 8.0
@@ -25,7 +26,7 @@ class VectorModel(nn.Module):
     exp(s cos(e, v) + b_v), trained as it is. The others: to pi_v exp(theta f(e, v)), where pi is how often train has v
     (and one more), and f is cos(e, v) for the contrastive and the cosine objective and the faithful model, e . v / |v|
     for von Mises-Fisher, and minus the mean squared difference for mse, so that 1 / theta is twice a variance. theta is
-    fitted on train by maximum likelihood (`fitted_theta`). A token of zeros has cosine 0 with everything.
+    fitted on train by maximum likelihood (`calibrated_theta`). A token of zeros has cosine 0 with everything.
 
     Vectors that are not trained are constants, in a collection of that name, not parameters; the first `specials` rows
     (boundary, bytes) are trained even so.
@@ -138,7 +139,7 @@ class VectorModel(nn.Module):
         distance = cosine_distance if self.objective == "cosine" else squared_error
         return distance(emb_NE, unit(row_NE) if self.objective == "cosine" else row_NE, weight_N)
 
-    def fitted_theta(self, tok_BT: jax.Array, target_BT: jax.Array, weight_BT: jax.Array) -> jax.Array:
+    def calibrated_theta(self, tok_BT: jax.Array, target_BT: jax.Array, weight_BT: jax.Array) -> jax.Array:
         """The theta under which the targets are likeliest: where the mean of f over them is its mean under the model.
 
         The log-likelihood is concave in theta (an exponential family), so that halving its range finds the top.

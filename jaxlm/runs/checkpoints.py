@@ -7,27 +7,25 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from jaxlm.runs import quiet_orbax
-from jaxlm.training.background import background_thread
 from jaxlm.errors import UserError, check_fields, disk_reason, one_line
+from jaxlm.runs import quiet_orbax
 from jaxlm.runs.directory import checkpoint_steps, write_bytes
 
 T = TypeVar("T")
 
 NO_DEV_LOSS = float("inf")
-SUMS = "files.json"
-"""In each checkpoint's directory: a checksum of each of its files."""
-NOTES = "_CHECKPOINT_METADATA"
-"""Orbax's JSON in a checkpoint's directory; our notes are its "custom_metadata". Read as a file, because Orbax reads it
-in threads of its own, which print what they fail at.
+CHECKSUMS = "files.json"
+"""The file in each checkpoint that lists a checksum of each of its other files."""
+METADATA = "_CHECKPOINT_METADATA"
+"""Orbax's JSON file in a checkpoint; ours is its "custom_metadata". It is read as a file, because Orbax reads it in
+threads that print their errors.
 """
 
 
@@ -35,30 +33,28 @@ class Saved(NamedTuple):
     """A checkpoint that can be read: its step, and the plain JSON that was saved with it."""
 
     step: int
-    notes: dict[str, Any]
+    metadata: dict[str, Any]
 
     @property
     def dev_loss(self) -> float:
         """The dev loss at this step in nats per token; infinite where none was taken."""
-        return self.notes["dev_loss"] if self.notes["dev_loss"] is not None else NO_DEV_LOSS
+        return self.metadata["dev_loss"] if self.metadata["dev_loss"] is not None else NO_DEV_LOSS
 
 
 class CheckpointWriter:
-    """Saves the checkpoints of one run: the newest `keep`, and the best by dev loss, stay.
+    """Save the checkpoints of one run with Orbax, asynchronously: the newest `keep`, and the best by dev loss, stay.
 
-    Each holds `params` and `training` (the rest of the state) apart, so that sampling reads parameters alone. Saving
-    goes on in a thread until `wait`, which calls `when_saved` after each. A context manager: leaving it ends what was
-    begun.
+    `save` returns once the arrays are safe from the next step; files are written while training goes on, until `wait`.
+    Each checkpoint gets a list of checksums when it is complete. A context manager: leaving it waits and closes.
     """
 
-    def __init__(self, directory: Path, keep: int, when_saved: Callable[[], None] = lambda: None):
-        self._directory, self._keep, self._when_saved = directory, keep, when_saved
+    def __init__(self, directory: Path, keep: int):
+        self._directory, self._keep = directory, keep
         self._dev_losses = {one.step: one.dev_loss for one in saved(directory)}
+        self._checkpointer: Any = None
+        self._pending: tuple[int, Any] | None = None
         self._quiet = contextlib.ExitStack()
         self._quiet.enter_context(quiet_orbax.quiet_asyncio())
-        self._checkpointer: Any = None
-        self._thread = background_thread("checkpoints")
-        self._pending: Future[None] | None = None
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -70,63 +66,44 @@ class CheckpointWriter:
             if error is None:
                 raise
         finally:
-            with contextlib.suppress(Exception):  # it may never have been opened
-                self._checkpointer.close()
-            self._thread.shutdown()
+            if self._checkpointer is not None:
+                with contextlib.suppress(Exception):
+                    self._checkpointer.close()
             self._quiet.close()
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Orbax asks which of its checkpoints, oldest first, are to stay."""
+        """True for each checkpoint that stays, oldest first (Orbax's preservation policy)."""
         steps_C = [one.step for one in checkpoints]
-        best = self._best(steps_C)
+        best = min(steps_C, key=lambda step: (self._dev_losses.get(step, NO_DEV_LOSS), -step), default=None)
         return [step in steps_C[-self._keep :] or step == best for step in steps_C]
 
-    def save(self, step: int, params: Any, training: Any, *, dev_loss: float | None, notes: dict[str, Any]) -> None:
-        """Begin to save; the save before must have ended well. Raises UserError where the disk does not take it."""
+    def save(self, step: int, items: dict[str, Any], *, dev_loss: float | None, metadata: dict[str, Any]) -> None:
+        """Begin to save the items of a state ("params" apart from the rest, so that sampling reads them alone).
+
+        Raises UserError where the disk does not take this checkpoint, or did not take the one before.
+        """
         self.wait()
         self._dev_losses[step] = NO_DEV_LOSS if dev_loss is None else dev_loss
-        parts = {"params": params, "training": training}
-        self._pending = self._thread.submit(self._save, step, parts, {"step": step, "dev_loss": dev_loss, **notes})
-
-    def open(self) -> None:
-        """Begin what the first save does otherwise: Orbax takes as long to import as thousands of small steps."""
-        self._pending = self._thread.submit(self._open)
-
-    @property
-    def best_step(self) -> int | None:
-        """The checkpoint that sampling will take once what was begun is on disk; None where there is none."""
-        return self._best(self._dev_losses)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether a save need not wait for what was begun before."""
-        return self._pending is None or self._pending.done()
+        with self._disk_errors():
+            if self._checkpointer is None:
+                self._checkpointer = quiet_orbax.api().training.Checkpointer(
+                    self._directory.resolve(), preservation_policy=self, cleanup_tmp_directories=True
+                )
+            metadata = {"step": step, "dev_loss": dev_loss, **metadata}
+            response = self._checkpointer.save_checkpointables_async(
+                step, items, force=True, overwrite=True, custom_metadata=metadata
+            )
+            self._pending = (step, response)
 
     def wait(self) -> None:
-        """Return when what was begun is on disk. Raises UserError where the disk did not take it."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
-
-    def _best(self, steps: Iterable[int]) -> int | None:
-        return min(steps, key=lambda step: (self._dev_losses.get(step, NO_DEV_LOSS), -step), default=None)
-
-    def _open(self) -> None:
-        ocp = quiet_orbax.api()
+        """Return when the checkpoint that was begun is on disk. Raises UserError where the disk did not take it."""
+        if self._pending is None:
+            return
+        (step, response), self._pending = self._pending, None
         with self._disk_errors():
-            self._checkpointer = ocp.training.Checkpointer(
-                self._directory.resolve(), preservation_policy=self, cleanup_tmp_directories=True
-            )
-
-    def _save(self, step: int, parts: dict[str, Any], notes: dict[str, Any]) -> None:
-        if self._checkpointer is None:
-            self._open()
-        with self._disk_errors():
-            self._checkpointer.save_checkpointables(step, parts, force=True, overwrite=True, custom_metadata=notes)
+            response.result()
             place = self._directory / str(step)
-            # whole or not there: a checkpoint without sums is good
-            write_bytes(place / SUMS, json.dumps(_file_sums(place)).encode())
-            self._when_saved()
+            write_bytes(place / CHECKSUMS, json.dumps(_checksums(place)).encode())
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:
@@ -145,25 +122,25 @@ class CheckpointWriter:
             ) from error
 
     def _check_place(self) -> None:
-        """Orbax would make a run's directory again that was moved, and leave the run in two places."""
+        """Raise UserError where the run directory is gone: Orbax would make it again, and the run would be in two."""
         if not self._directory.parent.is_dir():
             raise UserError(
-                f"run_dir {str(self._directory.parent)!r} is gone: it was moved or deleted while it trained; put it "
+                f"run_dir {str(self._directory.parent)!r} is gone: it was moved or deleted during training; put it "
                 "back and run the same command again"
             )
 
 
 def saved(directory: Path) -> list[Saved]:
-    """All checkpoints whose notes can be read and have what `Saved` tells, oldest first."""
+    """All checkpoints whose metadata can be read, oldest first."""
     found = []
     for step in checkpoint_steps(directory):
         with contextlib.suppress(
             FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, LookupError, TypeError
         ):
-            notes = json.loads((directory / str(step) / NOTES).read_text("utf-8"))["custom_metadata"]
-            check_fields(notes, dev_loss=(int, float, type(None)))
-            if notes["step"] == step:
-                found.append(Saved(step, notes))
+            metadata = json.loads((directory / str(step) / METADATA).read_text("utf-8"))["custom_metadata"]
+            check_fields(metadata, dev_loss=(int, float, type(None)))
+            if metadata["step"] == step:
+                found.append(Saved(step, metadata))
     return found
 
 
@@ -201,7 +178,7 @@ def _read(directory: Path, one: Saved, work: Callable[[Path], T]) -> T | None:
             return work(place.resolve()) if _intact(place) else None
         except Exception as error:
             refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-            broken = not (refused or disk_reason(error) or (place / SUMS).exists())
+            broken = not (refused or disk_reason(error) or (place / CHECKSUMS).exists())
             why = f"{type(error).__name__}: {one_line(str(error))[:200]}"
         gc.collect()  # most of what Orbax had begun, and warns of when it is collected
     if broken:
@@ -220,7 +197,7 @@ def set_aside(directory: Path, step: int) -> None:
 
 
 def set_aside_unreadable(directory: Path) -> list[int]:
-    """Set aside every checkpoint without readable notes, and give their steps. Orbax would not list the others."""
+    """Set aside every checkpoint without readable metadata, which hides others from Orbax; return their steps."""
     broken = unreadable(directory)
     for step in broken:
         set_aside(directory, step)
@@ -230,10 +207,10 @@ def set_aside_unreadable(directory: Path) -> list[int]:
 
 
 def unreadable(directory: Path) -> list[int]:
-    """The steps of the checkpoints without readable notes, oldest first.
+    """The steps of the checkpoints without readable metadata, oldest first.
 
-    One that has lost its notes and more while a newer one has all is not among them: Orbax deletes file by file, and a
-    kill leaves some.
+    A checkpoint that has lost its metadata and more while a newer one is whole is left out: Orbax deletes file by file,
+    and a kill leaves some.
     """
     readable = [one.step for one in saved(directory)]
     others = sorted(set(checkpoint_steps(directory)) - set(readable))
@@ -241,14 +218,14 @@ def unreadable(directory: Path) -> list[int]:
 
 
 def _is_leftover(place: Path) -> bool:
-    """Whether files are missing beside the notes, or the list of them."""
-    if (place / NOTES).exists():
+    """True where files are missing beside the metadata, or the list of them."""
+    if (place / METADATA).exists():
         return False
     try:
-        names = set(json.loads((place / SUMS).read_text()))
+        names = set(json.loads((place / CHECKSUMS).read_text()))
     except (OSError, ValueError):
         return True
-    return any(not (place / name).exists() for name in names - {NOTES})
+    return any(not (place / name).exists() for name in names - {METADATA})
 
 
 def abstract_like(tree: Any) -> Any:
@@ -260,20 +237,20 @@ def _intact(place: Path) -> bool:
     """Whether all files are as they were saved. Orbax does not notice a flipped bit in a larger array, and complains
     from other threads about a missing file. A kill right after a save leaves no sums, and nothing to compare.
     """
-    if not (place / SUMS).exists():
+    if not (place / CHECKSUMS).exists():
         return True
     try:
-        wanted = json.loads((place / SUMS).read_text())
+        wanted = json.loads((place / CHECKSUMS).read_text())
     except ValueError:
         return False
-    return bool(wanted == _file_sums(place))
+    return bool(wanted == _checksums(place))
 
 
-def _file_sums(place: Path) -> dict[str, int]:
+def _checksums(place: Path) -> dict[str, int]:
     """CRC-32 of each file of a checkpoint. Raises OSError where the system refuses one, or a directory."""
 
     def refuse(error: OSError) -> None:
         raise error
 
     paths = [Path(folder, name) for folder, _, names in os.walk(place, onerror=refuse) for name in names]
-    return {str(path.relative_to(place)): zlib.crc32(path.read_bytes()) for path in paths if path.name != SUMS}
+    return {str(path.relative_to(place)): zlib.crc32(path.read_bytes()) for path in paths if path.name != CHECKSUMS}

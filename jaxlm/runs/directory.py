@@ -17,8 +17,8 @@ from jaxlm.data.corpus import SPLITS
 from jaxlm.errors import UserError, check_fields, naming, near_path
 from jaxlm.tokenizers import Tokenizer, WordTokenizer, tokenizer_from_json
 
-FORMAT = 1
-"""Of the run directory. A run of a newer format is refused."""
+FORMAT = 2
+"""The format of the run directory; a run of any other is refused."""
 MADE_ANEW = "run train.py again, which makes it anew (of a finished run, delete eval.json before)"
 """The fix where a file is damaged that a resume writes."""
 START_OVER = "put it back, or start over with train.py --restart"
@@ -42,19 +42,10 @@ class RunDir:
         self.checkpoints = path / "checkpoints"
         self.broken = path / "broken"
         self.plots = path / "plots"
-        self.pairs = self.plots / "pairs.npz"
-        self.word_map = self.plots / "words.npz"
+        self.bigrams = self.plots / "bigrams.npz"
+        self.word_points = self.plots / "words.npz"
         self.tensorboard = path / "tensorboard"
-        self.replaced = path / ".replaced"
-        self.discarded = path / ".discarded"
         self.lock = path / ".lock"
-
-    @property
-    def contents(self) -> tuple[Path, ...]:
-        """All that a run may consist of but its fingerprint; results come first."""
-        results = (self.eval, self.novelty, self.metrics, self.samples)
-        folders = (self.checkpoints, self.broken, self.plots, self.tensorboard)
-        return (*results, *folders, self.seen, self.buffers, self.config, self.tokenizer)
 
     @property
     def has_checkpoint(self) -> bool:
@@ -152,8 +143,9 @@ def open_existing(path: Path) -> RunDir:
     made = found.get("format") if isinstance(found, dict) else None
     if not isinstance(made, int):
         raise UserError(f"run {str(path)!r} is not a run directory: its fingerprint.json is not ours")
-    if made > FORMAT:
-        raise UserError(f"run {str(path)!r} has format {made}, this version reads up to {FORMAT}: update jaxlm")
+    if made != FORMAT:
+        fix = "update jaxlm" if made > FORMAT else "train it again with train.py --restart, which keeps it as NAME.old"
+        raise UserError(f"run {str(path)!r} has format {made}, this version reads format {FORMAT}: {fix}")
     return run
 
 

@@ -10,15 +10,16 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxlm.devices.mesh import make_mesh, replicated
-from jaxlm.runs import checkpoints
 from jaxlm.config import RunConfig
 from jaxlm.config.user_code import TrustCode
+from jaxlm.devices.mesh import make_mesh, replicated
 from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError
 from jaxlm.models.base import BUFFERS, LanguageModel, Params, PredictsVectors, with_buffers, without_buffers
-from jaxlm.models.initialization import abstract_params, by_name, content_hash, untrained_params
+from jaxlm.models.initialization import abstract_state, by_name, untrained_params
+from jaxlm.runs import checkpoints
 from jaxlm.runs.directory import RunDir, open_existing, read_json
+from jaxlm.runs.fingerprint import content_hash
 from jaxlm.tokenizers import Tokenizer, WordTokenizer
 
 LISTS = 10
@@ -106,11 +107,15 @@ def load_run(
 
 
 def load_vectors(
-    path: str | Path, *, which: Literal["best", "last"] = "best", log: Callable[[str], None] | None = None
+    path: str | Path,
+    *,
+    which: Literal["best", "last"] = "best",
+    trust_code: TrustCode = False,
+    log: Callable[[str], None] | None = None,
 ) -> VectorRun:
     """Open a run directory of word2vec, as `load_run` does. Raises UserError where it is a language model's."""
     run = open_existing(Path(path))
-    config = run.read_config()
+    config = run.read_config(trust_code)
     if config.model.predicts_text:
         raise UserError(f"run {str(path)!r} is of a language model, which has no vectors of words")
     return VectorRun(Path(path), config, run.read_words(), *_load_params(run, which, log))
@@ -120,7 +125,7 @@ def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None
     """Raise UserError where a class of the user's own builds another model than the one that was trained."""
     built, trained = (
         {name: leaf.shape for name, leaf in by_name(without_buffers(tree)).items()}
-        for tree in (abstract_params(model), params)
+        for tree in (abstract_state(model)[0], params)
     )
     for name in sorted(built.keys() | trained.keys()):
         was, now = trained.get(name), built.get(name)
@@ -131,9 +136,15 @@ def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None
             )
 
 
+def best_parameters(run: RunDir) -> tuple[Params, int]:
+    """The parameters of the best checkpoint by dev loss, and its step."""
+    return _load_params(run, "best", None)
+
+
 def _load_params(run: RunDir, which: Literal["best", "last"], log: Callable[[str], None] | None) -> tuple[Params, int]:
-    """The parameters of the best or last checkpoint that can be read, and its step; where none of a list can, and some
-    are gone, another list is made.
+    """The parameters of the best or last checkpoint that can be read, and its step.
+
+    A training may delete checkpoints meanwhile: where none of a list can be read and some are gone, another is made.
     """
     everywhere = replicated(make_mesh())
     for _ in range(LISTS):
@@ -156,14 +167,11 @@ def _load_params(run: RunDir, which: Literal["best", "last"], log: Callable[[str
             broken.append(one.step)
         if not any(_is_gone(run, step) for step in broken):
             break
-    if run.replaced.exists():
-        fix = f"a restart has just begun in it; if that was ended, train.py brings the run in {run.replaced.name} back"
-    else:
-        fix = f"train it again with train.py{' --restart' if run.eval.exists() else ''}"
+    fix = f"train it again with train.py{' --restart' if run.eval.exists() else ''}"
     raise UserError(f"run {str(run.path)!r} has no checkpoint that can be read: {fix}")
 
 
 def _is_gone(run: RunDir, step: int) -> bool:
-    """Whether a checkpoint that could not be read is gone a moment later: it was not broken, a training deleted it."""
+    """True where a checkpoint that could not be read is gone a moment later: a training has deleted it."""
     time.sleep(MOMENT)
     return not (run.checkpoints / str(step)).exists()

@@ -1,9 +1,5 @@
-"""Training: the state, the step, the loop, and the whole job from settings to a finished run."""
+"""Training: the job, the state, the step, the loop, and what a finished run gets."""
 
-from jaxlm.training.job import train
-from jaxlm.training.loop import Loop
-from jaxlm.training.plan import Plan
-from jaxlm.training.signals import Stopped
-from jaxlm.training.state import TrainState, make_chunk, make_step
+from jaxlm.training.train import train
 
-__all__ = ["Loop", "Plan", "Stopped", "TrainState", "make_chunk", "make_step", "train"]
+__all__ = ["train"]

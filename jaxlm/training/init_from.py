@@ -1,4 +1,4 @@
-"""Where training begins that starts from another run's parameters."""
+"""Training that begins from another run's parameters."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,32 +6,33 @@ from typing import NamedTuple
 from jaxlm.config import ModelConfig, RunConfig
 from jaxlm.errors import UserError, naming
 from jaxlm.models.base import Params, without_buffers
-from jaxlm.models.initialization import content_hash
+from jaxlm.models.initialization import by_name
 from jaxlm.runs import checkpoints
-from jaxlm.runs.claims import place_of
+from jaxlm.runs.create import directory_of
 from jaxlm.runs.directory import RunDir, open_existing, read_json
+from jaxlm.runs.fingerprint import content_hash
 from jaxlm.runs.loading import load_run, load_vectors
 
 
 class Start(NamedTuple):
-    """What init_from gives."""
+    """The parameters that init_from gives."""
 
     run: RunDir
-    """The run that it names; where that is gone, the one that began from it, with the same tokenizer and constants."""
+    """The run that init_from names; where that is gone, the one that began from it, with its tokenizer and buffers."""
     params: Params | None
-    """None where they are gone: only a checkpoint will do."""
+    """None where they are gone: training can only resume from a checkpoint."""
     content: str | None
     """SHA-256 of the parameters; None where they are gone and the fingerprint does not have it."""
 
 
 def starting_point(config: RunConfig, *, resumes: bool) -> Start | None:
-    """What training starts from; None without init_from. A run that has begun and `resumes` can do without.
+    """The parameters to begin from; None without init_from. A run that has begun and `resumes` needs them no more.
 
-    Raises UserError naming init_from where it cannot be had, or is a run of a kind of model that does not fit.
+    Raises UserError naming init_from where it cannot be opened, or its kind of model does not fit.
     """
     if config.init_from is None:
         return None
-    named, own = RunDir(Path(config.init_from)), RunDir(place_of(config))
+    named, own = RunDir(Path(config.init_from)), RunDir(directory_of(config))
     if named.path.resolve() == own.path.resolve():
         raise UserError(f"init_from {config.init_from!r} is the run directory itself: choose another with --run-dir")
     try:
@@ -43,8 +44,23 @@ def starting_point(config: RunConfig, *, resumes: bool) -> Start | None:
     return Start(named, params, content_hash(params))
 
 
-def other_class(config: RunConfig, theirs: ModelConfig) -> UserError:
-    """What to raise where init_from names a run of another class of model."""
+def check_same_parameters(config: RunConfig, wanted: Params, start: Start) -> None:
+    """Raise UserError with every difference where init_from has other parameters than the model wants."""
+    assert start.params is not None
+    want, got = ({name: leaf.shape for name, leaf in by_name(tree).items()} for tree in (wanted, start.params))
+    differ = [
+        f"{name} is {_extents(got.get(name))} there, {_extents(want.get(name))} here"
+        for name in {**want, **got}
+        if want.get(name) != got.get(name)
+    ]
+    if differ:
+        theirs = start.run.read_config().model
+        if type(theirs).__name__ != type(config.model).__name__:
+            raise _other_class(config, theirs)
+        raise UserError(f"init_from {config.init_from!r} has other parameters than this model: {'; '.join(differ)}")
+
+
+def _other_class(config: RunConfig, theirs: ModelConfig) -> UserError:
     ours, got = type(config.model).__name__, type(theirs).__name__
     return UserError(f"init_from wants a run of a {ours}, as this is, got {config.init_from!r} of a {got}")
 
@@ -55,12 +71,16 @@ def _params_of(config: RunConfig, other: RunDir) -> Params:
         if theirs.predicts_text == config.model.predicts_text:
             load = load_run if theirs.predicts_text else load_vectors
             return without_buffers(load(other.path).params)
-    raise other_class(config, theirs)
+    raise _other_class(config, theirs)
 
 
 def _has_begun(run: RunDir, init_from: str) -> bool:
-    """Whether a run began from the one named, and is done or can be resumed."""
+    """True where a run began from the one named, and is done or can be resumed."""
     if not (run.fingerprint.is_file() and (run.eval.exists() or checkpoints.saved(run.checkpoints))):
         return False
     named = open_existing(run.path).read_config().init_from
     return named is not None and Path(named).resolve() == Path(init_from).resolve()
+
+
+def _extents(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else " x ".join(map(str, shape)) or "a number"

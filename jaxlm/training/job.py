@@ -1,88 +1,93 @@
-"""The whole job: settings to data to model to steps to a finished run directory."""
+"""A job: one training of any kind of model, ready to begin."""
 
-from collections.abc import Callable
-from pathlib import Path
+import abc
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
 
 from jaxlm.config import RunConfig
-from jaxlm.errors import writing
-from jaxlm.runs.claims import claim, fingerprint, hold, is_free, place_of
+from jaxlm.models.base import Params
 from jaxlm.runs.directory import RunDir
-from jaxlm.training.signals import Stopped
-from jaxlm.training.work import Work
+from jaxlm.runs.fingerprint import RunData
+from jaxlm.training.cadence import Cadence
+from jaxlm.training.state import Chunk, TrainState
 
 
-def train(
-    config: RunConfig, *, restart: bool = False, dry_run: bool = False, log: Callable[[str], None] = print
-) -> Path | None:
-    """Train what the settings describe, or resume it, or say that it is done. Returns the run directory.
+class SplitScore(Protocol):
+    """The loss of a split."""
 
-    What a run stands on (REAN's vectors) is trained before it, in a run directory of its own: done, resumed or refused
-    as any run. Raises UserError for settings, data or a run directory that cannot be used, before anything is written;
-    NonFiniteLoss and Stopped as `Loop.run` does.
-    """
-    if not dry_run:
-        _undo_restart(RunDir(place_of(config)), log)
-    return _train(settle_work(config, resumes=not restart), restart=restart, dry_run=dry_run, log=log)
+    @property
+    def nats(self) -> float:
+        """The summed loss in nats."""
+        ...
 
+    @property
+    def loss(self) -> float | None:
+        """The mean loss by which checkpoints are compared; None where it is infinite."""
+        ...
 
-def _train(work: Work, *, restart: bool, dry_run: bool, log: Callable[[str], None]) -> Path | None:
-    before = work.before
-    if before is not None:
-        if not dry_run:
-            _check_place(work, restart, log)
-        log(f"first the vectors, in {before.config.run_dir}")
-        try:
-            path = _train(before, restart=restart, dry_run=dry_run, log=log)
-        except Stopped as stopped:
-            stopped.restart = restart and not is_free(place_of(work.config))
-            raise
-        if path is not None:
-            work.follow(RunDir(path))
-    work.introduce(log)
-    if dry_run:
-        work.describe(log)
-        return None
-    buffers, start = work.buffers, work.init_from
-    with hold(work.config, work.corpus, restart=restart, buffers=buffers, init_from=start, log=log) as (run, state):
-        if state == "done":
-            log(f"{run.path} is trained already; --restart trains it again")
-        else:
-            work.train(run, log)
-        if run.samples.is_file():
-            log(run.samples.read_text("utf-8", errors="replace").rstrip("\n"))
-        work.tell_losses(run, log)
-        result = run.read_eval()
-        log(f"step {result['step']:,} of {result['steps']:,}, {result['train_time_s']:.1f} s, in {run.path}")
-    return run.path
+    def metrics_line(self, step: int, split: str, *, seconds: float, time_s: float) -> dict[str, Any]:
+        """The line of metrics.jsonl: `seconds` is the time of the evaluation, `time_s` the time into the run."""
+        ...
 
 
-def _undo_restart(run: RunDir, log: Callable[[str], None]) -> None:
-    """Bring back what a restart set aside that was killed before its first checkpoint: the run that was there may be
-    able to go on without what it began from, as the new one is not.
-    """
-    with writing(run.path):
-        if run.replaced.exists():
-            with claim(run.path, None, None, log):
-                pass
+class Job(abc.ABC):
+    """One training: its resolved settings, data and devices. Making one writes nothing."""
 
+    config: RunConfig
+    buffers: Mapping[str, np.ndarray]
+    """Arrays that the model reads beside its parameters and that are not trained; empty for most models."""
+    init_hash: str | None
+    """SHA-256 of the parameters that init_from gives; None without init_from."""
+    may_begin: bool = True
+    """False where init_from is gone, so that training can only resume from a checkpoint."""
 
-def _check_place(work: Work, restart: bool, log: Callable[[str], None]) -> None:
-    """Raise UserError where the run could not follow what is trained before it."""
-    place = place_of(work.config)
-    if not is_free(place):
-        with claim(place, None if restart else fingerprint(work.config, work.corpus), work.config, log):
-            pass
+    @property
+    @abc.abstractmethod
+    def data(self) -> RunData:
+        """The data of the run."""
 
+    @abc.abstractmethod
+    def summary(self) -> list[str]:
+        """The lines that are logged before training."""
 
-def settle_work(config: RunConfig, *, resumes: bool = False) -> Work:
-    """Data, model and devices of a run, with the settings filled in that depend on them. Raises UserError.
+    @abc.abstractmethod
+    def details(self) -> list[str]:
+        """The lines that a dry run adds: parameters, memory, tokens."""
 
-    One that `resumes` does without its init_from, and without the run of its vectors, once it has begun.
-    """
-    if config.model.predicts_text:
-        from jaxlm.training.language import LanguageWork
+    @abc.abstractmethod
+    def cadence(self, chunk: int | None) -> Cadence:
+        """The points of the run, with the steps of a chunk that a checkpoint holds or, for None, a choice."""
 
-        return LanguageWork(config, resumes=resumes)
-    from jaxlm.word2vec.training import Word2vecWork
+    @abc.abstractmethod
+    def abstract_state(self) -> TrainState | None:
+        """Shapes, types and shardings of the state; None for a model that is counted anew in place of resumed."""
 
-    return Word2vecWork(config, resumes=resumes)
+    @abc.abstractmethod
+    def initial_state(self) -> TrainState:
+        """The state before the first step."""
+
+    @abc.abstractmethod
+    def run_chunk(self, state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
+        """K steps after `step`, dispatched; the memory of the given state is taken."""
+
+    @abc.abstractmethod
+    def evaluate(self, params: Params) -> Mapping[str, SplitScore]:
+        """The losses of the splits that are followed, "dev" among them where there is one."""
+
+    def calibrate(self, params: Params) -> Params:
+        """The parameters with those brought up to date that training leaves alone: a function of the others."""
+        return params
+
+    @abc.abstractmethod
+    def loss_fields(self, mean: float) -> dict[str, Any]:
+        """The fields of a train line beside the mean loss: "unit", "nats_per_token" and "bits_per_byte"."""
+
+    @abc.abstractmethod
+    def finish(self, run: RunDir, seconds: float) -> dict[str, Any]:
+        """Write samples and pictures with the best parameters; returns the content of eval.json."""
+
+    @abc.abstractmethod
+    def losses(self, result: dict[str, Any], run: RunDir) -> list[str]:
+        """The lines that report the losses of eval.json."""

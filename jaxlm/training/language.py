@@ -1,294 +1,167 @@
-"""Language models: from a settled job to a trained one, its scores and its samples."""
+"""Language models as jobs: every model that gives text a likelihood, from counts to GPT and REAN."""
 
-import dataclasses
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
-from typing import Any, NamedTuple, cast
+from functools import cached_property, partial
+from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import RunConfig
-from jaxlm.data.batches import Tokens
-from jaxlm.data.bigrams import count_pairs, save_pairs
 from jaxlm.data.corpus import SPLITS, Corpus
-from jaxlm.devices import compilation
-from jaxlm.devices.mesh import must_block, replicated
-from jaxlm.inference import formatting
-from jaxlm.inference.evaluation import NATS_PER_TOKEN, Evaluator, Score, token_fields
-from jaxlm.models.base import (
-    BUFFERS,
-    FittedModel,
-    HasFit,
-    HasTrainLoss,
-    Params,
-    with_buffers,
-    without_buffers,
-)
-from jaxlm.rean.vectors import read_vectors, recipe
-from jaxlm.runs import checkpoints, metrics
-from jaxlm.runs.directory import RunDir, write_bytes, write_json
-from jaxlm.runs.loading import Run, load_run
-from jaxlm.training import optim
-from jaxlm.training.background import background_thread, nice_afterwards
-from jaxlm.training.draws import Draws
-from jaxlm.training.fit import Task, fit
-from jaxlm.training.pictures import Pictures
-from jaxlm.training.plan import Plan, step_flops
-from jaxlm.training.points import Best
-from jaxlm.training.samples import compile_samples, draw_samples
-from jaxlm.training.setup import Job, abstract_state, describe, initial_state, introduce, settle, with_vectors
-from jaxlm.training.state import Chunk, TrainState, make_chunk, make_step
-from jaxlm.training.work import Work
-from jaxlm.word2vec.training import Word2vecWork
+from jaxlm.devices import platform
+from jaxlm.devices.mesh import replicated
+from jaxlm.inference.evaluation import NATS_PER_TOKEN, Score, token_fields
+from jaxlm.inference.formatting import score_line
+from jaxlm.models.base import FittedModel, Params, with_buffers
+from jaxlm.runs.directory import RunDir
+from jaxlm.training import finish, optim
+from jaxlm.training.cadence import Cadence
+from jaxlm.training.job import Job
+from jaxlm.training.setup import Setup, set_up, some_rows, summary
+from jaxlm.training.state import Chunk, TrainState
 
-FIT_LOGITS = 2**24
-"""Logits in memory at once where parameters of the likelihood are fitted."""
+CALIBRATION_LOGITS = 2**24
+"""Logits in memory at once where parameters of the likelihood are calibrated."""
+TRAIN_SAMPLE = 10_000
+"""Rows of train that are scored beside dev, where there is no dev split."""
 
 
-class Ending(NamedTuple):
-    """A trained model, scored."""
+def prepare(
+    config: RunConfig, *, restart: bool = False, dry_run: bool = False, log: Callable[[str], None] = print
+) -> Job:
+    """The job of a language model that stands on no other run. Raises UserError."""
+    setup = set_up(config, resumes=not restart)
+    return LanguageJob(setup, log) if setup.config.model.trained_by_steps else CountJob(setup, log)
 
-    best: Run
-    """The run with its best parameters."""
-    entries: dict[str, Any]
-    """eval.json's for each split; train is scored as far as eval.max_tokens goes."""
 
+class LanguageJob(Job):
+    """A language model trained by steps."""
 
-class LanguageWork:
-    """A language model's part in `train`."""
-
-    def __init__(self, config: RunConfig, *, resumes: bool = False):
-        self.job = settle(config, resumes=resumes)
+    def __init__(self, setup: Setup, log: Callable[[str], None]):
+        self.setup, self.log, self.config, self.buffers = setup, log, setup.config, setup.buffers
+        self.init_hash = setup.start.content if setup.start else None
+        self.may_begin = setup.start is None or setup.start.params is not None
 
     @property
-    def config(self) -> RunConfig:
-        """The resolved settings."""
-        return self.job.config
+    def data(self) -> Corpus:
+        """The corpus."""
+        return self.setup.corpus
 
-    @property
-    def corpus(self) -> Corpus:
-        """The data."""
-        return self.job.corpus
+    def summary(self) -> list[str]:
+        """The lines that are logged before training."""
+        return summary(self.setup)
 
-    @property
-    def buffers(self) -> dict[str, np.ndarray]:
-        """What the model has beside its parameters."""
-        return self.job.arrays
+    def details(self) -> list[str]:
+        """Parameters, memory of the state, and tokens of the run."""
+        state, setup = self.abstract_state(), self.setup
+        assert state is not None
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        tokens, steps = setup.batch_tokens, self.config.last_step
+        beside = [f"buffers: {optim.count_parameters(self.buffers):,} numbers, not trained"] if self.buffers else []
+        return [
+            f"parameters: {setup.parameters:,}",
+            *beside,
+            f"memory: {platform.bytes_in_words(size)} of state, as much again for gradients",
+            f"tokens: {tokens:,} a step, {tokens * steps:,} in {steps:,} steps",
+        ]
 
-    @property
-    def init_from(self) -> str | None:
-        """The hash of what it starts from."""
-        return self.job.start.content if self.job.start else None
+    def cadence(self, chunk: int | None) -> Cadence:
+        """The points of the run."""
+        rate = platform.flops_per_second()
+        return Cadence.of(self.config, self.setup.parameters, self.setup.batch_tokens, rate=rate, chunk=chunk)
 
-    @property
-    def before(self) -> Work | None:
-        """The training of vectors that comes first."""
-        return Word2vecWork(recipe(self.config), self.corpus) if self.job.learns_vectors else None
+    def abstract_state(self) -> TrainState | None:
+        """Shapes, types and shardings of the state."""
+        return self.setup.abstract_state(self._optimizer)
 
-    def follow(self, before: RunDir) -> None:
-        """Take the vectors that came first."""
-        self.job = with_vectors(self.job, read_vectors(str(before.path)))
+    def initial_state(self) -> TrainState:
+        """The state before the first step."""
+        return self.setup.initial_state(self._optimizer)
 
-    def introduce(self, log: Callable[[str], None]) -> None:
-        """The start-up lines."""
-        introduce(self.job, log)
+    def run_chunk(self, state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
+        """K steps after `step`, dispatched."""
+        return self._run_chunk(state, step, K)
 
-    def describe(self, log: Callable[[str], None]) -> None:
-        """What --dry-run prints."""
-        describe(self.job, log)
+    def evaluate(self, params: Params) -> dict[str, Score]:
+        """The scores of dev and of a fixed sample of train of equal size."""
+        rows = self.setup.dataset.rows
+        chosen = {"dev": rows["dev"], "train_sample": some_rows(rows["train"], len(rows["dev"]) or TRAIN_SAMPLE)}
+        params = with_buffers(params, self.setup.placed_buffers)
+        return {split: self.setup.evaluator(params, row_R) for split, row_R in chosen.items() if len(row_R)}
 
-    def train(self, run: RunDir, log: Callable[[str], None]) -> None:
-        """All that makes a run directory complete, pictures beside it; last eval.json."""
-        ends: list[Ending] = []
-        with Pictures(run, wanted=self.config.plots) as pictures:
+    def calibrate(self, params: Params) -> Params:
+        """The parameters with those fitted to train that the objective leaves alone; the same where it has none."""
+        return self._calibrate(params) if self._calibrate else params
 
-            def draw() -> None:
-                pictures.draw(lambda: save_pairs(count_pairs(self.job.corpus), run.pairs))
+    def loss_fields(self, mean: float) -> dict[str, Any]:
+        """The fields of a train line beside its mean loss."""
+        unit = self.setup.objective.unit
+        if unit != NATS_PER_TOKEN:
+            return {"unit": unit, "nats_per_token": None, "bits_per_byte": None}
+        return token_fields(mean, self._bytes_per_token)
 
-            if self.config.model.trained_by_steps:
-                draws = Draws(self.job.batcher, self.config.seed, self.config.last_step)
-                with background_thread("samples") as beside:
+    def finish(self, run: RunDir, seconds: float) -> dict[str, Any]:
+        """Score all splits with the best parameters, sample, draw; returns the content of eval.json."""
+        return finish.finish(self.setup, run, seconds, self.log)
 
-                    def meanwhile() -> None:
-                        draws.draw_ahead()
-                        draw()
+    def losses(self, result: dict[str, Any], run: RunDir) -> list[str]:
+        """A line for each split that eval.json has."""
+        return [f"{split}: {score_line(Score.from_json(result[split]))}" for split in SPLITS if result[split]]
 
-                    @cache
-                    def when_scored() -> None:
-                        beside.submit(compile_samples, self.job, run)
+    @cached_property
+    def _optimizer(self) -> Any:
+        return optim.transformation(self.config.optim, self.config.last_step)
 
-                    def when_told(best: Best | None) -> None:
-                        pictures.draw_losses()
-                        if best:
-                            ends.append(_ending(self.job, run, log, best))
+    @cached_property
+    def _run_chunk(self) -> Callable[[TrainState, int, int], tuple[TrainState, Chunk]]:
+        return self.setup.chunk_runner(self._optimizer, optim.schedule(self.config.optim, self.config.last_step))
 
-                    task = _task(self.job, draws, when_scored)
-                    seconds = fit(task, run, log, meanwhile=meanwhile, when_told=when_told)
-            else:
-                draw()
-                seconds, best = _fit_counts(self.job, run, log)
-                ends.append(_ending(self.job, run, log, best))
-            result = _finish(self.job, run, ends[0] if ends else _ending(self.job, run, log), seconds)
-            pictures.end(log)
-        write_json(run.eval, result)
+    @cached_property
+    def _bytes_per_token(self) -> float:
+        corpus = self.setup.corpus
+        return float(corpus.tokenizer.bytes_of_token[corpus.tokens("train")].mean())
 
-    def tell_losses(self, run: RunDir, log: Callable[[str], None]) -> None:
-        """The losses of a finished run."""
-        result = run.read_eval()
-        for split in SPLITS:
-            if result[split] is not None:
-                log(f"{split}: {formatting.score_line(Score.from_json(result[split]))}")
-
-
-def _task(job: Job, draws: Draws, when_scored: Callable[[], None]) -> Task:
-    """What the loop trains. `when_scored` is called each time the parameters have been scored: the place to begin work
-    that must not delay the scores' program, for which the first save waits.
-    """
-    config, mesh = job.config, job.mesh
-    steps = config.last_step
-    optimizer = optim.transformation(config.optim, steps)
-    tokens, buffers = job.tokens(), job.buffers()
-    abstract = abstract_state(job, optimizer)
-    sizes = optim.count_parameters(abstract.params), job.batcher.batch_size * job.batcher.targets_per_row
-    plan = Plan.of(config, *sizes)
-    chunk = make_chunk(
-        make_step(job.model, optimizer, config.optim.l2),
-        job.batcher,
-        optim.schedule(config.optim, steps),
-        mesh,
-        seed=config.seed,
-    )
-    options = compilation.step_options(step_flops(*sizes))
-    compiled = jax.jit(chunk, donate_argnums=0, compiler_options=options)
-    lowered = compiled.lower(abstract, tokens, job.batcher.draw(config.seed, range(plan.chunk)), buffers)
-    # the two largest programs of the start are compiled at once
-    with nice_afterwards(), ThreadPoolExecutor(max_workers=1) as beside:
-        beside.submit(lowered.compile)
-        state = initial_state(job, optimizer)
-
-    def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
-        return compiled(state, tokens, draws.take(step, K), buffers)
-
-    evaluator = _evaluator(job, tokens)
-
-    def evaluate(params: Params) -> dict[str, Score]:
-        scores = _scores(evaluator, job, with_buffers(params, buffers))
-        when_scored()
-        return scores
-
-    return Task(
-        config=config,
-        state=state,
-        plan=plan,
-        run_chunk=run_chunk,
-        evaluate=evaluate,
-        loss_fields=_loss_fields(job),
-        calibrate=_calibrate(job, tokens, buffers),
-        beside=mesh.size == 1,
-        block=must_block(mesh),
-        may_begin=job.start is None or job.start.params is not None,
-    )
+    @cached_property
+    def _calibrate(self) -> Callable[[Params], Params] | None:
+        calibrate, setup = self.setup.objective.calibrate, self.setup
+        if calibrate is None:
+            return None
+        most = max(1, CALIBRATION_LOGITS // setup.model.vocab_size // setup.dataset.targets_per_row)
+        batch = setup.dataset.batch(some_rows(setup.dataset.rows["train"], most))
+        compiled = jax.jit(partial(calibrate, setup.model))
+        return lambda params: cast(Params, compiled(with_buffers(params, setup.placed_buffers), batch))
 
 
-def _fit_counts(job: Job, run: RunDir, log: Callable[[str], None]) -> tuple[float, Best]:
-    """Count, and save as step 1; the seconds that counting took, and the counts."""
-    began = time.monotonic()
-    model = cast(FittedModel[Any], job.model)
-    start, end = job.corpus.bounds["train"]
-    params, notes = model.fit(job.corpus.tokens_N[start:end], job.corpus.age_N[start:end])
-    for note in notes:
-        log(note)
-    params = jax.block_until_ready(jax.device_put(params, replicated(job.mesh)))
-    counted = time.monotonic()
-    scores = _scores(_evaluator(job, job.tokens()), job, params)
-    dev = scores.get("dev")
-    metrics.cut(run.metrics, -1)
-    metrics_log = metrics.MetricsLog(run.metrics, run.tensorboard if job.config.tensorboard else None)
-    if dev:
-        now = time.monotonic()
-        metrics_log.write(**dev.metrics_line(1, "dev", seconds=now - counted, time_s=now - began))
-    metrics_log.close()
-    with checkpoints.CheckpointWriter(run.checkpoints, job.config.checkpoint.keep) as writer:
-        writer.save(1, params, {"step": np.array(1, np.int32)}, dev_loss=dev.nats_per_token if dev else None, notes={})
-    return counted - began, Best(params, scores)
+class CountJob(LanguageJob):
+    """A language model whose parameters come from one pass over the data, as a run of a single step."""
 
+    def details(self) -> list[str]:
+        """The parameters, in words."""
+        return ["parameters: as many as the data has n-grams"]
 
-def _ending(job: Job, run: RunDir, log: Callable[[str], None], known: Best | None = None) -> Ending:
-    """Score every split that is not yet, with the parameters that are known to be the best, or else with the best
-    checkpoint.
-    """
-    if known is None:
-        loaded = load_run(run.path, log=log)
-        best = dataclasses.replace(loaded, model=job.model)  # programs are compiled for this object
-    else:
-        params = with_buffers(known.params, job.buffers())
-        best = Run(run.path, job.config, job.corpus.tokenizer, job.model, params, job.config.last_step)
-    evaluator = _evaluator(job, job.tokens())
-    scores = dict(known.scores) if known else {}
-    for split, rows in job.rows.items():
-        most = max(1, job.config.eval.max_tokens // job.batcher.targets_per_row) if split == "train" else len(rows)
-        if len(rows) and split not in scores:
-            scores[split] = evaluator(best.params, _some(rows, most))
-    entries = {split: cast(Score, scores[split]).to_json() if split in scores else None for split in job.rows}
-    return Ending(best, entries)
+    def cadence(self, chunk: int | None) -> Cadence:
+        """One step."""
+        return Cadence(steps=1, chunk=1, log_every=1, eval_every=1, save_every=1)
 
+    def abstract_state(self) -> None:
+        """None: the shapes are known when the text is counted, which is done anew in place of a resume."""
 
-def _finish(job: Job, run: RunDir, ending: Ending, seconds: float) -> dict[str, Any]:
-    """Keep samples, and give what eval.json is to say."""
-    best = ending.best
-    samples, decoded_per_s = draw_samples(job, run, best)
-    write_bytes(run.samples, samples.encode("utf-8", "surrogatepass"))
-    return {
-        **ending.entries,
-        "params": optim.count_parameters(without_buffers(best.params)),
-        **({"buffers": optim.count_parameters(best.params[BUFFERS])} if BUFFERS in best.params else {}),
-        "step": best.step,
-        "steps": job.config.last_step,
-        "train_time_s": seconds,
-        "decoded_tokens_per_s": decoded_per_s,
-    }
+    def initial_state(self) -> TrainState:
+        """No parameters."""
+        return TrainState(step=np.array(0, np.int32), params={}, opt_state=())
 
+    def run_chunk(self, state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
+        """Count train."""
+        corpus, model = self.setup.corpus, cast(FittedModel[Any], self.setup.model)
+        start, end = corpus.bounds["train"]
+        params, notes = model.fit(corpus.tokens_N[start:end], corpus.age_N[start:end])
+        for note in notes:
+            self.log(note)
+        params = jax.device_put(params, replicated(self.setup.mesh))
+        nothing = np.empty(0)
+        return TrainState(np.array(1, np.int32), params, ()), Chunk(loss_K=nothing, count_K=nothing, lr=0.0)
 
-def _scores(evaluator: Evaluator, job: Job, params: Params) -> dict[str, Score]:
-    """The scores of dev, and of a fixed sample of train of equal size."""
-    dev, train_rows = job.rows["dev"], job.rows["train"]
-    rows = {"dev": dev, "train_sample": _some(train_rows, len(dev) or 10_000)}
-    return {split: evaluator(params, chosen) for split, chosen in rows.items() if len(chosen)}
-
-
-def _loss_fields(job: Job) -> Callable[[float], dict[str, Any]]:
-    """What a train line says of the loss: of one that is no likelihood, its unit alone."""
-    if isinstance(job.model, HasTrainLoss) and job.model.loss_unit != NATS_PER_TOKEN:
-        unit = job.model.loss_unit
-        return lambda loss: {"unit": unit, "nats_per_token": None, "bits_per_byte": None}
-    return partial(token_fields, bytes_per_token=job.bytes_per_token)
-
-
-def _calibrate(job: Job, tokens: Tokens, buffers: Params) -> Callable[[Params], Params] | None:
-    """What fits parameters of the likelihood alone, on a fixed sample of train; None where there are none."""
-    model, batcher = job.model, job.batcher
-    if not (isinstance(model, HasFit) and model.is_fitted):
-        return None
-    row_B = _some(job.rows["train"], max(1, FIT_LOGITS // model.vocab_size // job.batcher.targets_per_row))
-
-    @jax.jit
-    def fitted(params: Params, tokens: Tokens, buffers: Params) -> Params:
-        params = model.fitted(with_buffers(params, buffers), *batcher.rows(tokens, jnp.asarray(row_B)))
-        return without_buffers(params)
-
-    return lambda params: fitted(params, tokens, buffers)
-
-
-def _some(rows: np.ndarray, most: int) -> np.ndarray:
-    """All rows, or a fixed random choice of them in order."""
-    if len(rows) <= most:
-        return rows
-    return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
-
-
-def _evaluator(job: Job, tokens: Tokens) -> Evaluator:
-    return Evaluator(job.model, job.batcher, tokens, job.corpus.tokenizer.bytes_of_token, job.mesh)
+    def evaluate(self, params: Params) -> dict[str, Score]:
+        """The scores, once there are counts."""
+        return super().evaluate(params) if params else {}

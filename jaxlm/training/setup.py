@@ -1,82 +1,140 @@
-"""What is settled before a run directory is touched: data, model, devices, and the state that training begins with."""
+"""Data, model, devices and step of a language model, put together before a run directory is touched."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxlm.config import RunConfig
-from jaxlm.config.rean import TableConfig
-from jaxlm.config.serialization import to_json
 from jaxlm.data import corpus as corpora
-from jaxlm.data.batches import Batcher, Tokens, prepare, sequence_length
-from jaxlm.data.corpus import Corpus
+from jaxlm.data.corpus import SPLITS, Corpus
+from jaxlm.data.dataset import Dataset
+from jaxlm.data.rows import sequence_length
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
-from jaxlm.devices.mesh import check_batch, make_mesh, replicated, state_sharding
+from jaxlm.devices.mesh import make_mesh, must_block, replicated, row_sharder, rows_multiple, state_sharding
 from jaxlm.errors import UserError
-from jaxlm.inference import formatting
-from jaxlm.models import initialization
-from jaxlm.models.base import HasBuffers, LanguageModel, Params, SequenceModel, Words
-from jaxlm.rean.vectors import kept_buffers, read_vectors
+from jaxlm.inference.evaluation import NATS_PER_TOKEN, Evaluator
+from jaxlm.models.base import LanguageModel, Params, SequenceModel, axes_of
+from jaxlm.models.initialization import abstract_state, init_state
+from jaxlm.ops import prng
 from jaxlm.runs import metrics
-from jaxlm.runs.directory import RunDir, dump
 from jaxlm.training import optim
-from jaxlm.training.init_from import Start, other_class, starting_point
-from jaxlm.training.state import TrainState
+from jaxlm.training.cadence import step_flops
+from jaxlm.training.init_from import Start, check_same_parameters, starting_point
+from jaxlm.training.state import Chunk, TrainState
+from jaxlm.training.step import Loss, MakeStep, language_loss, make_chunk, make_step
 
 WIDE = 1024
-"""A size of a model from which on it is asked for its memory before it is begun."""
+"""Check memory if any dimension of the model is at least this: asking for shapes takes 30 ms of a start."""
 
 
-class Job(NamedTuple):
-    """One run, ready to begin."""
+class Objective(NamedTuple):
+    """How a model is trained: REAN brings its own, every other model takes these defaults."""
+
+    loss: Loss = language_loss
+    unit: str = NATS_PER_TOKEN
+    """The unit of the loss."""
+    make_step: MakeStep = make_step
+    calibrate: Callable[[LanguageModel[Any], Params, Any], Params] | None = None
+    """(model, params, batch of train) -> params with those fitted that training leaves alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A language model with its data on its devices."""
 
     config: RunConfig
+    """The settings, with those filled in that depend on the data."""
     corpus: Corpus
     model: LanguageModel[Any]
     mesh: Any
-    batcher: Batcher
-    host: Tokens
-    rows: dict[str, np.ndarray]
+    dataset: Dataset
     start: Start | None
-    """What init_from gives; None without it."""
-    learns_vectors: bool
-    """Whether vectors are to be trained first; until then zeros stand in their place."""
-    arrays: dict[str, np.ndarray]
-    """What the model has beside its parameters (its constants), on the host; empty for most models."""
+    """The run that init_from names; None without it."""
+    objective: Objective = dataclasses.field(default_factory=Objective)
+    buffers: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Arrays beside the parameters that are not trained, on the host."""
+
+    @cached_property
+    def placed_buffers(self) -> Params:
+        """The buffers on every device."""
+        return jax.device_put(self.buffers, replicated(self.mesh))
 
     @property
-    def bytes_per_token(self) -> float:
-        """Train's mean."""
-        return float(self.corpus.tokenizer.bytes_of_token[self.corpus.tokens("train")].mean())
+    def batch_tokens(self) -> int:
+        """Predictions of a batch, padding counted."""
+        return self.dataset.batch_size * self.dataset.targets_per_row
 
-    def tokens(self) -> Tokens:
-        """The corpus on every device."""
-        return jax.device_put(self.host, replicated(self.mesh))
+    @cached_property
+    def parameters(self) -> int:
+        """Numbers in the trained parameters."""
+        return optim.count_parameters(abstract_state(self.model)[0])
 
-    def buffers(self) -> Params:
-        """The model's constants on every device."""
-        return jax.device_put(self.arrays, replicated(self.mesh))
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Losses of rows of the data set."""
+        bytes_V = self.corpus.tokenizer.bytes_of_token
+        return Evaluator(
+            self.model, self.dataset, bytes_V, row_multiple=rows_multiple(self.mesh), block=must_block(self.mesh)
+        )
+
+    def abstract_state(self, optimizer: optax.GradientTransformation) -> TrainState:
+        """Shapes, types and shardings of the training state."""
+        params, opt_state = abstract_state(self.model, optimizer.init)
+        state = TrainState(
+            step=cast(jax.Array, jax.ShapeDtypeStruct((), jnp.int32)), params=params, opt_state=opt_state
+        )
+        lies = state_sharding(self.mesh, state, axes_of(self.model))
+        return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, lies)
+
+    def initial_state(self, optimizer: optax.GradientTransformation) -> TrainState:
+        """Step 0, from the seed or from another run's parameters, on the mesh."""
+        lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
+        if self.start is None or self.start.params is None:
+            key = prng.derive(self.config.seed, prng.PARAMETERS)
+            params, opt_state = init_state(self.model, optimizer.init, key, (lies.params, lies.opt_state))
+        else:
+            params = jax.device_put(self.start.params, lies.params)
+            opt_state = jax.jit(optimizer.init, out_shardings=lies.opt_state)(params)
+        return TrainState(step=jax.device_put(np.int32(0), lies.step), params=params, opt_state=opt_state)
+
+    def chunk_runner(
+        self, optimizer: optax.GradientTransformation, rate: optax.Schedule
+    ) -> Callable[[TrainState, int, int], tuple[TrainState, Chunk]]:
+        """The compiled training: (state, its step, K) -> (state after K steps, metrics), the state's memory taken."""
+        objective, config = self.objective, self.config
+        step = objective.make_step(self.model, objective.loss, optimizer, config.optim.l2)
+        options = compilation.step_options(step_flops(self.parameters, self.batch_tokens))
+        compiled = jax.jit(
+            make_chunk(step, rate, config.seed), donate_argnums=0, static_argnums=3, compiler_options=options
+        )
+
+        def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
+            result = compiled(state, self.dataset.batches(step, K), self.placed_buffers, K)
+            return jax.block_until_ready(result) if must_block(self.mesh) else result
+
+        return run_chunk
 
 
-def settle(config: RunConfig, *, resumes: bool = False) -> Job:
-    """Data, model and devices of a run, with the settings filled in that depend on them.
+def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
+    """Choose the devices, read the data, build the model, and fill in the settings that depend on the data.
 
-    One that `resumes` does without its init_from, and without the run of its vectors, once it has begun.
+    A run that has begun and `resumes` needs its init_from no more. Raises UserError.
     """
     platform.choose_device(config.device, config.gpu_memory)
-    compilation.keep_compiled(cache_dir())
+    compilation.enable_cache(cache_dir())
     if config.tensorboard:
         metrics.summary_writer()
     start = starting_point(config, resumes=resumes)
     corpus = corpora.load(config.data, start.run.read_tokenizer() if start else None)
-    config = dataclasses.replace(
-        config, model=config.model.filled(corpus.tokenizer.vocab_size, sequence_length(config.data, corpus))
-    )
+    filled = config.model.filled(corpus.tokenizer.vocab_size, sequence_length(config.data, corpus))
+    config = dataclasses.replace(config, model=filled)
     if (config.model.vocab_size or 0) < corpus.tokenizer.vocab_size:
         raise UserError(
             f"model.vocab_size wants at least the data's {corpus.tokenizer.vocab_size:,} tokens, "
@@ -88,127 +146,63 @@ def settle(config: RunConfig, *, resumes: bool = False) -> Job:
             f"data.example wants sequence for a {type(config.model).__name__}, which reads a text from its start, got "
             "window; give --data.example sequence"
         )
-    batcher, host, rows = prepare(config, corpus, model.context, model.max_length)
-    config = config.in_steps(batcher.examples, batcher.batch_size)
-    mesh = make_mesh()
+    mesh = make_mesh(getattr(config, "mesh", None))
+    dataset = Dataset(
+        config,
+        corpus,
+        context=model.context,
+        max_length=model.max_length,
+        row_multiple=rows_multiple(mesh),
+        shard_rows=row_sharder(mesh) if mesh.size > 1 else None,
+        replicated=replicated(mesh),
+    )
+    config = config.in_steps(dataset.examples, dataset.rows_per_step)
     if config.model.trained_by_steps:
-        check_batch(batcher.batch_size, mesh)
+        _check_batch(dataset.batch_size, rows_multiple(mesh))
         optim.schedule(config.optim, config.last_step)
-    if start and start.params is not None:
-        _check_same_shapes(config, model, start.run, start.params)
-    chain = start is None and isinstance(config.model, TableConfig) and config.model.vectors_from is not None
-    kept = kept_buffers(config) if chain and resumes else None
-    arrays = _buffers(config, corpus, model, start) if kept is None else kept
-    if config.model.trained_by_steps and _is_wide(config):
-        _check_memory(model)
-    return Job(config, corpus, model, mesh, batcher, host, rows, start, chain and kept is None, arrays)
+        if start and start.params is not None:
+            check_same_parameters(config, abstract_state(model)[0], start)
+        if _is_wide(config):
+            _check_memory(model)
+    return Setup(config, corpus, model, mesh, dataset, start)
 
 
-def with_vectors(job: Job, vectors: Words) -> Job:
-    """The job on vectors that have been trained."""
-    assert isinstance(job.model, HasBuffers), job.model
-    return job._replace(arrays=_own_buffers(job.config, job.corpus, job.model, vectors), learns_vectors=False)
+def summary(setup: Setup) -> list[str]:
+    """The lines that are logged before training."""
+    sizes = ", ".join(f"{split} {setup.corpus.size(split):,}" for split in SPLITS)
+    return [
+        f"devices: {platform.describe(setup.config.gpu_memory)}",
+        f"data: {sizes} tokens, vocabulary {setup.corpus.tokenizer.vocab_size:,}",
+    ]
 
 
-def initial_state(job: Job, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0, from the seed or from another run's parameters, on the mesh."""
-    if job.start is None or job.start.params is None:
-        params, opt_state = initialization.untrained_state(job.config, job.model, optimizer.init)
-    else:
-        params, opt_state = job.start.params, jax.jit(optimizer.init)(job.start.params)
-    state = TrainState(step=np.int32(0), params=params, opt_state=opt_state)  # type: ignore[arg-type]
-    return jax.device_put(state, state_sharding(job.mesh, state))
+def some_rows(row_R: np.ndarray, most: int) -> np.ndarray:
+    """All rows, or a fixed random choice of them in order."""
+    if len(row_R) <= most:
+        return row_R
+    return np.sort(np.random.default_rng(0).choice(row_R, most, replace=False))
 
 
-def abstract_state(job: Job, optimizer: optax.GradientTransformation) -> TrainState:
-    """Shapes, types and shardings of `initial_state`."""
-    params, opt_state = initialization.abstract_state(job.model, optimizer.init)
-    state = TrainState(step=np.int32(0), params=params, opt_state=opt_state)  # type: ignore[arg-type]
-    like = state_sharding(job.mesh, state)
-    return jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), state, like)
-
-
-def introduce(job: Job, log: Callable[[str], None]) -> None:
-    """The start-up lines."""
-    sizes = ", ".join(f"{split} {job.corpus.size(split):,}" for split in corpora.SPLITS)
-    log(f"devices: {platform.describe(job.config.gpu_memory)}")
-    log(f"data: {sizes} tokens, vocabulary {job.corpus.tokenizer.vocab_size:,}")
-
-
-def describe(job: Job, log: Callable[[str], None]) -> None:
-    """What --dry-run prints."""
-    log(dump(to_json(job.config)))
-    if not job.config.model.trained_by_steps:
-        log("parameters: as many as the data has n-grams")
-        return
-    optimizer = optim.transformation(job.config.optim, job.config.last_step)
-    state = abstract_state(job, optimizer)
-    size = optim.count_parameters(state.params)
-    targets = job.batcher.batch_size * job.batcher.targets_per_row
-    bytes_of = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    log(f"parameters: {size:,}")
-    if job.arrays:
-        log(f"constants: {optim.count_parameters(job.arrays):,} numbers beside them, not trained")
-    log(f"memory: {formatting.size(bytes_of)} of state, as much again for gradients and a checkpoint's copy each")
-    log(f"tokens: {targets:,} a step, {targets * job.config.last_step:,} in {job.config.steps:,} steps")
-
-
-def _buffers(
-    config: RunConfig, corpus: Corpus, model: LanguageModel[Any], start: Start | None
-) -> dict[str, np.ndarray]:
-    """The model's constants: those of the run that it starts from, or its own."""
-    if not isinstance(model, HasBuffers):
-        return {}
-    if start:
-        return start.run.read_buffers()
-    vectors = None
-    if isinstance(config.model, TableConfig) and config.model.vectors is not None:
-        vectors = read_vectors(config.model.vectors)
-    elif isinstance(config.model, TableConfig) and config.model.vectors_from is not None:
-        words = corpus.tokenizer.words
-        vectors = Words(words, np.zeros((len(words), config.model.d_embed), np.float32))
-    return _own_buffers(config, corpus, model, vectors)
-
-
-def _own_buffers(config: RunConfig, corpus: Corpus, model: HasBuffers, vectors: Words | None) -> dict[str, np.ndarray]:
-    count_V = np.bincount(corpus.tokens("train"), minlength=config.model.vocab_size or 0)
-    return model.buffers(corpus.tokenizer.words, count_V, vectors, config.seed)
+def _check_batch(batch_size: int, multiple: int) -> None:
+    if batch_size % multiple:
+        raise UserError(
+            f"batch_size wants a multiple of the {multiple} devices, got {batch_size}; "
+            f"take {-(-batch_size // multiple) * multiple}"
+        )
 
 
 def _is_wide(config: RunConfig) -> bool:
-    """Whether the model may be too large to be begun; to ask for its shapes takes 30 ms of a start."""
     sizes = [value for value in vars(config.model).values() if isinstance(value, int)]
     return max(sizes, default=0) >= WIDE
 
 
 def _check_memory(model: LanguageModel[Any]) -> None:
     """Raise UserError where a device cannot hold the parameters and their gradients."""
-    wanted = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(initialization.abstract_params(model)))
+    params = abstract_state(model)[0]
+    wanted = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     there = platform.memory()
     if there is not None and wanted > there:
         raise UserError(
-            f"the model wants {formatting.size(wanted)} for its parameters and their gradients, the device has "
-            f"{formatting.size(there)}; take a smaller one"
+            f"the model wants {platform.bytes_in_words(wanted)} for its parameters and their gradients, the device has "
+            f"{platform.bytes_in_words(there)}; take a smaller one"
         )
-
-
-def _check_same_shapes(config: RunConfig, model: LanguageModel[Any], other: RunDir, params: Params) -> None:
-    want, got = _shapes(initialization.abstract_params(model)), _shapes(params)
-    differ = [
-        f"{name} is {_extents(got.get(name))} there, {_extents(want.get(name))} here"
-        for name in {**want, **got}
-        if want.get(name) != got.get(name)
-    ]
-    if differ:
-        theirs = other.read_config().model
-        if type(theirs).__name__ != type(config.model).__name__:
-            raise other_class(config, theirs)
-        raise UserError(f"init_from {config.init_from!r} has other parameters than this model: {'; '.join(differ)}")
-
-
-def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
-    return {name: leaf.shape for name, leaf in initialization.by_name(params).items()}
-
-
-def _extents(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else " x ".join(map(str, shape)) or "a number"

@@ -1,8 +1,8 @@
-"""word2vec: from settings to trained vectors, their losses and their neighbours."""
+"""word2vec as a job: from settings to trained vectors, their losses and their neighbours."""
 
 import dataclasses
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -10,138 +10,191 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import DataConfig, RunConfig, Word2vecConfig, WordsConfig
-from jaxlm.config.serialization import to_json
 from jaxlm.data import corpus as corpora
-from jaxlm.data.corpus import SPLITS, Corpus
+from jaxlm.data.corpus import SPLITS
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
 from jaxlm.embeddings import maps
 from jaxlm.errors import UserError
-from jaxlm.inference import formatting
 from jaxlm.models.base import Params
 from jaxlm.ops import prng
-from jaxlm.plots.word_points import save_map
+from jaxlm.plots.word_points import save_points
 from jaxlm.runs import metrics
-from jaxlm.runs.directory import RunDir, dump, write_bytes, write_json
-from jaxlm.runs.loading import VectorRun, load_vectors
+from jaxlm.runs.directory import RunDir, write_bytes
+from jaxlm.runs.loading import load_vectors
 from jaxlm.tokenizers import visible
 from jaxlm.training import optim
-from jaxlm.training.fit import Task, fit
-from jaxlm.training.init_from import starting_point
-from jaxlm.training.pictures import Pictures
-from jaxlm.training.plan import Plan
+from jaxlm.training.cadence import Cadence
+from jaxlm.training.finish import draw
+from jaxlm.training.init_from import Start, starting_point
+from jaxlm.training.job import Job
 from jaxlm.training.state import Chunk, TrainState
 from jaxlm.word2vec import corpus as word_corpora
 from jaxlm.word2vec.corpus import WordCorpus
 from jaxlm.word2vec.reader import EVALUATION, Reader
-from jaxlm.word2vec.steps import PairScore, Trainer, pair_fields
+from jaxlm.word2vec.step import PairLoss, Trainer, pair_fields
 
 NEIGHBOURS = 5
-"""Of each word in samples.txt."""
+"""Neighbours of each word in samples.txt."""
 MAPPED = 200
-"""The most frequent words, in the picture."""
+"""Words in the picture, the most frequent ones."""
 ONE_WORD_LINES = ("ssa_2017", "makemore")
 """Named sets in which no word has a neighbour."""
 SHOWN_RANKS = 2000
-"""The words in samples.txt are spread evenly over so many of the most frequent."""
+"""The words in samples.txt are spread evenly over this many of the most frequent."""
 
 
-class Word2vecWork:
-    """word2vec's part in `train`."""
+def prepare(
+    config: RunConfig, *, restart: bool = False, dry_run: bool = False, log: Callable[[str], None] = print
+) -> Job:
+    """The job of a word2vec run. Raises UserError."""
+    model = config.model
+    assert isinstance(model, Word2vecConfig)
+    _check_text(config.data)
+    _check_optimizer(config)
+    platform.choose_device(config.device, config.gpu_memory)
+    compilation.enable_cache(cache_dir())
+    if config.tensorboard:
+        metrics.summary_writer()
+    corpus = _words_of(config, model)
+    size = corpus.tokenizer.vocab_size
+    if model.vocab_size not in (None, size):
+        raise UserError(f"model.vocab_size wants the {size} words of the data or none, got {model.vocab_size}")
+    if not corpus.size("train"):
+        raise UserError("data.split wants at least one sentence in train, got none")
+    resolved = dataclasses.replace(config, model=dataclasses.replace(model, vocab_size=size))
+    return VectorJob(resolved, corpus, starting_point(config, resumes=not restart), log)
 
-    def __init__(self, config: RunConfig, corpus: Corpus | None = None, *, resumes: bool = False):
-        model = config.model
-        assert isinstance(model, Word2vecConfig)
-        if corpus is None:
-            _check_text(config.data)
-        _check_optimizer(config)
-        platform.choose_device(config.device, config.gpu_memory)
-        compilation.keep_compiled(cache_dir())
-        if config.tensorboard:
-            metrics.summary_writer()
-        self.corpus = _words_of(config, model, corpus)
-        size = self.corpus.tokenizer.vocab_size
-        if model.vocab_size not in (None, size):
-            raise UserError(f"model.vocab_size wants the {size} words of the data or none, got {model.vocab_size}")
-        filled = dataclasses.replace(model, vocab_size=size)
-        self.model = filled.build()
-        self.config = dataclasses.replace(config, model=filled)
+
+class VectorJob(Job):
+    """A training of word vectors."""
+
+    def __init__(self, config: RunConfig, corpus: WordCorpus, start: Start | None, log: Callable[[str], None]):
+        assert isinstance(config.model, Word2vecConfig)
+        self.config, self.corpus, self.log, self.buffers = config, corpus, log, {}
+        self.model = config.model.build()
         self.readers = {split: self._reader(split) for split in SPLITS}
-        if not self.corpus.size("train"):
-            raise UserError("data.split wants at least one sentence in train, got none")
-        self.config = self.config.in_steps(self.readers["train"].steps, 1)
-        self._start = starting_point(config, resumes=resumes)
-        if self._start and self._start.params is not None:
-            self._check_fits(self._start.run, self._start.params)
+        self.config = config.in_steps(self.readers["train"].steps, 1)
+        self._start = start
+        self.init_hash = start.content if start else None
+        self.may_begin = start is None or start.params is not None
+        if start and start.params is not None:
+            self._check_fits(start.run, start.params)
 
     @property
-    def buffers(self) -> dict[str, np.ndarray]:
-        """None beside the parameters."""
-        return {}
+    def data(self) -> WordCorpus:
+        """The corpus."""
+        return self.corpus
 
-    @property
-    def init_from(self) -> str | None:
-        """The hash of what it starts from."""
-        return self._start.content if self._start else None
-
-    @property
-    def before(self) -> None:
-        """Nothing comes first."""
-
-    def follow(self, before: RunDir) -> None:
-        """Nothing is taken."""
-
-    def introduce(self, log: Callable[[str], None]) -> None:
-        """The start-up lines."""
+    def summary(self) -> list[str]:
+        """The lines that are logged before training."""
         sizes = ", ".join(f"{split} {self.corpus.size(split):,}" for split in SPLITS)
-        log(f"devices: {platform.describe(self.config.gpu_memory)}")
-        log(
+        return [
+            f"devices: {platform.describe(self.config.gpu_memory)}",
             f"data: {self.corpus.total_words:,} words, those of the vocabulary and ends of sentences: {sizes}; "
-            f"vocabulary {self.corpus.tokenizer.vocab_size:,}"
-        )
+            f"vocabulary {self.corpus.tokenizer.vocab_size:,}",
+        ]
 
-    def describe(self, log: Callable[[str], None]) -> None:
-        """What --dry-run prints."""
-        log(dump(to_json(self.config)))
-        size = optim.count_parameters(jax.eval_shape(self._initial_params))
-        log(f"parameters: {size:,}")
-        log(f"memory: {formatting.size(4 * size)} of vectors, twice with a checkpoint's copy; the rows of a step")
+    def details(self) -> list[str]:
+        """Parameters, memory, and words of the run."""
         words = self.readers["train"].step_words
-        log(f"words: {words:,} a step, {words * self.config.last_step:,} in {self.config.steps:,} steps")
+        memory = platform.bytes_in_words(4 * self._size)
+        return [
+            f"parameters: {self._size:,}",
+            f"memory: {memory} of vectors; beside them the rows of a step",
+            f"words: {words:,} a step, {words * self.config.last_step:,} in {self.config.steps:,} steps",
+        ]
 
-    def train(self, run: RunDir, log: Callable[[str], None]) -> None:
-        """Steps, losses, neighbours, pictures."""
-        seconds = fit(self.task(), run, log)
-        best = load_vectors(run.path, log=log)
+    def cadence(self, chunk: int | None) -> Cadence:
+        """The points of the run."""
+        words, rate = self.readers["train"].step_words, platform.flops_per_second()
+        return Cadence.of(self.config, self._size, words, rate=rate, chunk=chunk)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, types and the device of the state."""
+        state = jax.eval_shape(self._state, jax.eval_shape(self._initial_params))
+        place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step."""
+        given = self._start.params if self._start else None
+        params = jax.jit(self._initial_params)() if given is None else given
+        return jax.device_put(self._state(params), jax.devices()[0])
+
+    def run_chunk(self, state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
+        """K steps after `step`, each of which waits for the one before."""
+        params, reader = state.params, self.readers["train"]
+        losses, counts, lr = [], [], 0.0
+        for number in range(step, step + K):
+            lr = float(self._rate(number))
+            params, nats, counted = self._trainer.step(params, reader, number, lr)
+            losses.append(nats / max(counted.pairs, 1))
+            counts.append(counted)
+        chunk = Chunk(
+            loss_K=np.array(losses),
+            count_K=np.array([one.words for one in counts]),
+            lr=lr,
+            weight_K=np.array([one.pairs for one in counts]),
+        )
+        return TrainState(step=state.step + K, params=params, opt_state=state.opt_state), chunk
+
+    def evaluate(self, params: Params) -> dict[str, PairLoss]:
+        """The loss of dev."""
+        score = self._score(params, "dev")
+        return {"dev": score} if score else {}
+
+    def loss_fields(self, mean: float) -> dict[str, Any]:
+        """The fields of a train line beside its mean loss."""
+        return pair_fields()
+
+    def finish(self, run: RunDir, seconds: float) -> dict[str, Any]:
+        """Neighbours, the map of words and the losses of all splits; returns the content of eval.json."""
+        best = load_vectors(run.path, log=self.log)
         params = jax.device_put(best.params, jax.devices()[0])
-        enough = len(best.tokenizer.words) >= maps.FEWEST
-        with Pictures(run, wanted=self.config.plots and enough) as pictures:
-            pictures.draw(partial(_save_map, best, run))
-            pictures.draw_losses()
-            write_bytes(run.samples, self._neighbours(np.asarray(params["input"])).encode("utf-8", "surrogatepass"))
-            entries = {split: self._score(params, split) for split in SPLITS}
-            result: dict[str, Any] = {split: score.to_json() if score else None for split, score in entries.items()}
-            counts = {"params": optim.count_parameters(params), "step": best.step, "steps": self.config.steps}
-            pictures.end(log)
-        write_json(run.eval, result | counts | {"train_time_s": seconds})
+        write_bytes(run.samples, self._neighbours(np.asarray(params["input"])).encode("utf-8", "surrogatepass"))
+        entries = {split: self._score(params, split) for split in SPLITS}
+        if self.config.plots and len(best.tokenizer.words) >= maps.FEWEST:
+            run.plots.mkdir(exist_ok=True)
+            save_points(*maps.place(best.embeddings(), None, MAPPED), run.word_points)
+            draw(run, self.log)
+        result: dict[str, Any] = {split: score.to_json() if score else None for split, score in entries.items()}
+        counts = {"params": self._size, "step": best.step, "steps": self.config.steps, "train_time_s": seconds}
+        return result | counts
 
-    def tell_losses(self, run: RunDir, log: Callable[[str], None]) -> None:
-        """The losses of a finished run, or that there was nothing to learn from."""
-        result = run.read_eval()
+    def losses(self, result: dict[str, Any], run: RunDir) -> list[str]:
+        """A line for each split, and one where there was nothing to learn from."""
+        lines = []
         trained = [line["loss"] for line in metrics.read(run.metrics) if line["split"] == "train"]
         if trained and all(loss is None for loss in trained):
             count = "data" if self.config.data.tokens == "rean" else "model.words"
-            log(
+            lines.append(
                 "no pair of words was left in train, and none was trained: model.subsample 0 keeps the frequent words, "
                 f"a smaller {count}.min_count the rare ones"
             )
         for split in SPLITS:
             if result[split] and result[split]["loss"] is not None:
-                log(f"{split}: {result[split]['loss']:.4f} nats/pair ({result[split]['pairs']:,} pairs)")
+                lines.append(f"{split}: {result[split]['loss']:.4f} nats/pair ({result[split]['pairs']:,} pairs)")
+        return lines
 
     @cached_property
     def _trainer(self) -> Trainer:
         return Trainer(self.model)
+
+    @cached_property
+    def _rate(self) -> Any:
+        return jax.jit(optim.schedule(self.config.optim, self.config.last_step))
+
+    @cached_property
+    def _size(self) -> int:
+        return optim.count_parameters(jax.eval_shape(self._initial_params))
+
+    def _initial_params(self) -> Params:
+        return self.model.init(prng.derive(self.config.seed, prng.PARAMETERS))
+
+    def _state(self, params: Params) -> TrainState:
+        opt_state = optim.transformation(self.config.optim, self.config.last_step).init(params)
+        return TrainState(step=jnp.int32(0), params=params, opt_state=opt_state)
 
     def _reader(self, split: str) -> Reader:
         size = self.config.batch_size
@@ -159,49 +212,8 @@ class Word2vecWork:
         if want != got:
             raise UserError(f"init_from {path!r} has parameters {got}, this model wants {want}")
 
-    def _initial_params(self) -> Params:
-        return self.model.init(prng.derive(self.config.seed, prng.PARAMETERS))
-
-    def task(self) -> Task:
-        """What the loop trains."""
-        config, steps = self.config, self.config.last_step
-        given = self._start.params if self._start else None
-        params = jax.jit(self._initial_params)() if given is None else given
-        opt_state = optim.transformation(config.optim, steps).init(params)
-        state = TrainState(step=jnp.int32(0), params=params, opt_state=opt_state)
-        rate, reader = jax.jit(optim.schedule(config.optim, steps)), self.readers["train"]
-
-        def run_chunk(state: TrainState, first: int, K: int) -> tuple[TrainState, Chunk]:
-            params, losses, told, lr = state.params, [], [], 0.0
-            for step in range(first, first + K):
-                lr = float(rate(step))
-                params, nats, counted = self._trainer.step(params, reader, step, lr)
-                losses.append(nats / max(counted.pairs, 1))
-                told.append(counted)
-            chunk = Chunk(
-                loss_K=np.array(losses),
-                count_K=np.array([one.words for one in told]),
-                lr=lr,
-                weight_K=np.array([one.pairs for one in told]),
-            )
-            return TrainState(step=state.step + K, params=params, opt_state=state.opt_state), chunk
-
-        return Task(
-            config=config,
-            state=jax.device_put(state, jax.devices()[0]),
-            plan=Plan.of(config, optim.count_parameters(params), reader.step_words),
-            run_chunk=run_chunk,
-            evaluate=self._scores,
-            loss_fields=pair_fields,
-            may_begin=self._start is None or given is not None,
-        )
-
-    def _scores(self, params: Params) -> dict[str, PairScore]:
-        score = self._score(params, "dev")
-        return {"dev": score} if score else {}
-
-    def _score(self, params: Params, split: str) -> PairScore | None:
-        """A split's score; of train's by steps that are spread evenly, about eval.max_tokens pairs' worth."""
+    def _score(self, params: Params, split: str) -> PairLoss | None:
+        """The loss of a split; of train by steps that are spread evenly, about eval.max_tokens pairs' worth."""
         reader = self.readers[split]
         if split == "train":
             reader = dataclasses.replace(reader, offset=EVALUATION)
@@ -227,11 +239,6 @@ class Word2vecWork:
         return "".join(lines)
 
 
-def _save_map(run: VectorRun, run_dir: RunDir) -> None:
-    """The most frequent words by principal components."""
-    save_map(*maps.place(run.embeddings(), None, MAPPED), run_dir.word_map)
-
-
 def _check_text(data: DataConfig) -> None:
     if data.path is None and data.name in ONE_WORD_LINES:
         raise UserError(
@@ -240,8 +247,8 @@ def _check_text(data: DataConfig) -> None:
         )
 
 
-def _words_of(config: RunConfig, model: Word2vecConfig, corpus: Corpus | None) -> WordCorpus:
-    """The text's words, or its REAN tokens (those of `corpus`, where it is at hand)."""
+def _words_of(config: RunConfig, model: Word2vecConfig) -> WordCorpus:
+    """The text's words, or its REAN tokens."""
     if config.data.tokens != "rean":
         return word_corpora.load(config.data, model.words)
     if dataclasses.replace(model.words, max_sentence=WordsConfig().max_sentence) != WordsConfig():
@@ -249,7 +256,7 @@ def _words_of(config: RunConfig, model: Word2vecConfig, corpus: Corpus | None) -
             "model.words wants its defaults (max_sentence apart) with data.tokens rean, whose words data.min_count and "
             "data.vocab_limit choose"
         )
-    return word_corpora.of_tokens(corpus or corpora.load(config.data), model.words.max_sentence)
+    return word_corpora.of_tokens(corpora.load(config.data), model.words.max_sentence)
 
 
 def _check_optimizer(config: RunConfig) -> None:

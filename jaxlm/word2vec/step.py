@@ -1,4 +1,4 @@
-"""word2vec's steps, whose shards run side by side, and the loss per pair that they add up to."""
+"""The step of word2vec, whose workers run side by side, and the loss per pair that they add up to."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -13,17 +13,17 @@ from jaxlm.word2vec.model import Arrays, Change, Word2vec, add_changes
 from jaxlm.word2vec.reader import Reader, Told
 
 
-class PairScore(NamedTuple):
-    """The loss of a split."""
+class PairLoss(NamedTuple):
+    """The loss of a split in nats per pair."""
 
     nats: float
     pairs: int
     words: int
-    """Read, before subsampling."""
+    """Words read, before subsampling."""
 
     @property
     def loss(self) -> float | None:
-        """Nats per pair."""
+        """The mean loss in nats per pair; None without a pair."""
         return self.nats / self.pairs if self.pairs else None
 
     def to_json(self) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def pair_fields(mean: float = 0.0) -> dict[str, Any]:
 
 
 class Trainer:
-    """The compiled updates of one model. The shards of a step run in threads of their own."""
+    """The compiled updates of one model. The workers of a step run in threads, side by side."""
 
     def __init__(self, model: Word2vec):
         self._shards = model.config.shards
@@ -56,11 +56,11 @@ class Trainer:
         done = self._run(params, reader, step, rate)
         return self._add(params, [change for change, _, _ in done]), *_sums(done)
 
-    def score(self, params: Params, reader: Reader, steps: range) -> PairScore:
+    def score(self, params: Params, reader: Reader, steps: range) -> PairLoss:
         """The loss of some of a reader's steps with the parameters as they are: its words are drawn at a rate of 0."""
         parts = [_sums(self._run(params, reader, step, 0.0)) for step in steps]
         nats, told = math.fsum(part[0] for part in parts), [part[1] for part in parts]
-        return PairScore(nats, sum(one.pairs for one in told), sum(one.words for one in told))
+        return PairLoss(nats, sum(one.pairs for one in told), sum(one.words for one in told))
 
     def _run(self, params: Params, reader: Reader, step: int, rate: float) -> list[tuple[Change, float, Told]]:
         def one(shard: int) -> tuple[Change, float, Told]:

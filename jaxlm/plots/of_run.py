@@ -1,0 +1,35 @@
+"""The pictures of a run directory."""
+
+from matplotlib import rc_context
+
+from jaxlm.data.bigrams import load_bigrams
+from jaxlm.errors import UserError
+from jaxlm.plots import pictures
+from jaxlm.plots.word_points import load_points
+from jaxlm.runs import metrics
+from jaxlm.runs.directory import RunDir, decoding, read_json
+
+
+def draw_run(run: RunDir) -> None:
+    """Draw the bigrams of a run's data or the map of its words, and its loss curve, into its plots/.
+
+    Raises UserError where plots/ lacks the numbers to draw, or a file of the run is damaged.
+    """
+    numbers = run.word_points if run.word_points.is_file() else run.bigrams
+    if not numbers.is_file():
+        raise UserError(f"run {str(run.path)!r} has no plots/{numbers.name}: it was trained with --no-plots")
+    with rc_context(pictures.STYLE):
+        if numbers == run.bigrams:
+            with decoding(numbers):
+                counts = load_bigrams(numbers)
+            with decoding(run.config):  # read as JSON: a model's class may be in a file of the user's own
+                kind = read_json(run.config)["data"]["kind"]
+            pictures.bigram_table(counts, run.plots / "bigrams.png", run.read_tokenizer(), kind)
+            pictures.frequent_pairs(counts, run.plots / "pairs.png")
+        else:
+            with decoding(numbers):
+                words, xy_N2 = load_points(numbers)
+            title = pictures.map_title(run.path.name, len(words), "pca")
+            pictures.word_map(words, xy_N2, run.plots / "words.png", title)
+        if run.metrics.exists():
+            pictures.loss_curve(metrics.read(run.metrics), run.plots / "loss.png")

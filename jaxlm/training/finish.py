@@ -1,0 +1,65 @@
+"""What a finished run of a language model gets: scores of all splits, samples and pictures."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxlm.data.bigrams import count_bigrams, save_bigrams
+from jaxlm.errors import one_line
+from jaxlm.inference.formatting import sorted_samples
+from jaxlm.inference.generate import classify, generate
+from jaxlm.models.base import BUFFERS, with_buffers, without_buffers
+from jaxlm.ops import prng
+from jaxlm.runs.directory import RunDir, write_bytes
+from jaxlm.runs.loading import Run, best_parameters
+from jaxlm.training import optim
+from jaxlm.training.setup import Setup, some_rows
+
+
+def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]) -> dict[str, Any]:
+    """Score the best parameters on every split, write samples.txt and the pictures; returns eval.json's content.
+
+    Train is scored on at most eval.max_tokens of its predictions.
+    """
+    config, corpus = setup.config, setup.corpus
+    params, step = best_parameters(run)
+    best = Run(run.path, config, corpus.tokenizer, setup.model, with_buffers(params, setup.placed_buffers), step)
+    entries: dict[str, Any] = {}
+    for split, row_R in setup.dataset.rows.items():
+        most = max(1, config.eval.max_tokens // setup.dataset.targets_per_row) if split == "train" else len(row_R)
+        entries[split] = setup.evaluator(best.params, some_rows(row_R, most)).to_json() if len(row_R) else None
+    write_bytes(run.samples, _samples(best, run).encode("utf-8", "surrogatepass"))
+    if config.plots:
+        run.plots.mkdir(exist_ok=True)
+        save_bigrams(count_bigrams(corpus), run.bigrams)
+        draw(run, log)
+    beside = {"buffers": optim.count_parameters(best.params[BUFFERS])} if BUFFERS in best.params else {}
+    return {
+        **entries,
+        "params": optim.count_parameters(without_buffers(best.params)),
+        **beside,
+        "step": step,
+        "steps": config.last_step,
+        "train_time_s": seconds,
+    }
+
+
+def draw(run: RunDir, log: Callable[[str], None]) -> None:
+    """Draw a run's pictures; a picture that cannot be drawn is logged and costs nothing else."""
+    from jaxlm.plots.of_run import draw_run  # matplotlib takes as long to import as thousands of small steps
+
+    try:
+        draw_run(run)
+    except Exception as error:
+        reason = one_line(f"{type(error).__name__}: {error}")
+        log(f"the pictures were not all drawn ({reason}): python -m jaxlm.plots {run.path} draws them")
+
+
+def _samples(best: Run, run: RunDir) -> str:
+    """The content of samples.txt: of lines sorted by where they are found in the data."""
+    sample, key = best.config.sample, prng.derive(best.config.seed, prng.SAMPLES)
+    if not sample.n:
+        return ""
+    texts = generate(best, n=sample.n, temperature=sample.temperature, max_tokens=sample.max_tokens, key=key)
+    if best.config.data.kind != "lines":
+        return "\n---\n".join(texts) + "\n"
+    return sorted_samples(texts, classify(run.read_seen(), texts)) + "\n"

@@ -1,0 +1,141 @@
+"""The record of a training: train lines, losses of the splits, the progress line, and sums that a checkpoint holds."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxlm.errors import NonFiniteLoss, check_fields
+from jaxlm.runs.directory import RunDir
+from jaxlm.runs.metrics import MetricsLog
+from jaxlm.training.job import Job, SplitScore
+from jaxlm.training.progress import Progress
+from jaxlm.training.state import Chunk
+
+
+@dataclasses.dataclass
+class Sums:
+    """Sums since the last train line, and the seconds of the run; saved with each checkpoint."""
+
+    loss: float = 0.0
+    weight: float = 0.0
+    tokens: int = 0
+    training_s: float = 0.0
+    """Seconds of training since the last train line, without evaluations."""
+    run_s: float = 0.0
+    """Seconds of the whole run, resumed runs added up."""
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, Any]) -> "Sums | None":
+        """The sums of a checkpoint's metadata; None where they are damaged."""
+        try:
+            sums = cls(**metadata["sums"])
+            check_fields(vars(sums), **dict.fromkeys(vars(sums), (int, float)))
+        except (LookupError, TypeError, ValueError):
+            return None
+        return sums
+
+
+class Recorder:
+    """Writes the metrics of a run. Chunks are fetched one late, so that the device never waits for the log."""
+
+    def __init__(self, job: Job, run: RunDir, *, steps: int, step: int, sums: Sums):
+        self._job, self._steps, self._sums = job, steps, sums
+        self.last_saved = step or None
+        """Step of the newest checkpoint."""
+        self._pending: tuple[int, Chunk, bool] | None = None
+        self._log = MetricsLog(
+            run.metrics, run.tensorboard if job.config.tensorboard else None, step=step if step else -1
+        )
+        self._progress = Progress(steps, step, words=not job.config.model.predicts_text)
+        self._clock = time.monotonic()
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.close()
+        self._log.close()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the run up to what was recorded last."""
+        return self._sums.run_s
+
+    def metadata(self) -> dict[str, Any]:
+        """The part of a checkpoint's metadata by which a resumed run writes the lines it would have written."""
+        return {"sums": dataclasses.asdict(self._sums)}
+
+    def chunk(self, step: int, chunk: Chunk, *, logs: bool) -> None:
+        """Take the chunk that leads to `step`, and write the one before it, whose arrays have arrived."""
+        self.flush()
+        self._pending = step, chunk, logs
+
+    def flush(self) -> None:
+        """Wait for the newest chunk and write it. Raises NonFiniteLoss at the first loss that is not a number."""
+        if self._pending is None:
+            return
+        (step, chunk, logs), self._pending = self._pending, None
+        loss_K = np.asarray(chunk.loss_K, np.float64)
+        self._sums.training_s += self._lap()
+        bad_K = np.flatnonzero(~np.isfinite(loss_K))
+        if bad_K.size:
+            self.fail(f"the loss is {loss_K[bad_K[0]]}", step - len(loss_K) + int(bad_K[0]) + 1)
+        weight_K = np.ones(len(loss_K)) if chunk.weight_K is None else np.asarray(chunk.weight_K, np.float64)
+        tokens = int(np.asarray(chunk.count_K, np.float64).sum())
+        self._sums.loss += float((loss_K * weight_K).sum())
+        self._sums.weight += float(weight_K.sum())
+        self._sums.tokens += tokens
+        if logs and len(loss_K):
+            self._train_line(step, float(chunk.lr))
+        if len(loss_K):
+            known_K = loss_K[weight_K > 0]
+            self._progress.steps(step, float(known_K[-1]) if known_K.size else None, tokens)
+
+    def scores(self, step: int, scores: Mapping[str, SplitScore]) -> float | None:
+        """Write the losses of the splits, just taken, and return the dev loss. Raises NonFiniteLoss."""
+        seconds = self._lap()
+        dev = scores["dev"].loss if "dev" in scores else None
+        for split, score in scores.items():
+            if not math.isfinite(score.nats):
+                self.fail(f"the {split} loss is {score.nats}", step)
+            self._log.write(**score.metrics_line(step, split, seconds=seconds, time_s=self._sums.run_s))
+        self._progress.dev(dev)
+        return dev
+
+    def fail(self, reason: str, step: int) -> None:
+        """Raise NonFiniteLoss with the last good checkpoint and ways out."""
+        good = (
+            "no checkpoint was saved before"
+            if self.last_saved is None
+            else f"the last good checkpoint is step {self.last_saved}"
+        )
+        clip = "" if not self._job.config.model.predicts_text else ", or --optim.clip 1"
+        raise NonFiniteLoss(
+            f"{reason} at step {step} of {self._steps}; {good}; "
+            f"try a smaller --optim.lr{clip}, in another --run-dir or with --restart"
+        )
+
+    def _train_line(self, step: int, lr: float) -> None:
+        sums = self._sums
+        mean = sums.loss / sums.weight if sums.weight else math.nan
+        self._log.write(
+            step=step,
+            split="train",
+            loss=mean,
+            **self._job.loss_fields(mean),
+            tokens_per_s=sums.tokens / max(sums.training_s, 1e-9),
+            lr=lr,
+            time_s=sums.run_s,
+        )
+        self._sums = Sums(run_s=sums.run_s)
+
+    def _lap(self) -> float:
+        """Seconds since the last lap, added to those of the run."""
+        now = time.monotonic()
+        seconds, self._clock = now - self._clock, now
+        self._sums.run_s += seconds
+        return seconds

@@ -1,0 +1,46 @@
+"""The whole job: settings to data to model to steps to a finished run directory."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from jaxlm.config import RunConfig
+from jaxlm.config.serialization import to_json
+from jaxlm.errors import writing
+from jaxlm.runs.create import claimed
+from jaxlm.runs.directory import dump, write_json
+from jaxlm.training.loop import fit
+
+
+def train(
+    config: RunConfig, *, restart: bool = False, dry_run: bool = False, log: Callable[[str], None] = print
+) -> Path | None:
+    """Train the model that the settings describe, or resume it, or report that it is done. Returns the run directory.
+
+    `restart` renames an old run and begins anew; `dry_run` logs the resolved settings and sizes, and trains nothing.
+    Raises UserError for settings, data or a run directory that cannot be used, before anything is written, and
+    NonFiniteLoss and Stopped as `fit` does.
+    """
+    job = config.model.prepare(config, restart=restart, dry_run=dry_run, log=log)
+    for line in job.summary():
+        log(line)
+    if dry_run:
+        for line in (dump(to_json(job.config)), *job.details()):
+            log(line)
+        return None
+    with claimed(job.config, job.data, buffers=job.buffers, init_from=job.init_hash, restart=restart, log=log) as (
+        run,
+        state,
+    ):
+        if state == "done":
+            log(f"{run.path} is trained already; --restart trains it again")
+        else:
+            seconds = fit(job, run, log)
+            with writing(run.path):
+                write_json(run.eval, job.finish(run, seconds))
+        if run.samples.is_file():
+            log(run.samples.read_text("utf-8", errors="replace").rstrip("\n"))
+        result = run.read_eval()
+        for line in job.losses(result, run):
+            log(line)
+        log(f"step {result['step']:,} of {result['steps']:,}, {result['train_time_s']:.1f} s, in {run.path}")
+    return run.path
