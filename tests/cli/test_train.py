@@ -12,8 +12,8 @@ from unittest.mock import Mock
 import pytest
 
 from jaxlm.cli import process
-from jaxlm.errors import Stopped
 from jaxlm.cli import train as train_command
+from jaxlm.errors import Stopped
 from tests import processes
 from tests.processes import Cli, refused, tree
 
