@@ -8,6 +8,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from jaxlm.training.pictures import Pictures
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -19,7 +20,6 @@ from jaxlm.data.corpus import from_dialogues, from_lines, from_stream
 from jaxlm.plots import __main__ as plots_command
 from jaxlm.plots import pictures
 from jaxlm.plots.pictures import LISTED_PAIRS, TABLE_TOKENS, bigram_table, frequent_pairs, loss_curve
-from jaxlm.training.pictures import Pictures
 from tests.conftest import write_run
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Literal
 
 from jaxlm.config import check
@@ -9,11 +10,13 @@ from jaxlm.config.data import DataConfig
 from jaxlm.config.models import ModelConfig
 from jaxlm.config.optim import OptimConfig
 from jaxlm.config.rean import TableConfig
-from jaxlm.config.settings import Settings
+from jaxlm.config.settings import Settings, refuse_unused
 from jaxlm.errors import UserError
 
+DEFAULT_DIRECTORY = "runs/run"
+"""The run directory without run_dir; train.py sets runs/ and the config file's name."""
 MOST_SAMPLES = 2**20
-"""Samples at once, and tokens of one."""
+"""Samples at once at most, and tokens of one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,7 @@ class SampleConfig(Settings, group="sample."):
     n: int = 20
     """How many."""
     temperature: float = 1.0
-    """Divides the logits; 0 takes the likeliest token."""
+    """Divides the logits; 0 takes the most likely token."""
     max_tokens: int = 200
     """Tokens a sample has at most."""
 
@@ -76,7 +79,7 @@ class RunConfig(Settings):
     checkpoint: CheckpointConfig = CheckpointConfig()
     sample: SampleConfig = SampleConfig()
     seed: int = 0
-    """Of parameters, batches and samples."""
+    """Seed of parameters, batches and samples."""
     steps: int | None = None
     """Updates of the parameters. None: as many as `epochs` takes."""
     epochs: float | None = None
@@ -122,6 +125,14 @@ class RunConfig(Settings):
                 f"init_from wants a model that is trained by steps, got {self.init_from!r} for a "
                 f"{type(self.model).__name__}: leave it out"
             )
+        if not self.model.predicts_text:
+            names = ("n", "temperature", "max_tokens")
+            refuse_unused(self.sample, names, f"a {type(self.model).__name__}", "a language model")
+
+    @property
+    def directory(self) -> Path:
+        """The run directory as a path."""
+        return Path(self.run_dir or DEFAULT_DIRECTORY)
 
     def _check_tokens(self) -> None:
         model, tokens = type(self.model).__name__, type(self.data.tokens).__name__

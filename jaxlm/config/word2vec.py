@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxlm.config import check
 from jaxlm.config.models import ModelConfig
+from jaxlm.config.settings import refuse_unused
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Word2vecConfig(ModelConfig):
     predict: Literal["skip-gram", "cbow"] = "skip-gram"
     """skip-gram: a word predicts each neighbour. cbow: the neighbours together predict the word."""
     output: Literal["negative-sampling", "hierarchical-softmax"] = "negative-sampling"
-    """What is predicted: the word against drawn ones, or its path in a Huffman tree."""
+    """The prediction: a word against drawn ones, or its path in a Huffman tree."""
     d_embed: int = 100
     """Width of a vector."""
     window: int = 5
@@ -68,6 +69,11 @@ class Word2vecConfig(ModelConfig):
                 f"model.shared_negatives wants at least the {self.negatives} of model.negatives, "
                 f"got {self.shared_negatives}"
             )
+        if self.output != "negative-sampling":
+            names = ("negatives", "shared_negatives", "exponent")
+            refuse_unused(self, names, f"model.output {self.output}", "model.output negative-sampling")
+        if self.predict != "cbow":
+            refuse_unused(self, ("cbow_average",), f"model.predict {self.predict}", "model.predict cbow")
 
     @property
     def update_words(self) -> int:

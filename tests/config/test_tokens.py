@@ -7,7 +7,8 @@ import pytest
 
 import jaxlm
 from jaxlm.cli.train_command import load_config, parse_train
-from jaxlm.config.serialization import from_json, load_module, to_json
+from jaxlm.config.serialization import from_json, to_json
+from jaxlm.config.user_code import load_module
 from jaxlm.data import corpus as corpora
 from jaxlm.errors import UserError
 from jaxlm.tokenizers import CharTokenizer, ReanTokenizer, WordTokenizer

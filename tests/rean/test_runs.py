@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from jaxlm.rean.vectors import recipe
+from jaxlm.runs.claims import hold
 
 import jaxlm
 from jaxlm import lr_range, training
@@ -19,9 +21,7 @@ from jaxlm.data.corpus import from_dialogues, load
 from jaxlm.devices.mesh import make_mesh, replicated
 from jaxlm.inference.generate import by_vector
 from jaxlm.models.base import BUFFERS, with_buffers
-from jaxlm.rean.vectors import recipe
 from jaxlm.runs import checkpoints
-from jaxlm.runs.claims import hold
 from jaxlm.runs.directory import RunDir, write_json
 from jaxlm.runs.loading import load_vectors
 from jaxlm.sweep import Variant, named, sweep

@@ -10,10 +10,10 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from jaxlm.runs import claims, directory
 from jaxlm.config import DataConfig, MlpConfig, OptimConfig, RunConfig
 from jaxlm.data import corpus as corpora
 from jaxlm.errors import UserError
+from jaxlm.runs import claims, directory
 from tests import processes
 from tests.processes import tree
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jaxlm.runs.restart import set_aside
 
 import jaxlm
 from jaxlm.runs.directory import RunDir
-from jaxlm.runs.restart import set_aside
 from jaxlm.sweep import Variant, sweep
 from jaxlm.training import train
 from tests.conftest import NAMES, TINY
