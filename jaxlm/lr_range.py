@@ -17,7 +17,6 @@ from jaxlm.devices import compilation
 from jaxlm.errors import UserError, check_folder
 from jaxlm.runs.metrics import Progress
 from jaxlm.training import Plan, make_chunk, make_step, optim
-from jaxlm.training.plan import step_flops
 from jaxlm.training.setup import initial_state, introduce, settle
 
 DIVERGED = 4.0
@@ -98,7 +97,7 @@ def measure(
     state, tokens, buffers = initial_state(job, optimizer), job.tokens(), job.buffers()
     sizes = optim.count_parameters(state.params), job.batcher.batch_size * job.batcher.targets_per_row
     chunk = make_chunk(make_step(job.model, optimizer, settings.l2), job.batcher, rate, job.mesh, seed=config.seed)
-    options = compilation.step_options(step_flops(*sizes))
+    options = compilation.step_options()
     compiled = jax.jit(chunk, donate_argnums=0, compiler_options=options)
     most, loss_K, end = Plan.of(job.config, *sizes).chunk, np.empty(0), None
     progress = Progress(steps, 0)

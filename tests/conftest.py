@@ -92,7 +92,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["MPLCONFIGDIR"] = str(cache / "matplotlib")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache / "compiled")
     jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
-    compilation.keep_compiled(cache)
+    compilation.enable_cache(cache)
     return cache
 
 

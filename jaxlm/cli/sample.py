@@ -37,7 +37,7 @@ def answer(command: SampleCommand) -> None:
 
         lines = training_lines(run_dir)
     platform.choose_device(command.device)
-    compilation.keep_compiled(cache_dir())
+    compilation.enable_cache(cache_dir())
     from jaxlm.inference.generate import by_vector
     from jaxlm.runs.loading import load_run
 
@@ -74,7 +74,7 @@ def _about_words(command: SampleCommand) -> None:
     if file and "--checkpoint" in command.given:
         raise UserError(f"--checkpoint wants a run directory; {what}")
     platform.choose_device(command.device)
-    compilation.keep_compiled(cache_dir())
+    compilation.enable_cache(cache_dir())
     from jaxlm.cli.vectors import answer_words
 
     answer_words(command)

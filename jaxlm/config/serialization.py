@@ -24,6 +24,7 @@ SAME_NUMBERS = (
     "data.labels",
     "run_dir",
     "device",
+    "mesh",
     "gpu_memory",
     "tensorboard",
     "plots",

@@ -148,7 +148,7 @@ def _draw(path: Path, n: int, step: int, device: str) -> list[str]:
     from jaxlm.devices import compilation, platform
 
     platform.choose_device(device)
-    compilation.keep_compiled(cache_dir())
+    compilation.enable_cache(cache_dir())
     import jax
 
     from jaxlm.inference.generate import classify, generate

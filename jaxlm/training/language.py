@@ -37,7 +37,7 @@ from jaxlm.training.background import background_thread, nice_afterwards
 from jaxlm.training.draws import Draws
 from jaxlm.training.fit import Task, fit
 from jaxlm.training.pictures import Pictures
-from jaxlm.training.plan import Plan, step_flops
+from jaxlm.training.plan import Plan
 from jaxlm.training.points import Best
 from jaxlm.training.samples import compile_samples, draw_samples
 from jaxlm.training.setup import Job, abstract_state, describe, initial_state, introduce, settle, with_vectors
@@ -162,8 +162,9 @@ def _task(job: Job, draws: Draws, when_scored: Callable[[], None]) -> Task:
         mesh,
         seed=config.seed,
     )
-    options = compilation.step_options(step_flops(*sizes))
-    compiled = jax.jit(chunk, donate_argnums=0, compiler_options=options)
+    options = compilation.step_options()
+    lies = jax.tree.map(lambda x: x.sharding, abstract), None
+    compiled = jax.jit(chunk, donate_argnums=0, out_shardings=lies, compiler_options=options)
     lowered = compiled.lower(abstract, tokens, job.batcher.draw(config.seed, range(plan.chunk)), buffers)
     # the two largest programs of the start are compiled at once
     with nice_afterwards(), ThreadPoolExecutor(max_workers=1) as beside:

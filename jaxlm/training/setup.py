@@ -20,7 +20,7 @@ from jaxlm.devices.mesh import check_batch, make_mesh, replicated, state_shardin
 from jaxlm.errors import UserError
 from jaxlm.inference import formatting
 from jaxlm.models import initialization
-from jaxlm.models.base import HasBuffers, LanguageModel, Params, SequenceModel, Words
+from jaxlm.models.base import HasBuffers, LanguageModel, Params, SequenceModel, Words, axes_of
 from jaxlm.rean.vectors import kept_buffers, read_vectors
 from jaxlm.runs import metrics
 from jaxlm.runs.directory import RunDir, dump
@@ -69,7 +69,7 @@ def settle(config: RunConfig, *, resumes: bool = False) -> Job:
     One that `resumes` does without its init_from, and without the run of its vectors, once it has begun.
     """
     platform.choose_device(config.device, config.gpu_memory)
-    compilation.keep_compiled(cache_dir())
+    compilation.enable_cache(cache_dir())
     if config.tensorboard:
         metrics.summary_writer()
     start = starting_point(config, resumes=resumes)
@@ -90,7 +90,7 @@ def settle(config: RunConfig, *, resumes: bool = False) -> Job:
         )
     batcher, host, rows = prepare(config, corpus, model.context, model.max_length)
     config = config.in_steps(batcher.examples, batcher.batch_size)
-    mesh = make_mesh()
+    mesh = make_mesh(config.mesh)
     if config.model.trained_by_steps:
         check_batch(batcher.batch_size, mesh)
         optim.schedule(config.optim, config.last_step)
@@ -117,14 +117,14 @@ def initial_state(job: Job, optimizer: optax.GradientTransformation) -> TrainSta
     else:
         params, opt_state = job.start.params, jax.jit(optimizer.init)(job.start.params)
     state = TrainState(step=np.int32(0), params=params, opt_state=opt_state)  # type: ignore[arg-type]
-    return jax.device_put(state, state_sharding(job.mesh, state))
+    return jax.device_put(state, state_sharding(job.mesh, state, axes_of(job.model)))
 
 
 def abstract_state(job: Job, optimizer: optax.GradientTransformation) -> TrainState:
     """Shapes, types and shardings of `initial_state`."""
     params, opt_state = initialization.abstract_state(job.model, optimizer.init)
     state = TrainState(step=np.int32(0), params=params, opt_state=opt_state)  # type: ignore[arg-type]
-    like = state_sharding(job.mesh, state)
+    like = state_sharding(job.mesh, state, axes_of(job.model))
     return jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), state, like)
 
 

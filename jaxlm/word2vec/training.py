@@ -56,7 +56,7 @@ class Word2vecWork:
             _check_text(config.data)
         _check_optimizer(config)
         platform.choose_device(config.device, config.gpu_memory)
-        compilation.keep_compiled(cache_dir())
+        compilation.enable_cache(cache_dir())
         if config.tensorboard:
             metrics.summary_writer()
         self.corpus = _words_of(config, model, corpus)
