@@ -45,8 +45,10 @@ def make_mesh(config: MeshConfig = DATA_PARALLEL) -> Mesh:
     if math.prod(shape.values()) != devices:
         wanted = " x ".join(f"{name} {size}" for name, size in sizes.items())
         advice = " ".join(f"--mesh.{name} {size}" for name, size in _nearest(shape, devices).items())
-        there = "there is 1 device" if devices == 1 else f"there are {devices} devices"
-        raise UserError(f"mesh wants a product of as many as there are devices: {there}, got {wanted}; take {advice}")
+        raise UserError(
+            f"mesh.data, mesh.fsdp and mesh.tensor want a product of {devices}, the number of devices, got {wanted}; "
+            f"take {advice}"
+        )
     types = (AxisType.Auto,) * len(shape)
     return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=types)
 

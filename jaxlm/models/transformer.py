@@ -82,11 +82,8 @@ class Transformer(nn.Module):
 
     @property
     def axes(self) -> Axes:
-        width, into_heads, heads = (
-            ("layers", "embed"),
-            ("layers", "embed", "heads", "head"),
-            ("layers", "heads", "head"),
-        )
+        width, heads = ("layers", "embed"), ("layers", "heads", "head")
+        into_heads = ("layers", "embed", "heads", "head")
         return {
             "position": ("length", "embed"),
             "norm1_scale": width,

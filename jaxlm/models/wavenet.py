@@ -79,15 +79,15 @@ class Levels(nn.Module):
             "out": ("embed", "vocab"),
             "out_bias": ("vocab",),
         }
-        level: Axes = {"pair": ("embed", "mlp"), "norm_scale": ("mlp",), "norm_bias": ("mlp",)}
+        level: dict[str, tuple[str | None, ...]] = {
+            "pair": ("embed", "mlp"),
+            "norm_scale": ("mlp",),
+            "norm_bias": ("mlp",),
+        }
         if self.style == "gated":
             axes |= {"enter": ("embed", "mlp"), "skip_out": ("embed", "mlp"), "skip_out_bias": ("mlp",)}
-            level = {
-                "pair": ("embed", "mlp"),
-                "pair_bias": ("mlp",),
-                "residual": ("mlp", "embed"),
-                "skip": ("mlp", "embed"),
-            }
+            level = {"pair": ("embed", "mlp"), "pair_bias": ("mlp",)}
+            level |= {"residual": ("mlp", "embed"), "skip": ("mlp", "embed")}
         return axes | {f"{name}_{i}": own for i in range(self.layers) for name, own in level.items()}
 
     def __call__(self, ctx_NC: jax.Array) -> jax.Array:
