@@ -23,8 +23,8 @@ import numpy as np
 from gensim.models import KeyedVectors
 
 from jaxlm import Embeddings
-from jaxlm.embeddings.evaluation import evaluate_analogies
-from jaxlm.embeddings.search import nearest, unit
+from jaxlm.embeddings.intrinsic_evaluation import evaluate_analogies
+from jaxlm.embeddings.search import nearest_rows, unit_rows
 
 TABLE, BATCHES, NEIGHBOURS = (1_000_000, 100), (1, 32, 256), 10
 BINARY = (200_000, 100)
@@ -97,7 +97,7 @@ def neighbours(rounds: int) -> None:
     """Milliseconds for a batch's nearest rows, with the shares of the machine's limits."""
     V, E = TABLE
     host_VE = random_table(V, E)
-    unit_VE = jax.jit(unit)(jnp.asarray(host_VE))
+    unit_VE = jax.jit(unit_rows)(jnp.asarray(host_VE))
     theirs = KeyedVectors(E)
     theirs.add_vectors([str(row) for row in range(V)], host_VE)
     theirs.fill_norms()
@@ -108,7 +108,7 @@ def neighbours(rounds: int) -> None:
         query_BE = host_VE[:B]
 
         def ours(query_BE: np.ndarray = query_BE) -> None:
-            jax.block_until_ready(nearest(unit_VE, jnp.asarray(query_BE), NEIGHBOURS))
+            jax.block_until_ready(nearest_rows(unit_VE, jnp.asarray(query_BE), NEIGHBOURS))
 
         def peer() -> None:
             theirs.similar_by_vector(host_VE[0], topn=NEIGHBOURS)

@@ -66,14 +66,14 @@ def free_bytes() -> int:
 
 def nearest(V: int, seconds: float) -> None:
     """Print the speed of the search for the nearest row, for batches of queries."""
-    unit_VE = search.unit(jax.random.normal(jax.random.key(0), (V, WIDTH)))
+    unit_VE = search.unit_rows(jax.random.normal(jax.random.key(0), (V, WIDTH)))
     for B in BATCHES:
         query_BE = jax.random.normal(jax.random.key(1), (B, WIDTH))
-        jax.block_until_ready(search.nearest(unit_VE, query_BE, 1))
+        jax.block_until_ready(search.nearest_rows(unit_VE, query_BE, 1))
         taken: list[float] = []
         end = time.perf_counter() + seconds
         while (began := time.perf_counter()) < end or not taken:
-            jax.block_until_ready(search.nearest(unit_VE, query_BE, 1))
+            jax.block_until_ready(search.nearest_rows(unit_VE, query_BE, 1))
             taken.append(time.perf_counter() - began)
         print(f"nearest of {V:,} rows, {B} at a time: {B / statistics.median(taken):,.0f} tokens/s", flush=True)
 

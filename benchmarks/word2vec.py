@@ -10,7 +10,7 @@ took: on a machine that others use too it is the fairer one.
 
 At the end stand two limits, from this machine's large float32 products and its reading of memory on all cores: of the
 operations of an update (the banded products, or CBOW's sums of neighbours, and three products with the negatives), and
-of the bytes of its rows, each read once, and read and written once where its change is added. A shard's rows are a few
+of the bytes of its rows, each read once, and read and written once where its change is added. A worker's rows are a few
 MB and may stay in a cache, whose rate is higher than the memory's. What bounds an update is neither, but the overhead
 of its small operations: products of a few hundred rows reach about half the rate of large ones.
 """
@@ -103,7 +103,7 @@ def costs(config: Word2vecConfig) -> tuple[int, int]:
 def print_limits(job: VectorJob, speed: float, raw_words: int) -> None:
     """How far `speed` (raw words per second) is from what the products and the rows alone would allow."""
     reader, config = job.readers["train"], job.model.config
-    parts = [reader.part(step, shard)[0] for step in range(reader.steps) for shard in range(config.shards)]
+    parts = [reader.worker_batch(step, worker)[0] for step in range(reader.steps) for worker in range(config.workers)]
     updates = sum(int(part.updates) for part in parts) / raw_words
     flops, moved = (updates * cost for cost in costs(config))
     peak, rate = product_flops(), read_bytes()

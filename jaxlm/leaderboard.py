@@ -23,7 +23,7 @@ LISTED_REASONS = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Loss:
+class SplitLoss:
     """A split's part of eval.json."""
 
     nats_per_token: float | None
@@ -42,9 +42,9 @@ class Row:
     model: str
     kind: str
     """data.kind: lines, stream or dialogues."""
-    dev: Loss | None
-    test: Loss | None
-    train: Loss | None
+    dev: SplitLoss | None
+    test: SplitLoss | None
+    train: SplitLoss | None
     params: int
     """Trained numbers."""
     buffers: int
@@ -64,7 +64,7 @@ class Row:
     """Where samples were found: `train` is the share of exact copies."""
 
     @property
-    def place(self) -> tuple[bool, int, float, str]:
+    def sort_key(self) -> tuple[bool, int, float, str]:
         """Sorts by dev loss, then those with impossible events by how many, then those without a dev split."""
         nats, impossible = (None, 0) if self.dev is None else (self.dev.nats_per_token, self.dev.impossible)
         return nats is None and not impossible, impossible, nats or 0.0, self.run
@@ -85,7 +85,7 @@ def main(args: list[str]) -> int:
 
         platform.choose_device(command.device)  # one that is not there is no fault of a run's
     ranked = rank([with_shares(row, command.samples, command.device, _log) for row in rows])
-    print(json.dumps([dataclasses.asdict(row) for row in ranked], indent=2) if command.json else table(ranked))
+    print(json.dumps([dataclasses.asdict(row) for row in ranked], indent=2) if command.json else ranking_table(ranked))
     return 0
 
 
@@ -160,12 +160,12 @@ def rank(rows: Sequence[Row]) -> list[Row]:
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.data_hash, row.tokenizer_hash, row.split_hash), []).append(row)
-    best_first = [sorted(group, key=lambda row: row.place) for group in groups.values()]
-    best_first.sort(key=lambda group: (group[0].place[0], -len(group), group[0].group))
+    best_first = [sorted(group, key=lambda row: row.sort_key) for group in groups.values()]
+    best_first.sort(key=lambda group: (group[0].sort_key[0], -len(group), group[0].group))
     return [dataclasses.replace(row, group=group[0].group) for group in best_first for row in group]
 
 
-def table(ranked: Sequence[Row]) -> str:
+def ranking_table(ranked: Sequence[Row]) -> str:
     """Ranked rows as aligned text, a heading for each group, and in the last line what the columns are."""
     heads = ["run", "model", "dev", "test", "train", "bits/byte", "params", "buffers"]
     heads += ["steps", "seconds", "ms/step", "tokens/s", "new", "copies"]
@@ -203,11 +203,11 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _loss(entry: dict[str, Any] | None) -> Loss | None:
+def _loss(entry: dict[str, Any] | None) -> SplitLoss | None:
     if entry is None:
         return None
     impossible = int(entry.get("impossible", 0))
-    return Loss(_finite(entry["nats_per_token"]), _finite(entry["bits_per_byte"]), impossible)
+    return SplitLoss(_finite(entry["nats_per_token"]), _finite(entry["bits_per_byte"]), impossible)
 
 
 def _finite(value: Any) -> float | None:
@@ -238,7 +238,7 @@ def _in_words(data: dict[str, Any], vocab_size: int, hashes: dict[str, Any]) -> 
     return f"{name}: {data['kind']}, split {split}, seed {data['split_seed']}, {vocab_size:,} tokens ({listed})"
 
 
-def _nats(loss: Loss | None) -> str:
+def _nats(loss: SplitLoss | None) -> str:
     if loss is not None and loss.impossible:
         return f"inf ({loss.impossible:,} impossible)"
     return _or_dash(loss.nats_per_token if loss else None, ".4f")

@@ -33,7 +33,7 @@ TABLE_LINES = 16
 PICTURES = (".png", ".pdf", ".svg")
 
 
-class Curve(NamedTuple):
+class RangeCurve(NamedTuple):
     """The loss against the learning rate."""
 
     rate_K: np.ndarray
@@ -55,7 +55,7 @@ def main(args: list[str]) -> int:
         raise UserError(f"--out {str(command.out)!r} is a directory")
     check_folder("--out", command.out.parent)
     curve = measure(command.config, low=command.low, high=command.high, steps=command.range_steps, log=print)
-    print(table(curve))
+    print(curve_table(curve))
     try:
         rate = suggest(curve)
     except UserError:
@@ -69,7 +69,7 @@ def main(args: list[str]) -> int:
 
 def measure(
     config: RunConfig, *, low: float, high: float, steps: int, log: Callable[[str], None] = lambda line: None
-) -> Curve:
+) -> RangeCurve:
     """Train from the start while the rate of step s is low * (high / low) ** (s / (steps - 1)).
 
     The settings' own rate and schedule do not matter, and nothing is kept (Smith 2017, "Cyclical learning rates for
@@ -114,10 +114,10 @@ def measure(
     if end == 0:
         raise UserError(f"--low {low:g}: the loss is {loss_K[0]} at the first step")
     rate_K = low * (high / low) ** (np.arange(steps) / (steps - 1))
-    return Curve(rate_K[:end][: len(loss_K)], loss_K[:end], smoothed(loss_K[:end], steps), end is not None)
+    return RangeCurve(rate_K[:end][: len(loss_K)], loss_K[:end], smoothed(loss_K[:end], steps), end is not None)
 
 
-def suggest(curve: Curve) -> float:
+def suggest(curve: RangeCurve) -> float:
     """The smallest rate at which the smoothed loss has made 98 % of the way down to its lowest point.
 
     The lowest point itself lies where training begins to break, in a valley that may be flat for decades. Raises
@@ -154,7 +154,7 @@ def smoothed(loss_K: np.ndarray, steps: int) -> np.ndarray:
     return np.exp(window_sum(log_K) / window_sum(np.ones_like(log_K)))
 
 
-def table(curve: Curve) -> str:
+def curve_table(curve: RangeCurve) -> str:
     """Rates and smoothed losses, evenly chosen."""
     chosen = np.unique(np.linspace(0, len(curve.rate_K) - 1, TABLE_LINES).astype(int))
     rows = [f"{curve.rate_K[k]:>9.2e}  {curve.smooth_K[k]:.4f}" for k in chosen]
@@ -172,7 +172,7 @@ def _end(loss_K: np.ndarray, steps: int) -> int | None:
     return count if bad_K.any() else None
 
 
-def _draw(curve: Curve, rate: float | None, path: Path) -> None:
+def _draw(curve: RangeCurve, rate: float | None, path: Path) -> None:
     from jaxlm.plots.pictures import rate_curve
 
     try:

@@ -62,7 +62,7 @@ class WordsConfig(Settings, group="model.words."):
 class Word2vecConfig(ModelConfig):
     """Vectors of words from the words around them (Mikolov et al. 2013a, 2013b).
 
-    A step reads batch_size words of the text. Its `shards` run side by side from the same vectors, each update by
+    A step reads batch_size words of the text. Its `workers` run side by side from the same vectors, each update by
     update; what they change is added up at the step's end.
     """
 
@@ -92,7 +92,7 @@ class Word2vecConfig(ModelConfig):
     """Words of one block, whose windows are one banded product."""
     blocks: int = 4
     """Blocks in an update; their updates are added up."""
-    shards: int = 2
+    workers: int = 2
     """Parts of a step that run side by side, each in a thread. Part of the result, not of the machine."""
 
     trained_by_steps: ClassVar[bool] = True
@@ -108,7 +108,7 @@ class Word2vecConfig(ModelConfig):
         check.between("model.exponent", self.exponent, -2, 2)
         check.between("model.span", self.span, 1, 4096)
         check.between("model.blocks", self.blocks, 1, 4096)
-        check.between("model.shards", self.shards, 1, 64)
+        check.between("model.workers", self.workers, 1, 64)
         if self.output == "negative-sampling" and self.shared_negatives < self.negatives:
             raise UserError(
                 f"model.shared_negatives wants at least the {self.negatives} of model.negatives, "

@@ -52,7 +52,7 @@ def read_records(stream: BinaryIO, count: int, width: int, name: str, decode: De
     return decode(spelled, 1), vec_VE.astype(np.float32, copy=False)
 
 
-def records(words: tuple[str, ...], vec_VE: np.ndarray) -> Iterator[bytes]:
+def format_records(words: tuple[str, ...], vec_VE: np.ndarray) -> Iterator[bytes]:
     """The table in this format, in pieces."""
     for start in range(0, len(words), ROWS_AT_ONCE):
         rows = vec_VE[start : start + ROWS_AT_ONCE].astype("<f4", copy=False)

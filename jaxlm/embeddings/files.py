@@ -15,7 +15,7 @@ from jaxlm.errors import UserError, reading
 
 Format = Literal["word2vec", "binary", "glove"]
 """word2vec: a line `V E`, then lines `word numbers`. binary: that line, then words and raw float32. glove: lines."""
-Errors = Literal["strict", "replace", "ignore"]
+DecodeErrors = Literal["strict", "replace", "ignore"]
 """What becomes of bytes that are not UTF-8, as in bytes.decode."""
 SUFFIXES: dict[str, Format] = {
     ".glove.txt": "glove",
@@ -30,7 +30,7 @@ LONGEST_LINE = 2**20
 """Bytes of a first line; what has no line end before is no table of vectors."""
 
 
-def read(path: Path, errors: Errors, log: Callable[[str], None]) -> tuple[tuple[str, ...], np.ndarray]:
+def read_vectors(path: Path, errors: DecodeErrors, log: Callable[[str], None]) -> tuple[tuple[str, ...], np.ndarray]:
     """Words and vec_VE (float32) of a file in any of the formats, told by its content; a UTF-8 mark is passed over.
 
     Of equal words the first is kept, and `say` gets a line about the others. Raises UserError naming the file and the
@@ -49,7 +49,7 @@ def read(path: Path, errors: Errors, log: Callable[[str], None]) -> tuple[tuple[
     return _first_of_equal(words, vec_VE, name, log)
 
 
-def write(path: Path, words: tuple[str, ...], vec_VE: np.ndarray, format: Format | None) -> None:
+def write_vectors(path: Path, words: tuple[str, ...], vec_VE: np.ndarray, format: Format | None) -> None:
     """Replace a file whole or not at all, in the format given or told by the suffix (SUFFIXES; .gz on top: gzipped).
 
     Raises UserError for another suffix, for a word that no format can hold (empty, or with a blank or a line end), and
@@ -70,7 +70,7 @@ def write(path: Path, words: tuple[str, ...], vec_VE: np.ndarray, format: Format
                 stream.write(b"%d %d\n" % vec_VE.shape)
             elif words and words[0].startswith("\ufeff"):  # of two the first is taken for the file's mark
                 stream.write(codecs.BOM_UTF8)
-            for piece in (binary.records if chosen == "binary" else text.lines)(words, vec_VE):
+            for piece in (binary.format_records if chosen == "binary" else text.format_lines)(words, vec_VE):
                 stream.write(piece)
         part.replace(path)
     except OSError as error:
@@ -93,7 +93,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield file
 
 
-def _read_table(stream: BinaryIO, name: str, errors: Errors) -> tuple[list[str], np.ndarray]:
+def _read_table(stream: BinaryIO, name: str, errors: DecodeErrors) -> tuple[list[str], np.ndarray]:
     line = stream.readline(LONGEST_LINE).removeprefix(codecs.BOM_UTF8)
     header = line.split()
     if len(header) != 2 or not all(field.isdigit() for field in header):
@@ -101,7 +101,7 @@ def _read_table(stream: BinaryIO, name: str, errors: Errors) -> tuple[list[str],
     count, width = map(int, header)
     if not count or not width:
         raise UserError(f"{name}, line 1 wants the numbers of words and of numbers each has, got {line.strip()!r}")
-    sample = stream.read(text.BLOCK_BYTES)
+    sample = stream.read(text.TEXT_BLOCK_BYTES)
     following = cast(BinaryIO, _Resumed(sample, stream))
     if not _is_text(sample[sample.find(b" ") + 1 :][: 4 * width]):
         return binary.read_records(following, count, width, name, _decoder(name, "word", errors))
@@ -111,7 +111,7 @@ def _read_table(stream: BinaryIO, name: str, errors: Errors) -> tuple[list[str],
     return words, vec_VE
 
 
-def _read_glove(stream: BinaryIO, line: bytes, name: str, errors: Errors) -> tuple[list[str], np.ndarray]:
+def _read_glove(stream: BinaryIO, line: bytes, name: str, errors: DecodeErrors) -> tuple[list[str], np.ndarray]:
     width = len(line.split()) - 1
     if not line:
         return [], np.zeros((0, 0), np.float32)
@@ -151,7 +151,7 @@ def _is_text(raw: bytes) -> bool:
     return decoded.partition("\n")[0].isascii() and all(char >= " " or char in "\n\r\t" for char in decoded)
 
 
-def _decoder(name: str, place: str, errors: Errors) -> text.Decode:
+def _decoder(name: str, place: str, errors: DecodeErrors) -> text.Decode:
     def decode(spelled: bytes, first: int) -> list[str]:
         try:
             return spelled.decode("utf-8", errors).split("\n")

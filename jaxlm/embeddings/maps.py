@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from jaxlm.embeddings.table import Embeddings
+from jaxlm.embeddings.embeddings import Embeddings
 from jaxlm.errors import UserError
 
 PERPLEXITY = 30.0
@@ -15,7 +15,7 @@ FEWEST = 4
 Projection = Literal["pca", "tsne"]
 
 
-def place(
+def project_words(
     embeddings: Embeddings, words: list[str] | None, n: int, method: Projection = "pca", seed: int = 0
 ) -> tuple[list[str], np.ndarray]:
     """The given words, or else the first n of the table (the most frequent), with a point xy_N2 for each.

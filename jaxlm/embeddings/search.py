@@ -14,7 +14,7 @@ GROUP = 64
 COSMUL_EPSILON = 1e-6
 
 
-class Found(NamedTuple):
+class BestRows(NamedTuple):
     """The best rows of a table for each query, best first; of equal scores the lower row first."""
 
     score_BK: jax.Array
@@ -22,7 +22,7 @@ class Found(NamedTuple):
     """-1, with score -inf, where fewer rows than wanted are left."""
 
 
-def unit(x_NE: jax.Array) -> jax.Array:
+def unit_rows(x_NE: jax.Array) -> jax.Array:
     """Rows of length 1, x / |x|, along the last axis; a row of zeros stays one and is orthogonal to everything.
 
     Each row is divided by its largest magnitude first, so that no square overflows or vanishes in float32; XLA divides
@@ -41,29 +41,29 @@ def _largest(x_NE: jax.Array) -> jax.Array:
 
 def similarity(x_BE: jax.Array, y_BE: jax.Array) -> jax.Array:
     """The cosine of each pair of rows, from -1 to 1; 0 where one of them is zero. Returns cos_B."""
-    return jnp.sum(unit(x_BE) * unit(y_BE), axis=-1)
+    return jnp.sum(unit_rows(x_BE) * unit_rows(y_BE), axis=-1)
 
 
-def nearest(unit_VE: jax.Array, query_BE: jax.Array, k: int, exclude_BX: jax.Array | None = None) -> Found:
+def nearest_rows(unit_VE: jax.Array, query_BE: jax.Array, k: int, exclude_BX: jax.Array | None = None) -> BestRows:
     """The k rows with the largest cosine to each query, those of exclude_BX (-1 for none) left out.
 
     unit_VE has rows of length 1 (or zeros); queries may have any length. The table is read once, block by block: no
     array of B x V scores is made. K of the result is k, or V where the table has fewer rows.
     Raises ValueError if k < 1.
     """
-    return _best(unit_VE, unit(query_BE), exclude_BX, k, _cosine)
+    return _best(unit_VE, unit_rows(query_BE), exclude_BX, k, _cosine)
 
 
-def analogy(unit_VE: jax.Array, abc_B3: jax.Array, k: int) -> Found:
+def analogy_cosadd(unit_VE: jax.Array, abc_B3: jax.Array, k: int) -> BestRows:
     """What is to c as b is to a, by 3CosAdd: the largest cos(x, b - a + c), over all rows x but a, b and c.
 
     Levy and Goldberg, Linguistic Regularities in Sparse and Explicit Word Representations (2014), equation 3.
     """
     a_BE, b_BE, c_BE = (unit_VE[abc_B3[:, i]] for i in range(3))
-    return nearest(unit_VE, b_BE - a_BE + c_BE, k, abc_B3)
+    return nearest_rows(unit_VE, b_BE - a_BE + c_BE, k, abc_B3)
 
 
-def analogy_cosmul(unit_VE: jax.Array, abc_B3: jax.Array, k: int) -> Found:
+def analogy_cosmul(unit_VE: jax.Array, abc_B3: jax.Array, k: int) -> BestRows:
     """The same by 3CosMul: the largest cos'(x, b) cos'(x, c) / (cos'(x, a) + 1e-6), with cos' = (1 + cos) / 2.
 
     No single large similarity decides. Levy and Goldberg (2014), equation 4 and footnote 7.
@@ -71,12 +71,12 @@ def analogy_cosmul(unit_VE: jax.Array, abc_B3: jax.Array, k: int) -> Found:
     return _best(unit_VE, unit_VE[abc_B3], abc_B3, k, _cosmul)
 
 
-def odd_one_out(unit_BNE: jax.Array) -> jax.Array:
+def cosine_to_mean(unit_BNE: jax.Array) -> jax.Array:
     """Cosine of each of N unit rows to the mean of its N: the odd one has the least. Returns cos_BN."""
     return similarity(unit_BNE, jnp.mean(unit_BNE, axis=1, keepdims=True))
 
 
-Score = Callable[[jax.Array, jax.Array], jax.Array]
+RowScore = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def _cosine(query_BE: jax.Array, block_RE: jax.Array) -> jax.Array:
@@ -91,10 +91,10 @@ def _cosmul(abc_B3E: jax.Array, block_RE: jax.Array) -> jax.Array:
 
 
 @partial(jax.jit, static_argnames=("k", "score"))
-def _best(unit_VE: jax.Array, query: jax.Array, exclude_BX: jax.Array | None, k: int, score: Score) -> Found:
+def _best(unit_VE: jax.Array, query: jax.Array, exclude_BX: jax.Array | None, k: int, score: RowScore) -> BestRows:
     """The k rows with the largest score(query, rows), where query has B as its first axis."""
     if k < 1:
-        raise ValueError(f"nearest wants k >= 1, got {k}")
+        raise ValueError(f"nearest_rows wants k >= 1, got {k}")
     (V, E), B = unit_VE.shape, query.shape[0]
     sought = min(V, k + (0 if exclude_BX is None else exclude_BX.shape[1]))
     least, most = BLOCK_ROWS
@@ -115,7 +115,7 @@ def _best(unit_VE: jax.Array, query: jax.Array, exclude_BX: jax.Array | None, k:
         left_BS = (row_BS[:, :, None] != exclude_BX[:, None, :]).all(-1)
         score_BS, row_BS = jnp.where(left_BS, score_BS, -jnp.inf), jnp.where(left_BS, row_BS, -1)
     score_BK, place_BK = jax.lax.top_k(score_BS, min(k, sought))
-    return Found(score_BK, jnp.take_along_axis(row_BS, place_BK, axis=1))
+    return BestRows(score_BK, jnp.take_along_axis(row_BS, place_BK, axis=1))
 
 
 def _top(score_BR: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxlm.errors import UserError
 
-BLOCK_BYTES = 2**23
+TEXT_BLOCK_BYTES = 2**23
 ROWS_AT_ONCE = 4096
 """Rows that are written together."""
 LINE_END, SPACE = 10, 32
@@ -29,7 +29,7 @@ def read_lines(
     blocks: list[np.ndarray] = []
     rest = b""
     while True:
-        read = stream.read(BLOCK_BYTES)
+        read = stream.read(TEXT_BLOCK_BYTES)
         block, end, part = (rest + read).rpartition(b"\n")
         if not read:
             block, end, part = part, b"\n", b""
@@ -44,7 +44,7 @@ def read_lines(
     return words, np.concatenate(blocks) if blocks else np.zeros((0, width), np.float32)
 
 
-def lines(words: tuple[str, ...], vec_VE: np.ndarray) -> Iterator[bytes]:
+def format_lines(words: tuple[str, ...], vec_VE: np.ndarray) -> Iterator[bytes]:
     """The table as lines in UTF-8, in pieces; numbers as short as they come back the same float32."""
     for start in range(0, len(words), ROWS_AT_ONCE):
         rows = vec_VE[start : start + ROWS_AT_ONCE].astype("S").tolist()

@@ -1,6 +1,6 @@
 """The exercises of the makemore lecture: python -m jaxlm.exercises E03. Leaves: nothing imports them."""
 
-TITLES = {
+EXERCISES = {
     "E01": "a trigram model, by counts and as a neural net: does it beat the bigram?",
     "E02": "bigram and trigram from train only: losses on dev and test",
     "E03": "the trigram's smoothing, tuned on dev",

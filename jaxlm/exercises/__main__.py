@@ -12,7 +12,7 @@ from jaxlm.cli.parsing import parse
 from jaxlm.cli.process import run_main
 from jaxlm.config import DataConfig, check
 from jaxlm.errors import Stopped, UserError, check_folder
-from jaxlm.exercises import TITLES
+from jaxlm.exercises import EXERCISES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +33,9 @@ def main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(_usage())
         return 0
-    chosen = [name for name in TITLES if args[0].upper() in (name, "ALL")]
+    chosen = [name for name in EXERCISES if args[0].upper() in (name, "ALL")]
     if not chosen:
-        raise UserError(f"the first argument wants one of {', '.join(TITLES)} or all, got {args[0]!r}")
+        raise UserError(f"the first argument wants one of {', '.join(EXERCISES)} or all, got {args[0]!r}")
     command = parse(ExerciseCommand, args[1:], prog=f"python -m jaxlm.exercises {args[0]}")
     check.between("seed", command.seed, 0, 2**32 - 1)
     check_folder("--out", command.out)
@@ -51,16 +51,16 @@ def _do(chosen: list[str], command: ExerciseCommand) -> int:
 
     exercises: dict[str, Callable[[Lab], object]] = {
         "E01": trigram.beat_the_bigram,
-        "E02": trigram.held_out,
-        "E03": smoothing.tune,
-        "E04": rows.compare,
-        "E05": cross_entropy.compare,
-        "E06": kneser_ney.climb,
+        "E02": trigram.held_out_losses,
+        "E03": smoothing.tune_smoothing,
+        "E04": rows.compare_indexing,
+        "E05": cross_entropy.compare_losses,
+        "E06": kneser_ney.compare_orders,
     }
     lab = Lab(command.data, command.out, command.seed, command.device)
     for name in chosen:
         began = time.monotonic()
-        print(f"{name}: {TITLES[name]}", flush=True)
+        print(f"{name}: {EXERCISES[name]}", flush=True)
         try:
             exercises[name](lab)
         except Stopped as stopped:
@@ -71,7 +71,7 @@ def _do(chosen: list[str], command: ExerciseCommand) -> int:
 
 
 def _usage() -> str:
-    listed = "\n".join(f"  {name}  {title}" for name, title in TITLES.items())
+    listed = "\n".join(f"  {name}  {title}" for name, title in EXERCISES.items())
     return (
         "usage: python -m jaxlm.exercises EXERCISE|all [--out DIR] [--data.path FILE] [--SETTING VALUE ...]\n\n"
         f"{listed}\n\n"

@@ -7,19 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import NgramConfig
-from jaxlm.exercises.lab import Lab, against, seconds
+from jaxlm.exercises.lab import Lab, median_seconds, speed_against
 from jaxlm.exercises.softmax import WAYS, closed_gradient
 from jaxlm.models.initialization import untrained_params
 from jaxlm.plots import pictures
 
 BATCH = 4096
-LARGE = (256, 50_257)
+GPT2_SIZE = (256, 50_257)
 """Rows and vocabulary of the second measurement: GPT-2's vocabulary."""
 STEPS = tuple(range(201))
 """How far logits are moved, in nats."""
 
 
-class Compared(NamedTuple):
+class LossComparison(NamedTuple):
     """What was found."""
 
     losses: dict[str, float]
@@ -34,7 +34,7 @@ class Compared(NamedTuple):
     """By vocabulary and "way loss" or "way gradient"."""
 
 
-def compare(lab: Lab, *, rounds: int = 7, large: tuple[int, int] = LARGE) -> Compared:
+def compare_losses(lab: Lab, *, rounds: int = 7, large: tuple[int, int] = GPT2_SIZE) -> LossComparison:
     """Same numbers, then where each way fails, then what each takes."""
     setup = lab.setup(NgramConfig(order=2))
     batch = setup.dataset.batch(np.resize(setup.dataset.rows["train"], BATCH))
@@ -52,7 +52,7 @@ def compare(lab: Lab, *, rounds: int = 7, large: tuple[int, int] = LARGE) -> Com
     random_NV = jnp.asarray(rng.normal(size=large), jnp.float32)
     random_N = jnp.asarray(rng.integers(0, large[1], large[0]), jnp.int32)
     times = _times(lab, logits_NV, target_N, rounds) | _times(lab, random_NV, random_N, rounds)
-    found = Compared(loss, differ, shift, gap, times)
+    found = LossComparison(loss, differ, shift, gap, times)
     _answer(lab, found)
     pictures.bars(
         {"all logits moved up": shift, "the target's logit below the largest": gap},
@@ -92,7 +92,7 @@ def _times(lab: Lab, logits_NV: jax.Array, target_N: jax.Array, rounds: int) -> 
         compiled = jax.jit(function).lower(logits_NV, target_N).compile()
         calls[name] = lambda call=compiled: call(logits_NV, target_N)
         bytes_of[name] = (compiled.cost_analysis() or {}).get("bytes accessed", float("nan"))
-    took = seconds(calls, rounds)
+    took = median_seconds(calls, rounds)
     lab.log(
         f"{N:,} rows of {V:,} logits ({4 * N * V / 1e6:.1f} MB), medians of calls in turn, memory moved as XLA has it:"
     )
@@ -101,13 +101,13 @@ def _times(lab: Lab, logits_NV: jax.Array, target_N: jax.Array, rounds: int) -> 
     return {(V, name): time for name, time in took.items()}
 
 
-def _answer(lab: Lab, found: Compared) -> None:
+def _answer(lab: Lab, found: LossComparison) -> None:
     loss, shift, gap, times = found.losses, found.last_shift, found.last_gap, found.seconds
     said = []
     for V in dict.fromkeys(V for V, _ in times):
         for way in ("by hand", "by softmax"):
             of_loss, of_gradient = (
-                against(times[V, f"from logits {what}"], times[V, f"{way} {what}"], way)
+                speed_against(times[V, f"from logits {what}"], times[V, f"{way} {what}"], way)
                 for what in ("loss", "gradient")
             )
             said.append(f"at {V:,} logits a row the loss from logits was {of_loss}, its gradient {of_gradient}")

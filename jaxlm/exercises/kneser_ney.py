@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxlm.config import CountsConfig
-from jaxlm.exercises.lab import Counted, Lab
+from jaxlm.exercises.lab import CountedModel, Lab
 from jaxlm.plots import pictures
 
 ORDERS = tuple(range(1, 9))
@@ -13,7 +13,7 @@ ADDED = (0.01, 0.1, 1.0)
 """The k of add-k smoothing."""
 
 
-class Climbed(NamedTuple):
+class OrderComparison(NamedTuple):
     """Dev loss in nats per token by order, and the best order's loss on test."""
 
     kneser_ney: dict[int, float]
@@ -23,17 +23,17 @@ class Climbed(NamedTuple):
     test: float
 
 
-def climb(lab: Lab, *, orders: Sequence[int] = ORDERS, added: Sequence[float] = ADDED) -> Climbed:
+def compare_orders(lab: Lab, *, orders: Sequence[int] = ORDERS, added: Sequence[float] = ADDED) -> OrderComparison:
     """Each order counted on train under both smoothings; test is scored once, with the best order on dev."""
     smooth: dict[int, float] = {}
     plain: dict[float, dict[int, float]] = {k: {} for k in added}
-    best: Counted | None = None
+    best: CountedModel | None = None
     lab.log("dev loss in nats per token, counts of train:")
     lab.log("  order  Kneser-Ney  " + "  ".join(f"{f'add-{k:g}':>9}" for k in added))
     for order in orders:
-        model = Counted.of(lab.setup(CountsConfig(order=order, smoothing="kneser-ney"), "dev", "test"))
+        model = CountedModel.of(lab.setup(CountsConfig(order=order, smoothing="kneser-ney"), "dev", "test"))
         smooth[order] = model.loss("dev")
-        counts = Counted.of(lab.setup(CountsConfig(order=order)))
+        counts = CountedModel.of(lab.setup(CountsConfig(order=order)))
         for k in added:
             plain[k][order] = counts.with_k(k).loss("dev")
         lab.log(f"  {order:5}  {smooth[order]:10.4f}  " + "  ".join(f"{plain[k][order]:9.4f}" for k in added))
@@ -62,4 +62,4 @@ def climb(lab: Lab, *, orders: Sequence[int] = ORDERS, added: Sequence[float] = 
         xlabel="order (tokens in an n-gram)",
         ylabel="dev loss in nats per token",
     )
-    return Climbed(smooth, plain, top, test)
+    return OrderComparison(smooth, plain, top, test)

@@ -68,7 +68,7 @@ class AnyK(ContextModel):
 
 
 @dataclasses.dataclass(frozen=True)
-class Counted:
+class CountedModel:
     """The counts of train, which can be read with any k."""
 
     setup: Setup
@@ -76,13 +76,13 @@ class Counted:
     notes: list[str]
 
     @classmethod
-    def of(cls, setup: Setup) -> "Counted":
+    def of(cls, setup: Setup) -> "CountedModel":
         """Count the train split."""
         start, end = setup.corpus.bounds["train"]
         model = cast(FittedModel[Any], setup.model)
         return cls(setup, *model.fit(setup.corpus.tokens_N[start:end], setup.corpus.age_N[start:end]))
 
-    def with_k(self, k: float) -> "Counted":
+    def with_k(self, k: float) -> "CountedModel":
         """The counts that `of` gave, with k added to each."""
         model = AnyK(context=self.setup.model.context or 0, vocab_size=self.setup.model.vocab_size)
         params = {"counts": self.params, "k": jnp.float32(k)}
@@ -99,7 +99,7 @@ class Counted:
         return math.inf if nats is None else nats
 
 
-def seconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def median_seconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median seconds of each call, the calls taken in turn; what compiles has compiled before the clock starts."""
     repeats, taken = {}, {name: list[float]() for name in calls}
     for name, call in calls.items():
@@ -118,7 +118,7 @@ def _clock(call: Callable[[], Any], repeats: int) -> float:
     return (time.perf_counter() - began) / repeats
 
 
-def against(ours: float, other: float, name: str) -> str:
+def speed_against(ours: float, other: float, name: str) -> str:
     """Two times in words: how ours compares with the other, which has the name."""
     if 0.9 < other / ours < 1.1:
         return f"as fast as {name} ({other / ours:.2f} times)"

@@ -7,14 +7,14 @@ import numpy as np
 
 from jaxlm.config import NgramConfig
 from jaxlm.devices import platform
-from jaxlm.exercises.lab import Lab, against, seconds
+from jaxlm.exercises.lab import Lab, median_seconds, speed_against
 from jaxlm.models.base import Params
 from jaxlm.models.initialization import untrained_params
 from jaxlm.ops import context_index
 from jaxlm.ops.losses import cross_entropy
 from jaxlm.plots import pictures
 
-ORDERS = (2, 3, 4)
+TABLE_ORDERS = (2, 3, 4)
 MOST_ENTRIES, BATCH = 2**20, 2048
 """Numbers in W at most, from order 3 on; contexts in a batch."""
 
@@ -27,7 +27,7 @@ class Differences(NamedTuple):
     gradient: float
 
 
-class Compared(NamedTuple):
+class IndexingComparison(NamedTuple):
     """What one size of W gave."""
 
     rows: int
@@ -42,14 +42,14 @@ def product_logits(params: Params, ctx_BC: jax.Array, vocab_size: int) -> jax.Ar
     return jax.nn.one_hot(context_index(ctx_BC, vocab_size), w_RV.shape[0], dtype=w_RV.dtype) @ w_RV
 
 
-def compare(lab: Lab, *, rounds: int = 9) -> list[Compared]:
+def compare_indexing(lab: Lab, *, rounds: int = 9) -> list[IndexingComparison]:
     """Both ways on the same batch: numbers, then times, for tables of growing size."""
     lab.log("times in ms, medians of calls in turn; backward: loss and gradient")
     lab.log("      rows  one-hot  forward: index  product   backward: index  product   largest difference")
     found = []
-    for order in ORDERS:
+    for order in TABLE_ORDERS:
         setup = lab.setup(NgramConfig(order=order))
-        if order > ORDERS[0] and setup.model.vocab_size**order > MOST_ENTRIES:
+        if order > TABLE_ORDERS[0] and setup.model.vocab_size**order > MOST_ENTRIES:
             break
         found.append(_compare(setup, rounds))
         one, ms = found[-1], {name: 1000 * value for name, value in found[-1].seconds.items()}
@@ -80,7 +80,7 @@ def compare(lab: Lab, *, rounds: int = 9) -> list[Compared]:
     return found
 
 
-def _compare(setup: Any, rounds: int) -> Compared:
+def _compare(setup: Any, rounds: int) -> IndexingComparison:
     model, V = setup.model, setup.model.vocab_size
     params = untrained_params(setup.config, model)
     places = np.resize(setup.dataset.rows["train"], BATCH)
@@ -107,8 +107,8 @@ def _compare(setup: Any, rounds: int) -> Compared:
         )
         for one, other in zip(got["index"], got["product"], strict=True)
     ]
-    return Compared(V**model.context, Differences(*differ), seconds(calls, rounds))
+    return IndexingComparison(V**model.context, Differences(*differ), median_seconds(calls, rounds))
 
 
-def _against(one: Compared, way: str) -> str:
-    return against(one.seconds[f"index {way}"], one.seconds[f"product {way}"], "the product")
+def _against(one: IndexingComparison, way: str) -> str:
+    return speed_against(one.seconds[f"index {way}"], one.seconds[f"product {way}"], "the product")

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxlm.config import CountsConfig
-from jaxlm.exercises.lab import Counted, Lab
+from jaxlm.exercises.lab import CountedModel, Lab
 from jaxlm.plots import pictures
 
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """What is added to every count."""
 
 
-class Tuned(NamedTuple):
+class TunedSmoothing(NamedTuple):
     """Nats per token for each k, the k with the least on dev, and its loss on test."""
 
     k: list[float]
@@ -21,9 +21,9 @@ class Tuned(NamedTuple):
     test: float
 
 
-def tune(lab: Lab, *, grid: Sequence[float] = GRID) -> Tuned:
+def tune_smoothing(lab: Lab, *, grid: Sequence[float] = GRID) -> TunedSmoothing:
     """Train and dev loss over the grid; test is scored once, with the best k on dev."""
-    counted = Counted.of(lab.setup(CountsConfig(order=3), "dev", "test"))
+    counted = CountedModel.of(lab.setup(CountsConfig(order=3), "dev", "test"))
     lab.log("nats per token of the trigram counts of train, with k added to each:")
     train, dev = [], []
     for k in grid:
@@ -48,4 +48,4 @@ def tune(lab: Lab, *, grid: Sequence[float] = GRID) -> Tuned:
         ylabel="nats per token",
         log="x",
     )
-    return Tuned(list(grid), train, dev, best, test)
+    return TunedSmoothing(list(grid), train, dev, best, test)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxlm.ops import losses
 
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
+LossFunction = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def by_hand(logits_NV: jax.Array, target_N: jax.Array) -> jax.Array:
@@ -33,7 +33,7 @@ def closed_gradient(logits_NV: jax.Array, target_N: jax.Array) -> jax.Array:
     return (jax.nn.softmax(logits_NV) - jax.nn.one_hot(target_N, V)) / N
 
 
-WAYS: dict[str, Loss] = {"by hand": by_hand, "by softmax": by_softmax, "from logits": from_logits}
+WAYS: dict[str, LossFunction] = {"by hand": by_hand, "by softmax": by_softmax, "from logits": from_logits}
 
 
 def _mean_log(p_NV: jax.Array, target_N: jax.Array) -> jax.Array:

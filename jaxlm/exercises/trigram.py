@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from jaxlm.config import CheckpointConfig, CountsConfig, NgramConfig, OptimConfig, RunConfig, SampleConfig
 from jaxlm.data.corpus import SPLITS
-from jaxlm.exercises.lab import Counted, Lab
+from jaxlm.exercises.lab import CountedModel, Lab
 from jaxlm.plots import pictures
 from jaxlm.runs.directory import RunDir
 from jaxlm.training import train
@@ -12,18 +12,18 @@ from jaxlm.training import train
 NAMES = {2: "bigram", 3: "trigram"}
 
 
-class Beaten(NamedTuple):
+class FittedLosses(NamedTuple):
     """Nats per token on all of the text, by order."""
 
     counts: dict[int, float]
     neural: dict[int, float]
 
 
-def beat_the_bigram(lab: Lab, *, steps: int = 3000) -> Beaten:
+def beat_the_bigram(lab: Lab, *, steps: int = 3000) -> FittedLosses:
     """E01: both models by counts and by descent, on all of the text."""
     whole = lab.whole()
     neural = {order: _descend(whole, order, steps) for order in (3, 2)}
-    counted = {order: Counted.of(whole.setup(CountsConfig(order=order, add_k=0.0))) for order in NAMES}
+    counted = {order: CountedModel.of(whole.setup(CountsConfig(order=order, add_k=0.0))) for order in NAMES}
     counts = {order: model.loss("train") for order, model in counted.items()}
     lab.log(f"nats per token on all {counted[2].setup.corpus.size('train'):,} tokens, which the models are fitted to:")
     for order, name in NAMES.items():
@@ -37,7 +37,7 @@ def beat_the_bigram(lab: Lab, *, steps: int = 3000) -> Beaten:
     )
     groups = {NAMES[order]: {"counts": counts[order], "neural net": neural[order]} for order in NAMES}
     pictures.bars(groups, lab.picture("E01"), title="Loss on the text that was fitted", ylabel="nats per token")
-    return Beaten(counts, neural)
+    return FittedLosses(counts, neural)
 
 
 def _descend(lab: Lab, order: int, steps: int) -> float:
@@ -60,18 +60,18 @@ def _descend(lab: Lab, order: int, steps: int) -> float:
     return float(RunDir(path).read_eval()["train"]["nats_per_token"])
 
 
-class HeldOut(NamedTuple):
+class HeldOutLosses(NamedTuple):
     """Nats per token by order and split, and the dev events that train's counts alone call impossible."""
 
     losses: dict[int, dict[str, float]]
     impossible: dict[int, int]
 
 
-def held_out(lab: Lab) -> HeldOut:
+def held_out_losses(lab: Lab) -> HeldOutLosses:
     """E02: both models counted on train, k = 1, and what they lose on dev and test."""
     losses, impossible = {}, {}
     for order in NAMES:
-        counted = Counted.of(lab.setup(CountsConfig(order=order), "dev", "test"))
+        counted = CountedModel.of(lab.setup(CountsConfig(order=order), "dev", "test"))
         losses[order] = {split: counted.with_k(1.0).loss(split) for split in SPLITS}
         impossible[order] = counted.with_k(0.0).score("dev").impossible
     sizes = ", ".join(f"{split} {counted.setup.corpus.size(split):,}" for split in SPLITS)
@@ -91,4 +91,4 @@ def held_out(lab: Lab) -> HeldOut:
     )
     groups = {split: {NAMES[order]: losses[order][split] for order in NAMES} for split in SPLITS}
     pictures.bars(groups, lab.picture("E02"), title="Counts of train, k = 1", ylabel="nats per token")
-    return HeldOut(losses, impossible)
+    return HeldOutLosses(losses, impossible)

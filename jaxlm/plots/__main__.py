@@ -4,7 +4,7 @@ from jaxlm.cli.parsing import parse
 from jaxlm.cli.process import run_main
 from jaxlm.cli.report_commands import PlotsCommand
 from jaxlm.errors import UserError
-from jaxlm.plots.of_run import draw_run
+from jaxlm.plots.run_pictures import draw_run
 from jaxlm.runs.directory import open_existing
 
 

@@ -45,7 +45,7 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
 
 def draw(run: RunDir, log: Callable[[str], None]) -> None:
     """Draw a run's pictures; a picture that cannot be drawn is logged and costs nothing else."""
-    from jaxlm.plots.of_run import draw_run  # matplotlib takes as long to import as thousands of small steps
+    from jaxlm.plots.run_pictures import draw_run  # matplotlib takes as long to import as thousands of small steps
 
     try:
         draw_run(run)

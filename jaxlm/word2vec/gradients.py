@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-LARGE = 20.0
+SOFTPLUS_LINEAR = 20.0
 """Beyond it softplus(x) is x to the last bit."""
 FACTORS = 4
-"""Numbers up to 1 + exp(LARGE) whose product a float32 holds."""
+"""Numbers up to 1 + exp(SOFTPLUS_LINEAR) whose product a float32 holds."""
 
 
 class Gradients(NamedTuple):
@@ -37,7 +37,7 @@ def skip_gram(x_GTE: jax.Array, y_GHE: jax.Array, z_ME: jax.Array, mask_GTH: jax
     q_GTH = jnp.where(mask_GTH, _one_plus_exp(logit_GTH), 1.0)
     pull_GTH = jnp.where(mask_GTH, 1 / q_GTH, 0.0)
     away_NM, loss_N = _negatives(x_NE, z_ME, pairs_N * (negatives / M))
-    linear_GTH = jnp.where(mask_GTH, jnp.maximum(logit_GTH - LARGE, 0.0) - logit_GTH, 0.0)
+    linear_GTH = jnp.where(mask_GTH, jnp.maximum(logit_GTH - SOFTPLUS_LINEAR, 0.0) - logit_GTH, 0.0)
     loss = jnp.sum(_log_products(q_GTH)) + jnp.sum(linear_GTH) + jnp.sum(loss_N)
     return Gradients(
         loss,
@@ -71,7 +71,7 @@ def cbow(
     q_N = _one_plus_exp(logit_N)
     pull_N1 = (counts_N / q_N)[:, None]
     away_NM, loss_N = _negatives(h_NE, z_ME, counts_N * (negatives / M))
-    positive_N = jnp.log(q_N) + jnp.maximum(logit_N - LARGE, 0.0) - logit_N
+    positive_N = jnp.log(q_N) + jnp.maximum(logit_N - SOFTPLUS_LINEAR, 0.0) - logit_N
     error_NE = pull_N1 * y_NE - away_NM @ z_ME
     error_NE = lax.optimization_barrier(error_NE if mean else error_NE * share_N1)
     edge = ((2 * W, 2 * W), (0, 0))
@@ -85,7 +85,7 @@ def cbow(
     )
 
 
-def tree(
+def hierarchical_softmax(
     x_NCE: jax.Array, y_NLE: jax.Array, sign_NL: jax.Array, mask_NC: jax.Array, *, average: str | None
 ) -> Gradients:
     """Input vectors x of a word's C neighbours, one by one or averaged, against output vectors y of its path's nodes.
@@ -118,13 +118,13 @@ def _negatives(x_NE: jax.Array, z_ME: jax.Array, weight_N: jax.Array) -> tuple[j
     """Returns weight * s(x . z) of each, (N, M), and weight * sum over M of -log s(-x . z), loss_N."""
     logit_NM = x_NE @ z_ME.T
     q_NM = _one_plus_exp(logit_NM)
-    loss_N = jnp.sum(_log_products(q_NM), axis=1) + jnp.sum(jnp.maximum(logit_NM - LARGE, 0.0), axis=1)
+    loss_N = jnp.sum(_log_products(q_NM), axis=1) + jnp.sum(jnp.maximum(logit_NM - SOFTPLUS_LINEAR, 0.0), axis=1)
     return (1 - 1 / q_NM) * weight_N[:, None], weight_N * loss_N
 
 
 def _one_plus_exp(x: jax.Array) -> jax.Array:
-    """1 + exp(min(x, LARGE)): softplus(x) is its logarithm + max(x - LARGE, 0), and s(-x) its inverse."""
-    return 1 + jnp.exp(jnp.minimum(x, LARGE))
+    """1 + exp(min(x, SOFTPLUS_LINEAR)): softplus(x) is its logarithm + max(x - SOFTPLUS_LINEAR, 0), and s(-x) its inverse."""
+    return 1 + jnp.exp(jnp.minimum(x, SOFTPLUS_LINEAR))
 
 
 def _log_products(q: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ import heapq
 import numpy as np
 
 
-def paths(counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def huffman_paths(counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """Each word's path from the root of the Huffman tree of its counts (Huffman 1952).
 
     Returns node_VL, the V - 1 inner nodes numbered from 0 and -1 behind a path's end, and sign_VL, int8: 1 to the first

@@ -1,4 +1,4 @@
-"""The work of a word2vec step as a function of (seed, step, shard): sampled words, windows, negatives, rows touched."""
+"""The work of a word2vec step as a function of (seed, step, worker): sampled words, windows, negatives, rows touched."""
 
 import dataclasses
 from functools import cached_property
@@ -7,16 +7,16 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlm.config import Word2vecConfig
-from jaxlm.word2vec.huffman import paths
+from jaxlm.word2vec.huffman import huffman_paths
 
 EVALUATION = 2**63
 """Added to the number of a draw that scores and does not train."""
 
 
-class Part(NamedTuple):
-    """What one shard of a step trains on. N words in a row, of which `updates` updates are not padding.
+class WorkerBatch(NamedTuple):
+    """What one worker of a step trains on. N words in a row, of which `updates` updates are not padding.
 
-    Words and outputs are numbers into the rows that the shard touches: row U of its own tables is row row_U of the
+    Words and outputs are numbers into the rows that the worker touches: row U of its own tables is row row_U of the
     model's. A number of rows is rounded up to a power of two, by rows that do not exist.
     """
 
@@ -38,7 +38,7 @@ class Part(NamedTuple):
     """A number, int32."""
 
 
-class Told(NamedTuple):
+class BatchCounts(NamedTuple):
     """What is counted on the host."""
 
     words: int
@@ -51,7 +51,7 @@ class Told(NamedTuple):
 class Reader:
     """Reads a split's ids (word i as i + 1, 0 where a sentence ends) in steps of `step_words` ids.
 
-    A window reaches over the words that stay after subsampling, within its sentence and shard.
+    A window reaches over the words that stay after subsampling, within its sentence and worker.
     """
 
     config: Word2vecConfig
@@ -75,37 +75,39 @@ class Reader:
 
     @cached_property
     def _paths(self) -> tuple[np.ndarray, np.ndarray]:
-        return paths([int(count) for count in self.counts])
+        return huffman_paths([int(count) for count in self.counts])
 
     @property
     def steps(self) -> int:
         """Steps that read everything once."""
         return max(1, -(-len(self.id_N) // self.step_words))
 
-    def part(self, step: int, shard: int) -> tuple[Part, Told]:
-        """The work of a shard in a step, counted from 0 through all epochs."""
+    def worker_batch(self, step: int, worker: int) -> tuple[WorkerBatch, BatchCounts]:
+        """The work of a worker in a step, counted from 0 through all epochs."""
         config, words = self.config, self.step_words
-        rng = np.random.Generator(np.random.Philox(key=[self.seed, self.offset + step * config.shards + shard]))
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, self.offset + step * config.workers + worker]))
         first = step % self.steps * words
-        start, end = (min(first + words * part // config.shards, len(self.id_N)) for part in (shard, shard + 1))
+        start, end = (min(first + words * number // config.workers, len(self.id_N)) for number in (worker, worker + 1))
         id_N = np.asarray(self.id_N[start:end], np.int64)
         kept_N = rng.random(len(id_N)) < self._keep[id_N]
         sentence_N = np.cumsum(id_N == 0)[kept_N]
         word_N = id_N[kept_N] - 1
-        room = -(-words // (config.shards * config.update_words)) * config.update_words
+        room = -(-words // (config.workers * config.update_words)) * config.update_words
         left_N, right_N = (np.zeros(room, np.int32) for _ in range(2))
-        left_N[: len(word_N)], right_N[: len(word_N)] = windows(sentence_N, self._widths(rng, len(word_N)))
-        part = self._rows(rng, word_N, left_N, right_N)
+        left_N[: len(word_N)], right_N[: len(word_N)] = window_extents(sentence_N, self._widths(rng, len(word_N)))
+        batch = self._rows(rng, word_N, left_N, right_N)
         pairs_N = left_N + right_N
         pairs = pairs_N.sum() if config.predict == "skip-gram" else np.count_nonzero(pairs_N)
-        return part, Told(int((id_N > 0).sum()), int(pairs))
+        return batch, BatchCounts(int((id_N > 0).sum()), int(pairs))
 
     def _widths(self, rng: np.random.Generator, size: int) -> np.ndarray:
         if self.config.shrink:
             return rng.integers(1, self.config.window + 1, size)
         return np.full(size, self.config.window)
 
-    def _rows(self, rng: np.random.Generator, word_N: np.ndarray, left_N: np.ndarray, right_N: np.ndarray) -> Part:
+    def _rows(
+        self, rng: np.random.Generator, word_N: np.ndarray, left_N: np.ndarray, right_N: np.ndarray
+    ) -> WorkerBatch:
         config, V, size = self.config, len(self.counts), len(left_N)
         updates = -(-len(word_N) // config.update_words)
         input_row_U, input_of_V = _compact(word_N, V)
@@ -114,7 +116,7 @@ class Reader:
             node_VL, sign_VL = self._paths
             node_UL = node_VL[np.minimum(input_row_U, V - 1)]
             output_row_U, output_of_V = _compact(node_UL[node_UL >= 0], V - 1)
-            return Part(
+            return WorkerBatch(
                 input_row_U,
                 output_row_U,
                 input_N,
@@ -129,7 +131,7 @@ class Reader:
         drawn_SM = rng.random((size // config.update_words, config.shared_negatives))
         negative_SM = np.minimum(np.searchsorted(self._cumulative, drawn_SM, side="right"), V - 1)
         output_row_U, output_of_V = _compact(np.concatenate([word_N, negative_SM[:updates].reshape(-1)]), V)
-        return Part(
+        return WorkerBatch(
             input_row_U,
             output_row_U,
             input_N,
@@ -154,7 +156,7 @@ def keep_probabilities(count_V: np.ndarray, subsample: float) -> np.ndarray:
     return np.minimum(1.0, np.sqrt(ratio_V) + ratio_V)
 
 
-def windows(sentence_N: np.ndarray, width_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def window_extents(sentence_N: np.ndarray, width_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How many words to the left and right of each are in its window, those of other sentences left out."""
     place_N = np.arange(len(sentence_N))
     change_N = sentence_N[1:] != sentence_N[:-1]

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.models.base import Params
-from jaxlm.word2vec.model import Arrays, Change, Word2vec, add_changes
-from jaxlm.word2vec.reader import Reader, Told
+from jaxlm.word2vec.model import DeviceBatch, RowChanges, Word2vec, add_changes
+from jaxlm.word2vec.reader import BatchCounts, Reader
 
 
 class PairLoss(NamedTuple):
@@ -46,31 +46,33 @@ class Trainer:
     """The compiled updates of one model. The workers of a step run in threads, side by side."""
 
     def __init__(self, model: Word2vec):
-        self._shards = model.config.shards
+        self._workers = model.config.workers
         self._train = jax.jit(model.train)
         self._add = jax.jit(add_changes, donate_argnums=0)
-        self._threads = ThreadPoolExecutor(self._shards, thread_name_prefix="shards")
+        self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="workers")
 
-    def step(self, params: Params, reader: Reader, step: int, rate: float) -> tuple[Params, float, Told]:
+    def step(self, params: Params, reader: Reader, step: int, rate: float) -> tuple[Params, float, BatchCounts]:
         """One step: the parameters (whose memory is taken), its summed loss, and what it counted."""
         done = self._run(params, reader, step, rate)
         return self._add(params, [change for change, _, _ in done]), *_sums(done)
 
     def score(self, params: Params, reader: Reader, steps: range) -> PairLoss:
         """The loss of some of a reader's steps with the parameters as they are: its words are drawn at a rate of 0."""
-        parts = [_sums(self._run(params, reader, step, 0.0)) for step in steps]
-        nats, told = math.fsum(part[0] for part in parts), [part[1] for part in parts]
-        return PairLoss(nats, sum(one.pairs for one in told), sum(one.words for one in told))
+        done = [_sums(self._run(params, reader, step, 0.0)) for step in steps]
+        pairs, words = sum(counts.pairs for _, counts in done), sum(counts.words for _, counts in done)
+        return PairLoss(math.fsum(nats for nats, _ in done), pairs, words)
 
-    def _run(self, params: Params, reader: Reader, step: int, rate: float) -> list[tuple[Change, float, Told]]:
-        def one(shard: int) -> tuple[Change, float, Told]:
-            part, told = reader.part(step, shard)
-            change, loss_S = self._train(params, Arrays(*map(jnp.asarray, part)), jnp.float32(rate))
-            return change, float(np.asarray(loss_S).sum(dtype=np.float64)), told
+    def _run(
+        self, params: Params, reader: Reader, step: int, rate: float
+    ) -> list[tuple[RowChanges, float, BatchCounts]]:
+        def one(worker: int) -> tuple[RowChanges, float, BatchCounts]:
+            batch, counts = reader.worker_batch(step, worker)
+            change, loss_S = self._train(params, DeviceBatch(*map(jnp.asarray, batch)), jnp.float32(rate))
+            return change, float(np.asarray(loss_S).sum(dtype=np.float64)), counts
 
-        return list(self._threads.map(one, range(self._shards)))
+        return list(self._threads.map(one, range(self._workers)))
 
 
-def _sums(done: list[tuple[Change, float, Told]]) -> tuple[float, Told]:
-    told = Told(sum(told.words for *_, told in done), sum(told.pairs for *_, told in done))
-    return math.fsum(loss for _, loss, _ in done), told
+def _sums(done: list[tuple[RowChanges, float, BatchCounts]]) -> tuple[float, BatchCounts]:
+    counts = BatchCounts(sum(one.words for *_, one in done), sum(one.pairs for *_, one in done))
+    return math.fsum(loss for _, loss, _ in done), counts

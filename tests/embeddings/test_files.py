@@ -78,7 +78,7 @@ def test_text_gives_every_float32_back(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.txt", "x.bin", "x.glove.txt"])
 def test_files_larger_than_a_block_are_put_together(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(text, "BLOCK_BYTES", 50)
+    monkeypatch.setattr(text, "TEXT_BLOCK_BYTES", 50)
     monkeypatch.setattr(binary, "READ_BYTES", 50)
     monkeypatch.setattr(text, "ROWS_AT_ONCE", 3)
     table = some(tuple(f"word{i}" for i in range(40)), 7)

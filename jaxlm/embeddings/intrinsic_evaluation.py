@@ -11,7 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.embeddings.table import ANALOGY, Embeddings, Method
+from jaxlm.embeddings.embeddings import ANALOGY, Embeddings, Method
 from jaxlm.errors import UserError, decode, reading
 
 RESTRICT = 300_000
@@ -48,7 +48,7 @@ class AnalogyScore:
 
 
 @dataclasses.dataclass(frozen=True)
-class PairScore:
+class PairCorrelation:
     """How cosines go with people's scores, over the pairs of known words."""
 
     spearman: float
@@ -111,7 +111,7 @@ def evaluate_analogies(
 
 def evaluate_pairs(
     embeddings: Embeddings, path: str | Path, *, restrict: int | None = RESTRICT, fold_case: bool = True
-) -> PairScore:
+) -> PairCorrelation:
     """Rank and linear correlation of cosines with the scores of a file with lines `word TAB word TAB score`.
 
     Raises UserError where the file cannot be read or has fewer than two different known scores or cosines.
@@ -143,7 +143,9 @@ def evaluate_pairs(
             f"pairs {str(path)!r} wants lines 'word TAB word TAB score' with different scores, got {len(scores)} of "
             f"known words ({unknown} with unknown ones, {malformed} other lines)"
         )
-    return PairScore(_pearson(ranks(score_N), ranks(cos_N)), _pearson(score_N, cos_N), len(scores), unknown, malformed)
+    return PairCorrelation(
+        _pearson(ranks(score_N), ranks(cos_N)), _pearson(score_N, cos_N), len(scores), unknown, malformed
+    )
 
 
 def ranks(x_N: np.ndarray) -> np.ndarray:

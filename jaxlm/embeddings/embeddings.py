@@ -15,9 +15,9 @@ from jaxlm.embeddings.spelling import near_spellings
 from jaxlm.errors import UserError
 
 Method = Literal["3cosadd", "3cosmul"]
-Scored = list[tuple[str, float]]
+ScoredWords = list[tuple[str, float]]
 """Words with their scores, best first."""
-ANALOGY = {"3cosadd": search.analogy, "3cosmul": search.analogy_cosmul}
+ANALOGY = {"3cosadd": search.analogy_cosadd, "3cosmul": search.analogy_cosmul}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -27,7 +27,7 @@ class Embeddings:
         vectors = Embeddings.load("vectors.bin")
         vectors.similar("king", 3)                 # [("queen", 0.78), ...]
         vectors.analogy("man", "king", "woman", 1)  # man is to king as woman is to ...
-        jaxlm.embeddings.search.nearest(vectors.unit_VE, query_BE, k=10)
+        jaxlm.embeddings.search.nearest_rows(vectors.unit_VE, query_BE, k=10)
 
     Raises ValueError where words and vectors do not fit together or a word comes twice.
     """
@@ -66,18 +66,18 @@ class Embeddings:
     @cached_property
     def unit_VE(self) -> jax.Array:
         """The vectors with length 1, on the device."""
-        return jax.jit(search.unit)(jnp.asarray(self.vec_VE))
+        return jax.jit(search.unit_rows)(jnp.asarray(self.vec_VE))
 
     @classmethod
     def load(
-        cls, path: str | Path, *, errors: files.Errors = "strict", log: Callable[[str], None] = lambda line: None
+        cls, path: str | Path, *, errors: files.DecodeErrors = "strict", log: Callable[[str], None] = lambda line: None
     ) -> "Embeddings":
         """Read word2vec's text or binary format or GloVe's text, gzipped or not, told by the content.
 
         `errors` is what becomes of words that are not UTF-8; of equal words the first is kept, and `say` is told.
         Raises UserError naming the line or word at which a file cannot be understood.
         """
-        return cls(*files.read(Path(path), errors, log))
+        return cls(*files.read_vectors(Path(path), errors, log))
 
     def save(self, path: str | Path, format: files.Format | None = None) -> None:
         """Write the format given, or that of the suffix: .txt (word2vec's text), .bin (its binary), .glove.txt; with
@@ -85,7 +85,7 @@ class Embeddings:
 
         Raises UserError for other suffixes, and for a word that is empty or has a blank or line end.
         """
-        files.write(Path(path), self.words, self.vec_VE, format)
+        files.write_vectors(Path(path), self.words, self.vec_VE, format)
 
     def rows(self, words: Sequence[str]) -> np.ndarray:
         """The row of each word. Raises UserError with near spellings for one that is unknown."""
@@ -101,12 +101,12 @@ class Embeddings:
         a_E, b_E = self.vec_VE[self.rows([a, b])]
         return float(search.similarity(jnp.asarray(a_E), jnp.asarray(b_E)))
 
-    def similar(self, word: str, n: int = 10) -> Scored:
+    def similar(self, word: str, n: int = 10) -> ScoredWords:
         """The n other words with the largest cosine."""
         row_11 = jnp.asarray(self.rows([word]))[None]
-        return self._named(search.nearest(self.unit_VE, self.unit_VE[row_11[0]], n, row_11))
+        return self._named(search.nearest_rows(self.unit_VE, self.unit_VE[row_11[0]], n, row_11))
 
-    def analogy(self, a: str, b: str, c: str, n: int = 10, method: Method = "3cosadd") -> Scored:
+    def analogy(self, a: str, b: str, c: str, n: int = 10, method: Method = "3cosadd") -> ScoredWords:
         """What is to c as b is to a: n words but these three, with the score of the method (search.py)."""
         if method not in ANALOGY:
             raise UserError(f"the method of analogies wants {' or '.join(ANALOGY)}, got {method!r}")
@@ -116,13 +116,13 @@ class Embeddings:
         """The word with the least cosine to the mean of all. Raises UserError for fewer than three words."""
         return min(self.agreement(words), key=lambda scored: scored[1])[0]
 
-    def agreement(self, words: Sequence[str]) -> Scored:
+    def agreement(self, words: Sequence[str]) -> ScoredWords:
         """Each of three or more words with its cosine to the mean of their unit vectors, in the order given."""
         if len(words) < 3:
             raise UserError(f"odd-one-out wants at least 3 words, got {len(words)}")
-        cos_N = search.odd_one_out(self.unit_VE[jnp.asarray(self.rows(words))][None])[0]
+        cos_N = search.cosine_to_mean(self.unit_VE[jnp.asarray(self.rows(words))][None])[0]
         return list(zip(words, cos_N.tolist(), strict=True))
 
-    def _named(self, found: search.Found) -> Scored:
+    def _named(self, found: search.BestRows) -> ScoredWords:
         pairs = zip(found.row_BK[0].tolist(), found.score_BK[0].tolist(), strict=True)
         return [(self.words[row], score) for row, score in pairs if row >= 0]

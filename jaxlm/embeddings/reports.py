@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlm.embeddings import evaluation
-from jaxlm.embeddings.table import Embeddings, Method, Scored
+from jaxlm.embeddings import intrinsic_evaluation as evaluation
+from jaxlm.embeddings.embeddings import Embeddings, Method, ScoredWords
 from jaxlm.errors import UserError
 
 
-def similar(embeddings: Embeddings, word: str, top: int = 10, as_json: bool = False) -> str:
+def report_similar(embeddings: Embeddings, word: str, top: int = 10, as_json: bool = False) -> str:
     """`--similar WORD`: the nearest words with their cosines."""
     found = embeddings.similar(word, _at_least_1(top))
     return _json(word=word, similar=_pairs(found)) if as_json else _table(found)
 
 
-def analogy(
+def report_analogy(
     embeddings: Embeddings, abc: Sequence[str], top: int = 10, method: Method = "3cosadd", as_json: bool = False
 ) -> str:
     """`--analogy A B C`: a is to b as c is to ..."""
@@ -30,7 +30,7 @@ def analogy(
     return f"{a} is to {b} as {c} is to ... ({method})\n{_table(found)}"
 
 
-def odd_one_out(embeddings: Embeddings, words: Sequence[str], as_json: bool = False) -> str:
+def report_odd_one_out(embeddings: Embeddings, words: Sequence[str], as_json: bool = False) -> str:
     """`--odd-one-out A B C ...`: the word that goes least with the others, and each one's cosine to their mean."""
     agreement = embeddings.agreement(words)
     odd = min(agreement, key=lambda scored: scored[1])[0]
@@ -39,7 +39,7 @@ def odd_one_out(embeddings: Embeddings, words: Sequence[str], as_json: bool = Fa
     return f"{odd}\ncosine to the mean of all:\n{_table(sorted(agreement, key=lambda scored: -scored[1]))}"
 
 
-def evaluate(
+def report_analogy_accuracy(
     embeddings: Embeddings, path: str | Path, restrict: int | None = evaluation.RESTRICT, as_json: bool = False
 ) -> str:
     """`--evaluate FILE`: the share of analogy questions that are answered rightly, by section and in all."""
@@ -60,7 +60,7 @@ def evaluate(
     return "\n".join(lines)
 
 
-def pairs(
+def report_pair_correlation(
     embeddings: Embeddings, path: str | Path, restrict: int | None = evaluation.RESTRICT, as_json: bool = False
 ) -> str:
     """`--pairs FILE`: how cosines go with people's scores of pairs of words."""
@@ -94,7 +94,7 @@ def _at_least_1(top: int) -> int:
     return top
 
 
-def _pairs(scored: Scored) -> list[dict[str, Any]]:
+def _pairs(scored: ScoredWords) -> list[dict[str, Any]]:
     return [{"word": word, "score": score} for word, score in scored]
 
 
@@ -102,6 +102,6 @@ def _json(**answer: Any) -> str:
     return json.dumps(answer)
 
 
-def _table(scored: Scored) -> str:
+def _table(scored: ScoredWords) -> str:
     width = max((len(word) for word, _ in scored), default=0)
     return "\n".join(f"{word:<{width}}  {score:.4f}" for word, score in scored)
