@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from jaxlm.errors import UserError, check_fields, disk_reason, one_line
 from jaxlm.runs import quiet_orbax
+from jaxlm.errors import UserError, check_fields, disk_reason, one_line
 from jaxlm.runs.directory import checkpoint_steps, write_bytes
 
 T = TypeVar("T")
