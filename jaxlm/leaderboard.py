@@ -1,4 +1,4 @@
-"""All runs in one table: python -m jaxlm.leaderboard runs/*. JAX only where samples have to be drawn, no matplotlib."""
+"""Rank finished runs in one table: python -m jaxlm.leaderboard runs/*. JAX is imported only to draw samples."""
 
 import dataclasses
 import itertools
@@ -19,25 +19,25 @@ from jaxlm.runs.directory import RunDir, open_existing, read_json
 from jaxlm.tokenizers import tokenizer_from_json
 
 LISTED_REASONS = 3
-"""Why runs cannot be ranked, in the one line that says that none can."""
+"""Most runs whose reasons are listed in the error that no run can be ranked."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitLoss:
-    """A split's part of eval.json."""
+    """The loss of one split, from eval.json."""
 
     nats_per_token: float | None
     bits_per_byte: float | None
     impossible: int
-    """Events of probability 0; with one of them the two above are infinite, and None."""
+    """Tokens of probability 0; with any of them the losses are infinite, and None."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A finished run. Its fields are the keys of --json; None is what it does not have."""
+    """One finished run; the fields are the keys of --json, and None if the run lacks them."""
 
     group: str
-    """The data, split and tokens in words; the same for all runs that can be compared."""
+    """Description of data, split and tokens, equal for runs that can be compared."""
     run: str
     model: str
     kind: str
@@ -46,32 +46,33 @@ class Row:
     test: SplitLoss | None
     train: SplitLoss | None
     params: int
-    """Trained numbers."""
+    """Number of trained parameters."""
     buffers: int
-    """Numbers beside them that are not trained: a frozen table and what belongs to it."""
+    """Number of values that are not trained, such as a frozen table."""
     step: int
-    """Of the scored checkpoint."""
+    """Step of the evaluated checkpoint."""
     steps: int
+    """Steps of the whole run."""
     train_time_s: float
     tokens_per_s: float | None
-    """Median of training's lines in metrics.jsonl; counts have none."""
+    """Median speed of training, from metrics.jsonl; None for count models."""
     ms_per_step: float | None
-    """Median between training's lines."""
+    """Median milliseconds of a step, from metrics.jsonl."""
     data_hash: str
     tokenizer_hash: str
     split_hash: str
     samples: Shares | None = None
-    """Where samples were found: `train` is the share of exact copies."""
+    """Shares of samples that are lines of the data; `train` is the share of exact copies of train."""
 
     @property
     def sort_key(self) -> tuple[bool, int, float, str]:
-        """Sorts by dev loss, then those with impossible events by how many, then those without a dev split."""
+        """Sort key: by dev loss, then infinite losses by their number of impossible tokens, then runs without a dev split."""
         nats, impossible = (None, 0) if self.dev is None else (self.dev.nats_per_token, self.dev.impossible)
         return nats is None and not impossible, impossible, nats or 0.0, self.run
 
 
 def main(args: list[str]) -> int:
-    """Read the runs, draw what is not known of their samples, print."""
+    """Read the runs, classify samples not yet classified, and print the ranking."""
     command = parse_leaderboard(args)
     rows, reasons = read_rows(command.runs)
     if not rows:
@@ -83,14 +84,14 @@ def main(args: list[str]) -> int:
     if command.samples and command.device != "auto":
         from jaxlm.devices import platform
 
-        platform.choose_device(command.device)  # one that is not there is no fault of a run's
+        platform.choose_device(command.device)  # an absent device is an error before any run is blamed for it
     ranked = rank([with_shares(row, command.samples, command.device, _log) for row in rows])
     print(json.dumps([dataclasses.asdict(row) for row in ranked], indent=2) if command.json else ranking_table(ranked))
     return 0
 
 
 def read_rows(paths: Iterable[Path]) -> tuple[list[Row], list[str]]:
-    """The finished runs among some paths, each once, and why each of the others is none."""
+    """Read the finished runs among the paths, each once; returns their rows, and the reasons for leaving out the others."""
     rows, reasons, read = [], [], set()
     for path in paths:
         if path.resolve() in read:
@@ -104,7 +105,7 @@ def read_rows(paths: Iterable[Path]) -> tuple[list[Row], list[str]]:
 
 
 def read_row(path: Path) -> Row:
-    """The row of a run directory. Raises UserError where it is no finished run."""
+    """Read the row of a run directory. Raises UserError if it is not a finished run of a language model."""
     run = open_existing(path)
     if not run.eval.exists():
         raise UserError(f"run {str(path)!r} is not finished (it has no eval.json): train.py with its config goes on")
@@ -132,7 +133,7 @@ def read_row(path: Path) -> Row:
             tokenizer_hash=hashes["tokenizer"],
             split_hash=hashes["split"],
         )
-    except Exception as error:  # what an edited file makes its reader raise can be anything
+    except Exception as error:  # an edited file can make its reader raise anything
         raise UserError(
             f"run {str(path)!r} has files that cannot be understood ({type(error).__name__}: {error}); train it again "
             "with --restart"
@@ -140,9 +141,9 @@ def read_row(path: Path) -> Row:
 
 
 def with_shares(row: Row, n: int, device: str, log: Callable[[str], None]) -> Row:
-    """The row with the shares of n samples that are found in its data.
+    """Add the shares of n samples that are lines of the run's data to its row.
 
-    It is unchanged for n = 0, for running text, and (which is logged) where none can be drawn.
+    The row is unchanged for n = 0, for data other than lines, and if samples cannot be drawn, which is logged.
     """
     if not n or row.kind != "lines":
         return row
@@ -150,13 +151,13 @@ def with_shares(row: Row, n: int, device: str, log: Callable[[str], None]) -> Ro
         return dataclasses.replace(row, samples=shares_of_run(RunDir(Path(row.run)), n, row.step, device))
     except UserError as error:
         log(f"no samples: {error}")
-    except Exception as error:  # one run that is damaged in a way not foreseen costs the others no place
+    except Exception as error:  # a run damaged in an unforeseen way must not hide the others
         log(f"no samples: run {row.run!r} cannot be used ({type(error).__name__}: {error})")
     return row
 
 
 def rank(rows: Sequence[Row]) -> list[Row]:
-    """Group by group, the largest first and those without dev losses last; in each the best dev loss first."""
+    """Order rows by group, large groups first and groups without dev losses last; within a group by dev loss."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.data_hash, row.tokenizer_hash, row.split_hash), []).append(row)
@@ -166,7 +167,7 @@ def rank(rows: Sequence[Row]) -> list[Row]:
 
 
 def ranking_table(ranked: Sequence[Row]) -> str:
-    """Ranked rows as aligned text, a heading for each group, and in the last line what the columns are."""
+    """Format ranked rows as aligned text with a heading for each group and a legend of the columns at the end."""
     heads = ["run", "model", "dev", "test", "train", "bits/byte", "params", "buffers"]
     heads += ["steps", "seconds", "ms/step", "tokens/s", "new", "copies"]
     lines = [heads, *map(_cells, ranked)]
@@ -231,7 +232,8 @@ def _step_ms(lines: Iterable[dict[str, Any]]) -> float | None:
 
 
 def _in_words(data: dict[str, Any], vocab_size: int, hashes: dict[str, Any]) -> str:
-    """A group in words, with the hashes that part what has the same name."""
+    """Describe a group of comparable runs, with hashes that distinguish data of the same name.
+;;"""
     name = data["name"] if data["path"] is None else Path(data["path"]).name
     split = " ".join(f"{share:g}" for share in data["split"])
     listed = ", ".join(f"{part} {hashes[part][:8]}" for part in ("data", "tokenizer", "split"))

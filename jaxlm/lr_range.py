@@ -1,4 +1,4 @@
-"""A range test of the learning rate: python -m jaxlm.lr_range configs/names_mlp.py [--low 1e-5] [--high 10]."""
+"""Range test of the learning rate: python -m jaxlm.lr_range configs/names_mlp.py [--low 1e-5] [--high 10]."""
 
 import dataclasses
 import math
@@ -19,33 +19,37 @@ from jaxlm.training.language import LanguageJob
 from jaxlm.training.progress import Progress
 
 DIVERGED = 4.0
-"""The test ends where the smoothed loss is this times its lowest."""
+"""The test ends when the smoothed loss reaches this multiple of its minimum."""
 SMOOTHING = 0.025
 """Standard deviation of the smoothing window, as a share of the test's steps."""
 OF_THE_FALL = 0.98
-"""The suggested rate has made this share of the smoothed loss's fall."""
+"""Share of the smoothed loss's decrease that is reached at the suggested rate."""
 LEAST_RISE, MOST_AT_ONCE = 0.1, 0.3
-"""Shares of the fall: what the loss rises at the end, and has lost after a twentieth of the test, if the range is wide
-enough."""
+"""Least rise at the end and greatest decrease in the first twentieth of the test, as shares of the decrease, for the
+range to be wide enough."""
 CLEAR = 2.0
-"""Standard deviations of single batches that the fall has at least; smoothing leaves about a tenth of one."""
+"""Least decrease of the loss in standard deviations of single batches; smoothing leaves about a tenth of one."""
 TABLE_LINES = 16
+"""Most lines of the printed table."""
 PICTURES = (".png", ".pdf", ".svg")
+"""Suffixes of a plot."""
 
 
 class RangeCurve(NamedTuple):
-    """The loss against the learning rate."""
+    """The training loss against the learning rate, step by step."""
 
     rate_K: np.ndarray
+    """Learning rate of each step."""
     loss_K: np.ndarray
-    """Of each step's batch, in the unit of the training loss; all finite, none negative."""
+    """Loss of each step's batch in the unit of the training loss, finite and not negative."""
     smooth_K: np.ndarray
+    """Smoothed loss at each step."""
     stopped: bool
-    """Whether the loss left all bounds before the highest rate."""
+    """True if the test ended before the highest rate because the loss diverged."""
 
 
 def main(args: list[str]) -> int:
-    """Parse, test, print and draw."""
+    """Run the range test of a config, print its table and suggestion, and draw its curve."""
     command = parse_range(args)
     if command is None:
         return 0
@@ -70,11 +74,11 @@ def main(args: list[str]) -> int:
 def measure(
     config: RunConfig, *, low: float, high: float, steps: int, log: Callable[[str], None] = lambda line: None
 ) -> RangeCurve:
-    """Train from the start while the rate of step s is low * (high / low) ** (s / (steps - 1)).
+    """Train from the initial state while the rate of step s is low * (high / low) ** (s / (steps - 1)).
 
-    The settings' own rate and schedule do not matter, and nothing is kept (Smith 2017, "Cyclical learning rates for
-    training neural networks", section 3.3, with geometric steps in place of equal ones). Ends early where the loss is
-    not a number or beyond DIVERGED. Raises UserError as `train` does, and where a loss is negative.
+    The config's own rate and schedule are not used, and nothing is saved (Smith 2017, "Cyclical learning rates for
+    training neural networks", section 3.3, with geometric instead of linear steps). Ends early when the loss is not
+    finite or diverges (DIVERGED). Raises UserError as `train` does, and for a negative loss.
     """
     check.more_than("--low", low, 0)
     check.more_than("--high", high, low)
@@ -118,10 +122,10 @@ def measure(
 
 
 def suggest(curve: RangeCurve) -> float:
-    """The smallest rate at which the smoothed loss has made 98 % of the way down to its lowest point.
+    """Suggest the smallest rate at which the smoothed loss has made 98 % of its decrease.
 
-    The lowest point itself lies where training begins to break, in a valley that may be flat for decades. Raises
-    UserError where the curve does not show the valley's beginning and end.
+    At the minimum itself training is close to diverging, and the valley may be flat for several powers of ten. Raises
+    UserError if the curve does not show the valley's beginning and end.
     """
     low, high = curve.rate_K[[0, -1]]
     lowest = int(curve.smooth_K.argmin())
@@ -142,7 +146,7 @@ def suggest(curve: RangeCurve) -> float:
 
 
 def smoothed(loss_K: np.ndarray, steps: int) -> np.ndarray:
-    """Geometric means of losses, none negative, under a Gaussian window: a huge one does not hide those before it."""
+    """Smooth non-negative losses by geometric means under a Gaussian window, so that a huge loss does not hide earlier ones."""
     width = SMOOTHING * steps
     reach = math.ceil(3 * width)
     weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
@@ -155,14 +159,15 @@ def smoothed(loss_K: np.ndarray, steps: int) -> np.ndarray:
 
 
 def curve_table(curve: RangeCurve) -> str:
-    """Rates and smoothed losses, evenly chosen."""
+    """Format evenly spaced points of the curve as a table of rates and smoothed losses."""
     chosen = np.unique(np.linspace(0, len(curve.rate_K) - 1, TABLE_LINES).astype(int))
     rows = [f"{curve.rate_K[k]:>9.2e}  {curve.smooth_K[k]:.4f}" for k in chosen]
     return "\n".join(["     rate  smoothed loss", *rows])
 
 
 def _end(loss_K: np.ndarray, steps: int) -> int | None:
-    """How many losses there are before the first that is not finite or out of bounds; None where all are good."""
+    """Number of losses before the first that is not finite or has diverged; None if there is none.
+;;"""
     bad_K = ~np.isfinite(loss_K)
     count = int(bad_K.argmax()) if bad_K.any() else len(loss_K)
     smooth_K = smoothed(loss_K[:count], steps) if count else np.empty(0)

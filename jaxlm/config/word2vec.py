@@ -60,10 +60,10 @@ class WordsConfig(Settings, group="model.words."):
 
 @dataclasses.dataclass(frozen=True)
 class Word2vecConfig(ModelConfig):
-    """Vectors of words from the words around them (Mikolov et al. 2013a, 2013b).
+    """Word vectors trained on the words around each word: word2vec (Mikolov et al. 2013a, 2013b).
 
-    A step reads batch_size words of the text. Its `workers` run side by side from the same vectors, each update by
-    update; what they change is added up at the step's end.
+    A step reads batch_size words of the text. Its `workers` run in parallel from the same vectors, each doing its
+    updates one after another; their changes are added up at the end of the step.
     """
 
     words: WordsConfig = dataclasses.field(default_factory=WordsConfig)
@@ -93,7 +93,8 @@ class Word2vecConfig(ModelConfig):
     blocks: int = 4
     """Blocks in an update; their updates are added up."""
     workers: int = 2
-    """Parts of a step that run side by side, each in a thread. Part of the result, not of the machine."""
+    """Parallel parts of a step, each in a thread. The trained vectors depend on their number."""
+;;
 
     trained_by_steps: ClassVar[bool] = True
     predicts_text: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Tables of words and vectors in files: word2vec text and binary, GloVe text, each gzipped or not."""
+"""Files of word vectors: word2vec text and binary, GloVe text, each gzipped or not."""
 
 import codecs
 import contextlib
@@ -14,9 +14,10 @@ from jaxlm.embeddings import binary, text
 from jaxlm.errors import UserError, reading
 
 Format = Literal["word2vec", "binary", "glove"]
-"""word2vec: a line `V E`, then lines `word numbers`. binary: that line, then words and raw float32. glove: lines."""
+"""word2vec: a line `V E`, then V lines `word numbers`. binary: that line, then words and raw float32. glove: only the
+lines `word numbers`."""
 DecodeErrors = Literal["strict", "replace", "ignore"]
-"""What becomes of bytes that are not UTF-8, as in bytes.decode."""
+"""Handling of bytes that are not UTF-8, as in bytes.decode."""
 SUFFIXES: dict[str, Format] = {
     ".glove.txt": "glove",
     ".glove": "glove",
@@ -27,14 +28,14 @@ SUFFIXES: dict[str, Format] = {
 GZIP_MAGIC = b"\x1f\x8b"
 NUMERALS = frozenset("0123456789+-.eE")
 LONGEST_LINE = 2**20
-"""Bytes of a first line; what has no line end before is no table of vectors."""
+"""Longest first line in bytes; a file without a line end within this many is not a table of vectors."""
 
 
 def read_vectors(path: Path, errors: DecodeErrors, log: Callable[[str], None]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Words and vec_VE (float32) of a file in any of the formats, told by its content; a UTF-8 mark is passed over.
+    """Read words and vec_VE (float32) from a file; its format is detected from its content, a byte-order mark is skipped.
 
-    Of equal words the first is kept, and `say` gets a line about the others. Raises UserError naming the file and the
-    place in it where it cannot be read, where it is not as its first line says, or where a number is not finite.
+    If a word is repeated, its first vector is kept and the others are reported to `log`. Raises UserError naming the
+    file and the place in it if it cannot be read, contradicts its first line, or has a number that is not finite.
     """
     name = f"vectors {str(path)!r}"
     with reading(path, "vectors", "a file"):
@@ -50,10 +51,10 @@ def read_vectors(path: Path, errors: DecodeErrors, log: Callable[[str], None]) -
 
 
 def write_vectors(path: Path, words: tuple[str, ...], vec_VE: np.ndarray, format: Format | None) -> None:
-    """Replace a file whole or not at all, in the format given or told by the suffix (SUFFIXES; .gz on top: gzipped).
+    """Write a file atomically, in `format` or the one its suffix names (SUFFIXES; followed by .gz: gzipped).
 
-    Raises UserError for another suffix, for a word that no format can hold (empty, or with a blank or a line end), and
-    where the disk refuses.
+    Raises UserError for another suffix, for a word that no format can hold (empty, or with a space or a line end), and
+    if the file cannot be written.
     """
     chosen = format or _format_of(path)
     for word in words:
@@ -68,7 +69,7 @@ def write_vectors(path: Path, words: tuple[str, ...], vec_VE: np.ndarray, format
                 stream = cast(BinaryIO, stack.enter_context(packed))
             if chosen != "glove":
                 stream.write(b"%d %d\n" % vec_VE.shape)
-            elif words and words[0].startswith("\ufeff"):  # of two the first is taken for the file's mark
+            elif words and words[0].startswith("\ufeff"):  # a reader takes the first of two byte-order marks for the file's
                 stream.write(codecs.BOM_UTF8)
             for piece in (binary.format_records if chosen == "binary" else text.format_lines)(words, vec_VE):
                 stream.write(piece)
@@ -125,7 +126,7 @@ def _read_glove(stream: BinaryIO, line: bytes, name: str, errors: DecodeErrors) 
 
 
 class _Resumed:
-    """A stream that begins with bytes that were read from it already."""
+    """A stream that first returns bytes already read from it, then continues reading."""
 
     def __init__(self, begun: bytes, stream: BinaryIO):
         self._begun, self._stream = begun, stream
@@ -136,10 +137,12 @@ class _Resumed:
 
 
 def _is_text(raw: bytes) -> bool:
-    """Whether as many bytes after a word and a blank as its floats would take are text: UTF-8 without control
-    characters, ASCII up to the first line end, and with a blank or a line end but in the middle of a number. Of floats
-    that is next to impossible, but for a few of them.
+    """True if bytes that follow a word and a space, as many as its floats would take, are text and not raw floats.
+
+    Text is UTF-8 without control characters, ASCII up to the first line end, and has a space or a line end unless it
+    is part of a single number. Raw float32 numbers are next to never all of that, unless there are very few of them.
     """
+;;
     try:
         decoded = raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Questions to a table and their answers as text, or as a line of JSON: what sample.py prints."""
+"""Results of queries to a table of vectors as text or as one line of JSON, for sample.py to print."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from jaxlm.errors import UserError
 
 
 def report_similar(embeddings: Embeddings, word: str, top: int = 10, as_json: bool = False) -> str:
-    """`--similar WORD`: the nearest words with their cosines."""
+    """List the nearest words with their cosines (`--similar WORD`)."""
     found = embeddings.similar(word, _at_least_1(top))
     return _json(word=word, similar=_pairs(found)) if as_json else _table(found)
 
@@ -20,7 +20,7 @@ def report_similar(embeddings: Embeddings, word: str, top: int = 10, as_json: bo
 def report_analogy(
     embeddings: Embeddings, abc: Sequence[str], top: int = 10, method: Method = "3cosadd", as_json: bool = False
 ) -> str:
-    """`--analogy A B C`: a is to b as c is to ..."""
+    """List the words that complete "a is to b as c is to ..." with their scores (`--analogy A B C`)."""
     if len(abc) != 3:
         raise UserError(f"--analogy wants three words (A is to B as C is to ...), got {len(abc)}")
     a, b, c = abc
@@ -31,7 +31,7 @@ def report_analogy(
 
 
 def report_odd_one_out(embeddings: Embeddings, words: Sequence[str], as_json: bool = False) -> str:
-    """`--odd-one-out A B C ...`: the word that goes least with the others, and each one's cosine to their mean."""
+    """Report the word least similar to the others, and each word's cosine to their mean (`--odd-one-out A B C ...`)."""
     agreement = embeddings.agreement(words)
     odd = min(agreement, key=lambda scored: scored[1])[0]
     if as_json:
@@ -42,7 +42,7 @@ def report_odd_one_out(embeddings: Embeddings, words: Sequence[str], as_json: bo
 def report_analogy_accuracy(
     embeddings: Embeddings, path: str | Path, restrict: int | None = evaluation.RESTRICT, as_json: bool = False
 ) -> str:
-    """`--evaluate FILE`: the share of analogy questions that are answered rightly, by section and in all."""
+    """Report the share of a file's analogy questions answered correctly, by section and in total (`--evaluate FILE`)."""
     score = evaluation.evaluate_analogies(embeddings, path, restrict=restrict)
     rows = [*score.sections, score.total]
     if as_json:
@@ -63,7 +63,7 @@ def report_analogy_accuracy(
 def report_pair_correlation(
     embeddings: Embeddings, path: str | Path, restrict: int | None = evaluation.RESTRICT, as_json: bool = False
 ) -> str:
-    """`--pairs FILE`: how cosines go with people's scores of pairs of words."""
+    """Report the correlation of cosines with human similarity scores of word pairs (`--pairs FILE`)."""
     score = evaluation.evaluate_pairs(embeddings, path, restrict=restrict)
     if as_json:
         return _json(**dataclasses.asdict(score), unknown_share=score.unknown_share)
@@ -76,7 +76,8 @@ def report_pair_correlation(
 
 
 def export(embeddings: Embeddings, path: str | Path, as_json: bool = False) -> str:
-    """`--export FILE`: write the table in the format of the file's suffix."""
+    """Write the table in the format of the file's suffix and report its size (`--export FILE`).
+;;"""
     embeddings.save(path)
     V, E = embeddings.vec_VE.shape
     return _json(path=str(path), words=V, numbers=E) if as_json else f"{V:,} words x {E} in {path}"

@@ -21,15 +21,16 @@ class ExerciseCommand:
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     out: Path = Path("runs/exercises")
-    """Where the pictures go."""
+    """Directory for the plots."""
     seed: int = 0
-    """Of parameters and batches."""
+    """Seed of parameters and batches."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """auto: the best that JAX finds."""
+    """auto: the best device that JAX finds."""
 
 
 def main(args: list[str]) -> int:
-    """The exercises that the first argument names; a list of them without one."""
+    """Run the exercises that the first argument names; without one, list them.
+;;"""
     if not args or args[0] in ("-h", "--help"):
         print(_usage())
         return 0

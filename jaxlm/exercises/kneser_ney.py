@@ -9,22 +9,24 @@ from jaxlm.exercises.lab import CountedModel, Lab
 from jaxlm.plots import pictures
 
 ORDERS = tuple(range(1, 9))
+"""Orders of the n-grams compared."""
 ADDED = (0.01, 0.1, 1.0)
-"""The k of add-k smoothing."""
+"""Values of k in add-k smoothing."""
 
 
 class OrderComparison(NamedTuple):
-    """Dev loss in nats per token by order, and the best order's loss on test."""
+    """Dev losses in nats per token by order, and the test loss of the best order."""
 
     kneser_ney: dict[int, float]
     add_k: dict[float, dict[int, float]]
-    """By k, then by order."""
+    """Dev losses by k, then by order."""
     best: int
     test: float
 
 
 def compare_orders(lab: Lab, *, orders: Sequence[int] = ORDERS, added: Sequence[float] = ADDED) -> OrderComparison:
-    """Each order counted on train under both smoothings; test is scored once, with the best order on dev."""
+    """Compare orders under both smoothings, counted on train; test is evaluated once, with the best order on dev.
+;;"""
     smooth: dict[int, float] = {}
     plain: dict[float, dict[int, float]] = {k: {} for k in added}
     best: CountedModel | None = None

@@ -1,4 +1,4 @@
-"""E03: how much smoothing a trigram needs."""
+"""E03: tune the add-k smoothing of a trigram on dev."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,11 +8,11 @@ from jaxlm.exercises.lab import CountedModel, Lab
 from jaxlm.plots import pictures
 
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-"""What is added to every count."""
+"""Values of k, which is added to every count."""
 
 
 class TunedSmoothing(NamedTuple):
-    """Nats per token for each k, the k with the least on dev, and its loss on test."""
+    """Losses in nats per token for each k, the best k on dev, and its test loss."""
 
     k: list[float]
     train: list[float]
@@ -22,7 +22,8 @@ class TunedSmoothing(NamedTuple):
 
 
 def tune_smoothing(lab: Lab, *, grid: Sequence[float] = GRID) -> TunedSmoothing:
-    """Train and dev loss over the grid; test is scored once, with the best k on dev."""
+    """Evaluate train and dev over a grid of k; test is evaluated once, with the best k on dev.
+;;"""
     counted = CountedModel.of(lab.setup(CountsConfig(order=3), "dev", "test"))
     lab.log("nats per token of the trigram counts of train, with k added to each:")
     train, dev = [], []

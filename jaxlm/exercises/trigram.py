@@ -1,4 +1,4 @@
-"""E01 and E02: a trigram beside the bigram, on the text it is fitted to and on text it has not seen."""
+"""E01 and E02: compare a trigram with the bigram, on the text they are fitted to and on held-out text."""
 
 from typing import NamedTuple
 
@@ -13,14 +13,14 @@ NAMES = {2: "bigram", 3: "trigram"}
 
 
 class FittedLosses(NamedTuple):
-    """Nats per token on all of the text, by order."""
+    """Losses in nats per token on the text that the models are fitted to, by order."""
 
     counts: dict[int, float]
     neural: dict[int, float]
 
 
 def beat_the_bigram(lab: Lab, *, steps: int = 3000) -> FittedLosses:
-    """E01: both models by counts and by descent, on all of the text."""
+    """E01: fit both models to all of the text, by counting and by gradient descent."""
     whole = lab.whole()
     neural = {order: _descend(whole, order, steps) for order in (3, 2)}
     counted = {order: CountedModel.of(whole.setup(CountsConfig(order=order, add_k=0.0))) for order in NAMES}
@@ -41,7 +41,7 @@ def beat_the_bigram(lab: Lab, *, steps: int = 3000) -> FittedLosses:
 
 
 def _descend(lab: Lab, order: int, steps: int) -> float:
-    """The loss on train of a table of logits after so many steps of Adam, the learning rate falling to 0."""
+    """Train a table of logits for `steps` steps of Adam, the learning rate falling to 0; returns its loss on train."""
     config = RunConfig(
         model=NgramConfig(order=order, init_scale=0.0),
         data=lab.data,
@@ -61,14 +61,14 @@ def _descend(lab: Lab, order: int, steps: int) -> float:
 
 
 class HeldOutLosses(NamedTuple):
-    """Nats per token by order and split, and the dev events that train's counts alone call impossible."""
+    """Losses in nats per token by order and split, and the number of dev tokens that unsmoothed counts give probability 0."""
 
     losses: dict[int, dict[str, float]]
     impossible: dict[int, int]
 
 
 def held_out_losses(lab: Lab) -> HeldOutLosses:
-    """E02: both models counted on train, k = 1, and what they lose on dev and test."""
+    """E02: count both models on train, with k = 1, and evaluate them on every split."""
     losses, impossible = {}, {}
     for order in NAMES:
         counted = CountedModel.of(lab.setup(CountsConfig(order=order), "dev", "test"))
@@ -81,7 +81,7 @@ def held_out_losses(lab: Lab) -> HeldOutLosses:
     two, three = losses[2], losses[3]
     better = [split for split in ("dev", "test") if three[split] < two[split]]
     drift = {order: losses[order]["test"] - losses[order]["train"] for order in NAMES}
-    more = ": with more cells to fill, more of what it knows holds for train only" if drift[3] > drift[2] else ""
+    more = ": with more cells to fill, more of its counts hold for train only" if drift[3] > drift[2] else ""
     lab.log(
         f"answer: on unseen lines the trigram is better on {' and '.join(better) or 'neither dev nor test'}: dev "
         f"{three['dev']:.4f} against {two['dev']:.4f}, test {three['test']:.4f} against {two['test']:.4f}. From train "

@@ -1,4 +1,4 @@
-"""Huffman trees: the inner nodes on the way to each word, and where to turn at them."""
+"""Huffman trees of word counts: the inner nodes on the path to each word, and the branch taken at each."""
 
 import heapq
 
@@ -6,10 +6,11 @@ import numpy as np
 
 
 def huffman_paths(counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Each word's path from the root of the Huffman tree of its counts (Huffman 1952).
+    """Each word's path from the root of the Huffman tree of the counts (Huffman 1952); frequent words have short ones.
 
-    Returns node_VL, the V - 1 inner nodes numbered from 0 and -1 behind a path's end, and sign_VL, int8: 1 to the first
-    child, -1 to the second, 0 behind the end. A frequent word has a short path. L is the longest one's length.
+    Returns node_VL, the V - 1 inner nodes numbered from 0, padded with -1 after a path's end, and sign_VL, int8: 1 for
+    the first child, -1 for the second, 0 for padding. L is the length of the longest path.
+;;
     """
     V = len(counts)
     heap = [(count, word) for word, count in enumerate(counts)]

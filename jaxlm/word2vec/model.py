@@ -20,32 +20,36 @@ from jaxlm.word2vec.gradients import cbow, hierarchical_softmax, skip_gram
 
 
 class RowChanges(NamedTuple):
-    """What one worker does to the rows it touches: row input_row_U of the model's table grows by input_UE."""
+    """Changes of one worker to the rows of both tables that it touches."""
 
     input_row_U: jax.Array
+    """Rows of the input table."""
     input_UE: jax.Array
+    """Amounts to add to these rows."""
     output_row_U: jax.Array
+    """Rows of the output table."""
     output_UE: jax.Array
+    """Amounts to add to these rows."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Word2vec:
-    """Tables `input` (V, E), the vectors of words, and `output` (V, E; of a tree's nodes V - 1). Holds no arrays."""
+    """Functions of word2vec's parameters: tables `input` (V, E), the word vectors, and `output` (V, E; V - 1 nodes of a tree)."""
 
     config: Word2vecConfig
     vocab_size: int
 
     def init(self, key: jax.Array) -> Params:
-        """Input vectors uniform in (-1 / 2E, 1 / 2E), output vectors 0."""
+        """Draw input vectors uniformly from (-1 / 2E, 1 / 2E) and set output vectors to 0."""
         V, E = self.vocab_size, self.config.d_embed
         outputs = V if self.config.output == "negative-sampling" else V - 1
         input_VE = jax.random.uniform(key, (V, E), minval=-0.5 / E, maxval=0.5 / E)
         return {"input": input_VE, "output": jnp.zeros((outputs, E))}
 
     def train(self, params: Params, batch: "DeviceBatch", rate: jax.Array) -> tuple[RowChanges, jax.Array]:
-        """The updates of one worker, one after another, in a copy of the rows it touches.
+        """Run the updates of one worker, one after another, on a copy of the rows that it touches.
 
-        `batch` is a data.windows.WorkerBatch. Returns what changed, and the summed loss before each update, loss_S, padding 0.
+        Returns the changes, and loss_S, the summed loss in nats before each update, 0 for padding.
         """
         input_UE = params["input"].at[batch.input_row_U].get(mode="clip")
         output_UE = params["output"].at[batch.output_row_U].get(mode="clip")
@@ -68,7 +72,7 @@ def build(config: Word2vecConfig) -> Word2vec:
 
 
 def add_changes(params: Params, changes: Sequence[RowChanges]) -> Params:
-    """The tables with the workers' changes added, in order; rows that do not exist are left out."""
+    """Add the workers' changes to the tables, in order, dropping rows that do not exist."""
     input_VE, output_VE = params["input"], params["output"]
     for change in changes:
         input_VE = input_VE.at[change.input_row_U].add(change.input_UE, mode="drop")
@@ -77,7 +81,7 @@ def add_changes(params: Params, changes: Sequence[RowChanges]) -> Params:
 
 
 class DeviceBatch(NamedTuple):
-    """A data.windows.WorkerBatch as JAX sees it; see there."""
+    """A reader.WorkerBatch on the device, field by field."""
 
     input_row_U: jax.Array
     output_row_U: jax.Array
@@ -105,7 +109,7 @@ def _update_of(config: Word2vecConfig) -> UpdateFunction:
 def _skip_gram_update(
     config: Word2vecConfig, in_UE: jax.Array, out_UE: jax.Array, batch: DeviceBatch, s: jax.Array, rate: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Word t predicts each neighbour: the windows of a block of T words are one band of T x (T + 2 window)."""
+    """Update by skip-gram: word t predicts each neighbour. Windows of T words form a band of T x (T + 2 window)."""
     G, T, W = config.blocks, config.span, config.window
     H = T + 2 * W
     word_N, around_R = _words(config, batch.input_N, s), _around(config, batch.output_N, s)
@@ -122,7 +126,7 @@ def _skip_gram_update(
 def _cbow_update(
     config: Word2vecConfig, in_UE: jax.Array, out_UE: jax.Array, batch: DeviceBatch, s: jax.Array, rate: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The neighbours of word t predict it."""
+    """Update by CBOW: the neighbours of word t together predict it."""
     word_N, around_R = _words(config, batch.output_N, s), _around(config, batch.input_N, s)
     mask_NC = _mask(config, batch, s, _offsets(config.window), (config.update_words,))
     negative_M = batch.negative_SM[s]
@@ -137,7 +141,7 @@ def _cbow_update(
 def _tree_update(
     config: Word2vecConfig, in_UE: jax.Array, out_UE: jax.Array, batch: DeviceBatch, s: jax.Array, rate: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Each neighbour of word t (skip-gram; the pairs are those of the window of t), or all together, find its path."""
+    """Update by hierarchical softmax: each neighbour of word t (skip-gram), or all together (CBOW), predict its path."""
     N, offset_C = config.update_words, _offsets(config.window)
     near_NC = _around(config, batch.input_N, s)[jnp.arange(N)[:, None] + config.window + offset_C]
     word_N, mask_NC = _words(config, batch.input_N, s), _mask(config, batch, s, offset_C, (N,))
@@ -149,26 +153,26 @@ def _tree_update(
 
 
 def _words(config: Word2vecConfig, index_N: jax.Array, s: jax.Array) -> jax.Array:
-    """Of a padded row of indices the words of update s."""
+    """Indices of the words of update s, from a padded row of indices."""
     N = config.update_words
     return lax.dynamic_slice(index_N, (s * N + config.window,), (N,))
 
 
 def _around(config: Word2vecConfig, index_N: jax.Array, s: jax.Array) -> jax.Array:
-    """The same with `window` words before and behind."""
+    """Indices of the words of update s and of `window` words before and after them."""
     N = config.update_words
     return lax.dynamic_slice(index_N, (s * N,), (N + 2 * config.window,))
 
 
 def _offsets(window: int) -> jax.Array:
-    """From a word to each neighbour."""
+    """Offsets from a word to each neighbour: -window to window without 0."""
     return jnp.concatenate([jnp.arange(-window, 0), jnp.arange(1, window + 1)])
 
 
 def _mask(
     config: Word2vecConfig, batch: DeviceBatch, s: jax.Array, offset: jax.Array, shape: tuple[int, ...]
 ) -> jax.Array:
-    """Which offsets lie in the windows of the words of update s: the words in `shape`, then the offsets of one."""
+    """Mask of the offsets within the windows of update s: (*shape, offsets), the words arranged in `shape`."""
     N = config.update_words
     left, right = (lax.dynamic_slice(n, (s * N,), (N,)).reshape(*shape, 1) for n in (batch.left_N, batch.right_N))
     return (offset != 0) & (offset >= -left) & (offset <= right)
@@ -179,7 +183,7 @@ def _rows(table_UE: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def _add(table_UE: jax.Array, rate: jax.Array, *changes: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """The table with rate * rows added at their indices, in one scatter: before a second one XLA copies the table."""
+    """Add rate * rows to the table at their indices in one scatter; before a second scatter XLA would copy the table."""
     E = table_UE.shape[1]
     index_N = jnp.concatenate([index.reshape(-1) for index, _ in changes])
     rows_NE = jnp.concatenate([rows.reshape(-1, E) for _, rows in changes])

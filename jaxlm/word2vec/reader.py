@@ -1,4 +1,4 @@
-"""The work of a word2vec step as a function of (seed, step, worker): sampled words, windows, negatives, rows touched."""
+"""Batches of word2vec as a function of (seed, step, worker): sampled words, windows, negatives and rows touched."""
 
 import dataclasses
 from functools import cached_property
@@ -10,61 +10,69 @@ from jaxlm.config import Word2vecConfig
 from jaxlm.word2vec.huffman import huffman_paths
 
 EVALUATION = 2**63
-"""Added to the number of a draw that scores and does not train."""
+"""Offset of the draws of an evaluation, so that they differ from those of training."""
 
 
 class WorkerBatch(NamedTuple):
-    """What one worker of a step trains on. N words in a row, of which `updates` updates are not padding.
+    """The training data of one worker in one step: N consecutive words, the first `updates` updates of which are real.
 
-    Words and outputs are numbers into the rows that the worker touches: row U of its own tables is row row_U of the
-    model's. A number of rows is rounded up to a power of two, by rows that do not exist.
+    Inputs and outputs are indices into the rows that the worker touches: row u of its own tables is row row_U[u] of
+    the model's. The number of rows is padded to a power of two with rows that do not exist.
     """
 
     input_row_U: np.ndarray
+    """Rows of the model's input table that the worker touches."""
     output_row_U: np.ndarray
+    """Rows of the model's output table that the worker touches."""
     input_N: np.ndarray
-    """Each word's input row, with `window` words of padding at both ends."""
+    """Input row of each word, with `window` words of padding at both ends."""
     output_N: np.ndarray
-    """Negative sampling: each word's output row, padded in the same way. Empty for hierarchical softmax."""
+    """Negative sampling: output row of each word, padded as input_N. Empty for hierarchical softmax."""
     left_N: np.ndarray
-    """Neighbours before each word that are in its window: 0 to window."""
+    """Number of words before each word that are in its window, from 0 to `window`."""
     right_N: np.ndarray
+    """Number of words after each word that are in its window, from 0 to `window`."""
     negative_SM: np.ndarray
-    """Negative sampling: output rows of the words drawn for each of S updates."""
+    """Negative sampling: output rows of the M words drawn for each of S updates."""
     node_UL: np.ndarray
-    """Hierarchical softmax: the output rows on each input row's path, a row that does not count behind its end."""
+    """Hierarchical softmax: output rows on the path of each input row, padded with row 0."""
     sign_UL: np.ndarray
+    """Hierarchical softmax: sign of each node on the path (see huffman_paths), 0 for padding."""
     updates: np.ndarray
-    """A number, int32."""
+    """Number of updates that are not padding, an int32 scalar."""
 
 
 class BatchCounts(NamedTuple):
-    """What is counted on the host."""
+    """Numbers of words and predictions in a batch."""
 
     words: int
     """Words read, before subsampling."""
     pairs: int
-    """Predictions: of a word and each neighbour (skip-gram), or of a word (cbow)."""
+    """Predictions: one for each word and neighbour (skip-gram), or one for each word with neighbours (cbow)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """Reads a split's ids (word i as i + 1, 0 where a sentence ends) in steps of `step_words` ids.
+    """Divides a split into steps of `step_words` ids and their workers, and samples each worker's batch.
 
-    A window reaches over the words that stay after subsampling, within its sentence and worker.
+    A window covers the words kept by subsampling, within the sentence and the worker's part of the step.
     """
 
     config: Word2vecConfig
     id_N: np.ndarray
+    """Ids of the split: word i as i + 1, and 0 at the end of a sentence."""
     counts: tuple[int, ...]
+    """Count of each word of the vocabulary."""
     step_words: int
+    """Ids in a step."""
     seed: int
+    """Seed of subsampling, window widths and negatives."""
     offset: int = 0
-    """Added to the number of each draw."""
+    """Added to the number of each draw; EVALUATION separates evaluation from training."""
 
     @cached_property
     def _keep(self) -> np.ndarray:
-        """By id: an end of a sentence never stays."""
+        """Probability of keeping each id; -1 for the end of a sentence (the last place, by index -1)."""
         count_V = np.array(self.counts, np.float64)
         return np.append(-1.0, keep_probabilities(count_V, self.config.subsample))
 
@@ -79,11 +87,11 @@ class Reader:
 
     @property
     def steps(self) -> int:
-        """Steps that read everything once."""
+        """Number of steps that read the split once."""
         return max(1, -(-len(self.id_N) // self.step_words))
 
     def worker_batch(self, step: int, worker: int) -> tuple[WorkerBatch, BatchCounts]:
-        """The work of a worker in a step, counted from 0 through all epochs."""
+        """Sample the batch of a worker in a step; steps count from 0 through all epochs."""
         config, words = self.config, self.step_words
         rng = np.random.Generator(np.random.Philox(key=[self.seed, self.offset + step * config.workers + worker]))
         first = step % self.steps * words
@@ -146,9 +154,9 @@ class Reader:
 
 
 def keep_probabilities(count_V: np.ndarray, subsample: float) -> np.ndarray:
-    """min(1, sqrt(t / f) + t / f), f a word's share of all and t `subsample`; 1 for t = 0.
+    """Probability of keeping each word: min(1, sqrt(t / f) + t / f), with t = `subsample` and f its share of all words.
 
-    That is word2vec's program; Mikolov et al. 2013b, equation 5, has sqrt(t / f) alone.
+    It is 1 for t = 0. This is the formula of word2vec's program; Mikolov et al. 2013b, equation 5, has sqrt(t / f).
     """
     if not subsample:
         return np.ones(len(count_V))
@@ -157,7 +165,7 @@ def keep_probabilities(count_V: np.ndarray, subsample: float) -> np.ndarray:
 
 
 def window_extents(sentence_N: np.ndarray, width_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many words to the left and right of each are in its window, those of other sentences left out."""
+    """Number of words to the left and right in the window of each word, cut at the ends of its sentence: (left_N, right_N)."""
     place_N = np.arange(len(sentence_N))
     change_N = sentence_N[1:] != sentence_N[:-1]
     first_N, last_N = np.concatenate([[True], change_N]), np.concatenate([change_N, [True]])
@@ -169,7 +177,8 @@ def window_extents(sentence_N: np.ndarray, width_N: np.ndarray) -> tuple[np.ndar
 
 
 def _compact(index_N: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct indices in order, padded with `rows` to a power of two, and of each index its place among them."""
+    """Collect the distinct indices, sorted and padded with `rows` to a power of two, and the position of each index there.
+;;"""
     touched_V = np.zeros(rows, bool)
     touched_V[index_N] = True
     row_U = np.flatnonzero(touched_V)
