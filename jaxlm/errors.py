@@ -19,7 +19,7 @@ class UserError(ValueError):
 
 
 class Stopped(Exception):
-    """Training was stopped by a signal after its state was saved at `step`; the command line exits with 128 + signum."""
+    """Training was stopped by a signal, after saving its state at `step`; the command line exits with 128 + signum."""
 
     def __init__(self, signum: int, step: int):
         super().__init__(f"stopped by {signal.Signals(signum).name} at step {step}")
@@ -47,7 +47,7 @@ def near_path(path: Path) -> str:
 
 @contextlib.contextmanager
 def reading(path: Path, what: str, wanted: str = "a text file") -> Iterator[None]:
-    """Context in which a file is read: an OSError becomes a UserError that names `what` the file is, its path and the reason."""
+    """Context for reading a file: an OSError becomes a UserError with `what` the file is, its path and the reason."""
     try:
         yield
     except FileNotFoundError:
@@ -69,7 +69,7 @@ def check_folder(option: str, folder: Path) -> None:
 
 @contextlib.contextmanager
 def naming(setting: str) -> Iterator[None]:
-    """Context in which a setting is used: the message of a UserError is prefixed with the setting's name."""
+    """Context for using a setting: the message of a UserError is prefixed with the setting's name."""
     try:
         yield
     except UserError as error:
@@ -130,7 +130,7 @@ def disk_reason(error: BaseException) -> str | None:
 
 @contextlib.contextmanager
 def writing(run_dir: Path) -> Iterator[None]:
-    """Context in which files of a run directory are written: an OSError there becomes a UserError with its reason.
+    """Context for writing files of a run directory: an OSError there becomes a UserError with its reason.
 
     An error about another file passes through, as does one without a file name unless the disk is full or failing.
     """

@@ -66,7 +66,7 @@ class Row:
 
     @property
     def sort_key(self) -> tuple[bool, int, float, str]:
-        """Sort key: by dev loss, then infinite losses by their number of impossible tokens, then runs without a dev split."""
+        """Sort key: finite dev losses first, then infinite ones by impossible tokens, then runs without a dev split."""
         nats, impossible = (None, 0) if self.dev is None else (self.dev.nats_per_token, self.dev.impossible)
         return nats is None and not impossible, impossible, nats or 0.0, self.run
 
@@ -91,7 +91,7 @@ def main(args: list[str]) -> int:
 
 
 def read_rows(paths: Iterable[Path]) -> tuple[list[Row], list[str]]:
-    """Read the finished runs among the paths, each once; returns their rows, and the reasons for leaving out the others."""
+    """Read the finished runs among the paths, each once; returns their rows, and why the others are left out."""
     rows, reasons, read = [], [], set()
     for path in paths:
         if path.resolve() in read:
@@ -232,8 +232,7 @@ def _step_ms(lines: Iterable[dict[str, Any]]) -> float | None:
 
 
 def _in_words(data: dict[str, Any], vocab_size: int, hashes: dict[str, Any]) -> str:
-    """Describe a group of comparable runs, with hashes that distinguish data of the same name.
-;;"""
+    """Describe a group of comparable runs, with hashes that distinguish data of the same name."""
     name = data["name"] if data["path"] is None else Path(data["path"]).name
     split = " ".join(f"{share:g}" for share in data["split"])
     listed = ", ".join(f"{part} {hashes[part][:8]}" for part in ("data", "tokenizer", "split"))

@@ -146,7 +146,7 @@ def suggest(curve: RangeCurve) -> float:
 
 
 def smoothed(loss_K: np.ndarray, steps: int) -> np.ndarray:
-    """Smooth non-negative losses by geometric means under a Gaussian window, so that a huge loss does not hide earlier ones."""
+    """Smooth non-negative losses by geometric means in a Gaussian window, which keep a huge loss from dominating."""
     width = SMOOTHING * steps
     reach = math.ceil(3 * width)
     weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
@@ -166,8 +166,7 @@ def curve_table(curve: RangeCurve) -> str:
 
 
 def _end(loss_K: np.ndarray, steps: int) -> int | None:
-    """Number of losses before the first that is not finite or has diverged; None if there is none.
-;;"""
+    """Number of losses before the first that is not finite or has diverged; None if there is none."""
     bad_K = ~np.isfinite(loss_K)
     count = int(bad_K.argmax()) if bad_K.any() else len(loss_K)
     smooth_K = smoothed(loss_K[:count], steps) if count else np.empty(0)

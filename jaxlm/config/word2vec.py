@@ -94,7 +94,6 @@ class Word2vecConfig(ModelConfig):
     """Blocks in an update; their updates are added up."""
     workers: int = 2
     """Parallel parts of a step, each in a thread. The trained vectors depend on their number."""
-;;
 
     trained_by_steps: ClassVar[bool] = True
     predicts_text: ClassVar[bool] = False

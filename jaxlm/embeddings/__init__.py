@@ -1,5 +1,4 @@
-"""Tables of words and vectors: file formats, neighbours, analogies, evaluation. Depends on no model and no run.
-;;"""
+"""Tables of words and vectors: file formats, neighbours, analogies, evaluation. Depends on no model and no run."""
 
 from jaxlm.embeddings.embeddings import Embeddings
 

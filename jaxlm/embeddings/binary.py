@@ -54,8 +54,7 @@ def read_records(stream: BinaryIO, count: int, width: int, name: str, decode: De
 
 
 def format_records(words: tuple[str, ...], vec_VE: np.ndarray) -> Iterator[bytes]:
-    """Yield the table's records, ROWS_AT_ONCE rows at a time.
-;;"""
+    """Yield the table's records, ROWS_AT_ONCE rows at a time."""
     for start in range(0, len(words), ROWS_AT_ONCE):
         rows = vec_VE[start : start + ROWS_AT_ONCE].astype("<f4", copy=False)
         spelled = words[start : start + ROWS_AT_ONCE]

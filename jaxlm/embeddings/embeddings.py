@@ -109,7 +109,7 @@ class Embeddings:
         return self._named(search.nearest_rows(self.unit_VE, self.unit_VE[row_11[0]], n, row_11))
 
     def analogy(self, a: str, b: str, c: str, n: int = 10, method: Method = "3cosadd") -> ScoredWords:
-        """Find the n words that best complete "a is to b as c is to ...", with their scores by the method (search.py)."""
+        """Find the n words that best complete "a is to b as c is to ...", with the method's scores (search.py)."""
         if method not in ANALOGY:
             raise UserError(f"the method of analogies wants {' or '.join(ANALOGY)}, got {method!r}")
         return self._named(ANALOGY[method](self.unit_VE, jnp.asarray(self.rows([a, b, c]))[None], n))
@@ -119,8 +119,7 @@ class Embeddings:
         return min(self.agreement(words), key=lambda scored: scored[1])[0]
 
     def agreement(self, words: Sequence[str]) -> ScoredWords:
-        """Pair each of three or more words with its cosine to the mean of their unit vectors, in the order given.
-;;"""
+        """Pair each of three or more words with its cosine to the mean of their unit vectors, in the order given."""
         if len(words) < 3:
             raise UserError(f"odd-one-out wants at least 3 words, got {len(words)}")
         cos_N = search.cosine_to_mean(self.unit_VE[jnp.asarray(self.rows(words))][None])[0]

@@ -32,10 +32,11 @@ LONGEST_LINE = 2**20
 
 
 def read_vectors(path: Path, errors: DecodeErrors, log: Callable[[str], None]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Read words and vec_VE (float32) from a file; its format is detected from its content, a byte-order mark is skipped.
+    """Read words and vec_VE (float32) from a file, whose format is detected from its content.
 
-    If a word is repeated, its first vector is kept and the others are reported to `log`. Raises UserError naming the
-    file and the place in it if it cannot be read, contradicts its first line, or has a number that is not finite.
+    A byte-order mark is skipped. If a word is repeated, its first vector is kept and the others are reported to `log`.
+    Raises UserError naming the file and the place in it if it cannot be read, contradicts its first line, or has a
+    number that is not finite.
     """
     name = f"vectors {str(path)!r}"
     with reading(path, "vectors", "a file"):
@@ -69,7 +70,7 @@ def write_vectors(path: Path, words: tuple[str, ...], vec_VE: np.ndarray, format
                 stream = cast(BinaryIO, stack.enter_context(packed))
             if chosen != "glove":
                 stream.write(b"%d %d\n" % vec_VE.shape)
-            elif words and words[0].startswith("\ufeff"):  # a reader takes the first of two byte-order marks for the file's
+            elif words and words[0].startswith("\ufeff"):  # readers drop one byte-order mark
                 stream.write(codecs.BOM_UTF8)
             for piece in (binary.format_records if chosen == "binary" else text.format_lines)(words, vec_VE):
                 stream.write(piece)
@@ -142,7 +143,6 @@ def _is_text(raw: bytes) -> bool:
     Text is UTF-8 without control characters, ASCII up to the first line end, and has a space or a line end unless it
     is part of a single number. Raw float32 numbers are next to never all of that, unless there are very few of them.
     """
-;;
     try:
         decoded = raw.decode("utf-8")
     except UnicodeDecodeError as error:

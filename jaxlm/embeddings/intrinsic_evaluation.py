@@ -150,7 +150,7 @@ def evaluate_pairs(
 
 
 def ranks(x_N: np.ndarray) -> np.ndarray:
-    """Rank values from 1 in ascending order, ties sharing their mean rank; Spearman's correlation is Pearson's of these."""
+    """Ranks from 1 in ascending order, ties sharing their mean rank; Spearman's rho is Pearson's r of the ranks."""
     _, value_N, count_U = np.unique(x_N, return_inverse=True, return_counts=True)
     return (np.cumsum(count_U) - (count_U - 1) / 2)[value_N]
 
@@ -197,8 +197,7 @@ def _number(field: str) -> float:
 
 
 def _lines(path: str | Path, what: str) -> Iterator[str]:
-    """Iterate over the lines of a UTF-8 text file, without line ends.
-;;"""
+    """Iterate over the lines of a UTF-8 text file, without line ends."""
     place = Path(path)
     with reading(place, what):
         raw = place.read_bytes()

@@ -56,6 +56,5 @@ def tsne(x_NE: np.ndarray, seed: int = 0) -> np.ndarray:
         raise UserError('t-SNE wants scikit-learn: pip install "jaxlm[tsne]", or take the pca picture') from None
     perplexity = min(PERPLEXITY, (len(x_NE) - 1) / 3)
     with threadpool_limits(1, user_api="openmp"):  # on a busy machine two threads that wait for each other are slower
-;;
         xy_N2 = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(x_NE)
     return np.asarray(xy_N2, np.float64)

@@ -42,7 +42,7 @@ def report_odd_one_out(embeddings: Embeddings, words: Sequence[str], as_json: bo
 def report_analogy_accuracy(
     embeddings: Embeddings, path: str | Path, restrict: int | None = evaluation.RESTRICT, as_json: bool = False
 ) -> str:
-    """Report the share of a file's analogy questions answered correctly, by section and in total (`--evaluate FILE`)."""
+    """Report the accuracy on a file's analogy questions, by section and in total (`--evaluate FILE`)."""
     score = evaluation.evaluate_analogies(embeddings, path, restrict=restrict)
     rows = [*score.sections, score.total]
     if as_json:
@@ -76,8 +76,7 @@ def report_pair_correlation(
 
 
 def export(embeddings: Embeddings, path: str | Path, as_json: bool = False) -> str:
-    """Write the table in the format of the file's suffix and report its size (`--export FILE`).
-;;"""
+    """Write the table in the format of the file's suffix and report its size (`--export FILE`)."""
     embeddings.save(path)
     V, E = embeddings.vec_VE.shape
     return _json(path=str(path), words=V, numbers=E) if as_json else f"{V:,} words x {E} in {path}"

@@ -129,7 +129,6 @@ def _top(score_BR: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     padded_BR = jnp.pad(score_BR, ((0, 0), (0, groups * GROUP - R)), constant_values=-jnp.inf)
     score_BSG = padded_BR.reshape(B, groups, GROUP)
     group_BK = jnp.sort(jax.lax.top_k(score_BSG.max(-1), k)[1], axis=-1)  # in order, so that ties go to the first
-;;
     few_BKG = jnp.take_along_axis(score_BSG, group_BK[:, :, None], axis=1)
     score_BK, place_BK = jax.lax.top_k(few_BKG.reshape(B, -1), k)
     chosen_BK = jnp.take_along_axis(group_BK, place_BK // GROUP, axis=1)

@@ -11,7 +11,6 @@ def near_spellings(word: str, words: Sequence[str], n: int = 3) -> list[str]:
     """Up to n words spelled like an unknown one: first those that differ in case only, then by difflib's ratio.
 
     Only words of similar length that begin or end with the same letter are compared, which one pass finds quickly.
-;;
     """
     if not word:
         return []

@@ -1,4 +1,4 @@
-"""Lines `word number ... number` of word2vec's text format (after its header) and GloVe's, parsed in blocks of bytes."""
+"""Lines `word number ... number` of word2vec's text format (after its header) and of GloVe's, parsed in blocks."""
 
 import warnings
 from collections.abc import Callable, Iterator

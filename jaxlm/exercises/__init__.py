@@ -9,4 +9,3 @@ EXERCISES = {
     "E06": "any order with interpolated modified Kneser-Ney smoothing: what a GPT has to beat",
 }
 """The title of each exercise."""
-;;

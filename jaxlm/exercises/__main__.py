@@ -29,8 +29,7 @@ class ExerciseCommand:
 
 
 def main(args: list[str]) -> int:
-    """Run the exercises that the first argument names; without one, list them.
-;;"""
+    """Run the exercises that the first argument names; without one, list them."""
     if not args or args[0] in ("-h", "--help"):
         print(_usage())
         return 0

@@ -119,7 +119,6 @@ def _answer(lab: Lab, found: LossComparison) -> None:
         f"answer: while logits are small the losses are the same (to within {apart:.1e}). How far all logits can move "
         f"up and how far the target can lie below the largest, of {STEPS[-1]} tried: {limits}. Exp overflows, and a "
         "small probability rounds to 0 before its log; from logits neither is formed: that is why it is preferred. As "
-        f"for speed, {'; '.join(speeds)}
-;;. The gradient is (softmax - one-hot) / N, one expression over the logits, and "
+        f"for speed, {'; '.join(speeds)}. The gradient is (softmax - one-hot) / N, one expression over the logits, and "
         "XLA fuses the steps of every way: hence the speed is what was measured, not a rule."
     )

@@ -25,8 +25,7 @@ class OrderComparison(NamedTuple):
 
 
 def compare_orders(lab: Lab, *, orders: Sequence[int] = ORDERS, added: Sequence[float] = ADDED) -> OrderComparison:
-    """Compare orders under both smoothings, counted on train; test is evaluated once, with the best order on dev.
-;;"""
+    """Compare orders under both smoothings, counted on train; test is evaluated once, with the best order on dev."""
     smooth: dict[int, float] = {}
     plain: dict[float, dict[int, float]] = {k: {} for k in added}
     best: CountedModel | None = None

@@ -119,8 +119,7 @@ def _clock(call: Callable[[], Any], repeats: int) -> float:
 
 
 def speed_against(ours: float, other: float, name: str) -> str:
-    """Describe how our time compares with the other one, which is called `name`.
-;;"""
+    """Describe how our time compares with the other one, which is called `name`."""
     if 0.9 < other / ours < 1.1:
         return f"as fast as {name} ({other / ours:.2f} times)"
     if other > ours:

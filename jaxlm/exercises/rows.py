@@ -66,8 +66,7 @@ def compare_indexing(lab: Lab, *, rounds: int = 9) -> list[IndexingComparison]:
     worst = Differences(*map(max, zip(*(one.differ for one in found), strict=True)))
     lab.log(
         f"answer: the numbers are the same: logits to within {worst.logits:.1e}, the loss {worst.loss:.1e}, gradients "
-        f"{worst.gradient:.1e}. Indexing was {'; '.join(speeds)}
-;;. The one-hot matrix has a "
+        f"{worst.gradient:.1e}. Indexing was {'; '.join(speeds)}. The one-hot matrix has a "
         "column for each row of W, and the product reads all of them to keep one."
     )
     rows = [one.rows for one in found]

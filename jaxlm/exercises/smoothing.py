@@ -22,8 +22,7 @@ class TunedSmoothing(NamedTuple):
 
 
 def tune_smoothing(lab: Lab, *, grid: Sequence[float] = GRID) -> TunedSmoothing:
-    """Evaluate train and dev over a grid of k; test is evaluated once, with the best k on dev.
-;;"""
+    """Evaluate train and dev over a grid of k; test is evaluated once, with the best k on dev."""
     counted = CountedModel.of(lab.setup(CountsConfig(order=3), "dev", "test"))
     lab.log("nats per token of the trigram counts of train, with k added to each:")
     train, dev = [], []

@@ -36,7 +36,6 @@ def closed_gradient(logits_NV: jax.Array, target_N: jax.Array) -> jax.Array:
 
 WAYS: dict[str, LossFunction] = {"by hand": by_hand, "by softmax": by_softmax, "from logits": from_logits}
 """The computations compared, by name."""
-;;
 
 
 def _mean_log(p_NV: jax.Array, target_N: jax.Array) -> jax.Array:

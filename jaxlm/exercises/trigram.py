@@ -61,7 +61,7 @@ def _descend(lab: Lab, order: int, steps: int) -> float:
 
 
 class HeldOutLosses(NamedTuple):
-    """Losses in nats per token by order and split, and the number of dev tokens that unsmoothed counts give probability 0."""
+    """Losses in nats per token by order and split, and the dev tokens that have probability 0 without smoothing."""
 
     losses: dict[int, dict[str, float]]
     impossible: dict[int, int]

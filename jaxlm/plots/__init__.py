@@ -1,2 +1,1 @@
-"""Plots of runs: bigrams, loss curves, maps of words. No other room imports matplotlib.
-;;"""
+"""Plots of runs: bigrams, loss curves, maps of words. No other room imports matplotlib."""

@@ -10,7 +10,6 @@ from jaxlm.runs.directory import open_existing
 
 def main(args: list[str]) -> int:
     """Redraw the plots of the run that the argument names."""
-;;
     if not args:
         raise UserError("run wants a run directory, as in: python -m jaxlm.plots runs/names_mlp")
     draw_run(open_existing(parse(PlotsCommand, args, prog="python -m jaxlm.plots").run))

@@ -13,7 +13,6 @@ def labels_apart(point_N2: np.ndarray, size_N2: np.ndarray, frame_4: np.ndarray)
     left, bottom, right, top. Returns the lower left corners, corner_N2, with nan where there is no room.
     """
     angle_A = np.arange(16) * np.pi / 8  # counter-clockwise from the right
-;;
     way_A2 = np.stack([np.cos(angle_A), np.sin(angle_A)], axis=1)
     corner_N2 = np.full(point_N2.shape, np.nan)
     for n, (point_2, size_2) in enumerate(zip(point_N2, size_N2, strict=True)):

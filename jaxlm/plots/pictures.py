@@ -84,8 +84,7 @@ def bigram_table(pairs: BigramCounts, path: Path, tokenizer: Tokenizer, kind: st
 
 
 def frequent_pairs(pairs: BigramCounts, path: Path) -> None:
-    """Plot the most frequent bigrams of train, and the least frequent ones that occur, as bars.
-;;"""
+    """Plot the most frequent bigrams of train, and the least frequent ones that occur, as bars."""
     count_VV = pairs.count_VV
     order = np.argsort(-count_VV, axis=None, kind="stable")
     order = order[count_VV.reshape(-1)[order] > 0]
@@ -98,7 +97,8 @@ def frequent_pairs(pairs: BigramCounts, path: Path) -> None:
         style: dict[str, Any] = {"parse_math": False, "fontfamily": fonts}
         widths = [_width(label, figure, fontsize="medium", **style) / figure.bbox.width for label in labels]
         labels = [_cut(label, width, TABLE_ROOM * MOST_LABEL_ROOM) for label, width in zip(labels, widths, strict=True)]
-        left = min(max(widths, default=0.0), MOST_LABEL_ROOM) + LABEL_ROOM  # without a layout, which would draw the figure twice
+        # placed by hand: a layout would draw the figure twice
+        left = min(max(widths, default=0.0), MOST_LABEL_ROOM) + LABEL_ROOM
         axes = figure.add_axes((place / 2 + left, 0.09, 0.49 - left, 0.86))
         bars = axes.barh(range(len(labels)), count_VV[before, after], color="steelblue")
         axes.bar_label(bars, padding=2, fontsize=8)
@@ -122,7 +122,7 @@ def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
     styles = {"train": ("train (mean since the last point)", 0.8, None), "dev": ("dev", 1.8, "o")}
     shown = [line for line in lines if line["loss"] is not None and line["unit"] == unit and line["split"] in styles]
     figure = Figure(figsize=(8, 5), dpi=100)
-    axes = figure.add_axes((0.1, 0.11, 0.88, 0.86))  # without a layout, which would draw the figure twice
+    axes = figure.add_axes((0.1, 0.11, 0.88, 0.86))  # placed by hand: a layout would draw the figure twice
     for split, (label, width, marker) in styles.items():
         points = [(line["step"], line["loss"]) for line in shown if line["split"] == split]
         if points:
@@ -133,7 +133,6 @@ def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
     after_start = [line["loss"] for line in shown if line["step"] > 0]
     if after_start:
         low, high = min(after_start), float(np.quantile(after_start, 0.95))
-;;
         axes.set_ylim(low - 0.05 * (high - low + 0.01), high + 0.5 * (high - low + 0.01))
         axes.legend()
     axes.set_xlabel("step")
@@ -145,7 +144,7 @@ def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
 def rate_curve(
     rate_K: np.ndarray, loss_K: np.ndarray, smooth_K: np.ndarray, suggested: float | None, path: Path
 ) -> None:
-    """Plot a range test: each step's loss and the smoothed loss against the learning rate, the suggested rate marked."""
+    """Plot a range test: loss and smoothed loss against the learning rate, with the suggested rate marked."""
     figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     axes.semilogx(rate_K, loss_K, linewidth=0.5, alpha=0.4, label="each step")

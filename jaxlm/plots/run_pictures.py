@@ -14,7 +14,6 @@ def draw_run(run: RunDir) -> None:
     """Draw the loss curve of a run, and the bigrams of its data or the map of its words, into its plots/.
 
     Raises UserError if plots/ lacks the numbers to draw, or a file of the run is damaged.
-;;
     """
     config = run.read_config()
     numbers = run.bigrams if config.model.predicts_text else run.word_points

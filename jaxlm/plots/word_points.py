@@ -13,6 +13,5 @@ def save_points(words: Sequence[str], xy_N2: np.ndarray, path: Path) -> None:
 
 def load_points(path: Path) -> tuple[list[str], np.ndarray]:
     """Read words and their points xy_N2 from an .npz file."""
-;;
     with path.open("rb") as file, np.load(file) as arrays:
         return arrays["words"].tolist(), arrays["xy"]

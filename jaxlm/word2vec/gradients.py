@@ -54,7 +54,7 @@ def skip_gram(x_GTE: jax.Array, y_GHE: jax.Array, z_ME: jax.Array, mask_GTH: jax
 def cbow(
     x_RE: jax.Array, y_NE: jax.Array, z_ME: jax.Array, mask_NC: jax.Array, negatives: int, *, mean: bool
 ) -> Gradients:
-    """CBOW with negative sampling: the mean or sum of a word's neighbours' input vectors x, its output vector y, negatives z.
+    """CBOW with negative sampling: mean or sum of neighbours' input vectors x, output vectors y of words, z of negatives.
 
     The N words are consecutive; x has R = N + C rows, theirs and those of C / 2 words before and after them.
     As in word2vec's program, a neighbour receives the gradient times the number of neighbours for a mean, and the
@@ -120,7 +120,7 @@ def hierarchical_softmax(
 
 
 def _negatives(x_NE: jax.Array, z_ME: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Compute the loss of negatives, weight * sum over M of -log s(-x . z), and its slopes; returns (slope_NM, loss_N)."""
+    """Loss of the negatives, weight * sum over M of -log s(-x . z), and its slopes; returns (slope_NM, loss_N)."""
     logit_NM = x_NE @ z_ME.T
     q_NM = _one_plus_exp(logit_NM)
     loss_N = jnp.sum(_log_products(q_NM), axis=1) + jnp.sum(jnp.maximum(logit_NM - SOFTPLUS_LINEAR, 0.0), axis=1)
@@ -128,13 +128,12 @@ def _negatives(x_NE: jax.Array, z_ME: jax.Array, weight_N: jax.Array) -> tuple[j
 
 
 def _one_plus_exp(x: jax.Array) -> jax.Array:
-    """q = 1 + exp(min(x, L)) with L = SOFTPLUS_LINEAR, so that softplus(x) = log q + max(x - L, 0) and s(-x) = 1 / q."""
+    """Compute q = 1 + exp(min(x, L)), L = SOFTPLUS_LINEAR: softplus(x) = log q + max(x - L, 0), s(-x) = 1 / q."""
     return 1 + jnp.exp(jnp.minimum(x, SOFTPLUS_LINEAR))
 
 
 def _log_products(q: jax.Array) -> jax.Array:
-    """Logarithms of products of FACTORS numbers along the last axis: the sum is that of all logarithms, with fewer logs.
-;;"""
+    """Logarithms of products of FACTORS numbers along the last axis: fewer logarithms with the same sum."""
     whole = q.shape[-1] // FACTORS * FACTORS
     factors = q[..., :whole].reshape(*q.shape[:-1], whole // FACTORS, FACTORS)
     products = jnp.log(jnp.prod(factors, axis=-1))

@@ -6,11 +6,10 @@ import numpy as np
 
 
 def huffman_paths(counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Each word's path from the root of the Huffman tree of the counts (Huffman 1952); frequent words have short ones.
+    """Paths from the root of the counts' Huffman tree to each word (Huffman 1952), short for frequent words.
 
     Returns node_VL, the V - 1 inner nodes numbered from 0, padded with -1 after a path's end, and sign_VL, int8: 1 for
     the first child, -1 for the second, 0 for padding. L is the length of the longest path.
-;;
     """
     V = len(counts)
     heap = [(count, word) for word, count in enumerate(counts)]

@@ -34,7 +34,7 @@ class RowChanges(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Word2vec:
-    """Functions of word2vec's parameters: tables `input` (V, E), the word vectors, and `output` (V, E; V - 1 nodes of a tree)."""
+    """The model, which holds no arrays: tables `input` (V, E) of word vectors and `output` (V or V - 1 nodes, E)."""
 
     config: Word2vecConfig
     vocab_size: int
@@ -141,7 +141,7 @@ def _cbow_update(
 def _tree_update(
     config: Word2vecConfig, in_UE: jax.Array, out_UE: jax.Array, batch: DeviceBatch, s: jax.Array, rate: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Update by hierarchical softmax: each neighbour of word t (skip-gram), or all together (CBOW), predict its path."""
+    """Update by hierarchical softmax: neighbours of word t, each (skip-gram) or together (CBOW), predict its path."""
     N, offset_C = config.update_words, _offsets(config.window)
     near_NC = _around(config, batch.input_N, s)[jnp.arange(N)[:, None] + config.window + offset_C]
     word_N, mask_NC = _words(config, batch.input_N, s), _mask(config, batch, s, offset_C, (N,))
@@ -183,7 +183,7 @@ def _rows(table_UE: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def _add(table_UE: jax.Array, rate: jax.Array, *changes: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Add rate * rows to the table at their indices in one scatter; before a second scatter XLA would copy the table."""
+    """Add rate * rows to the table at their indices in one scatter; for a second one XLA would copy the table."""
     E = table_UE.shape[1]
     index_N = jnp.concatenate([index.reshape(-1) for index, _ in changes])
     rows_NE = jnp.concatenate([rows.reshape(-1, E) for _, rows in changes])

@@ -165,7 +165,7 @@ def keep_probabilities(count_V: np.ndarray, subsample: float) -> np.ndarray:
 
 
 def window_extents(sentence_N: np.ndarray, width_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number of words to the left and right in the window of each word, cut at the ends of its sentence: (left_N, right_N)."""
+    """Numbers of words before and after each word in its window, which ends with its sentence: (left_N, right_N)."""
     place_N = np.arange(len(sentence_N))
     change_N = sentence_N[1:] != sentence_N[:-1]
     first_N, last_N = np.concatenate([[True], change_N]), np.concatenate([change_N, [True]])
@@ -177,8 +177,7 @@ def window_extents(sentence_N: np.ndarray, width_N: np.ndarray) -> tuple[np.ndar
 
 
 def _compact(index_N: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Collect the distinct indices, sorted and padded with `rows` to a power of two, and the position of each index there.
-;;"""
+    """Find the distinct indices, sorted and padded with `rows` to a power of two, and each index's position there."""
     touched_V = np.zeros(rows, bool)
     touched_V[index_N] = True
     row_U = np.flatnonzero(touched_V)

@@ -34,7 +34,7 @@ class PairLoss(NamedTuple):
         return {"loss": self.loss, "unit": "nats/pair", "pairs": self.pairs, "tokens": self.words, **none}
 
     def metrics_line(self, step: int, split: str, *, seconds: float, time_s: float) -> dict[str, Any]:
-        """The line of metrics.jsonl for this loss: `seconds` is the evaluation's time, `time_s` the time into the run."""
+        """The line of metrics.jsonl: `seconds` is the time of the evaluation, `time_s` the time into the run."""
         speed = {"tokens_per_s": self.words / max(seconds, 1e-9), "lr": None, "time_s": time_s}
         return {"step": step, "split": split, "loss": self.loss, **pair_fields(), **speed}
 
@@ -59,8 +59,7 @@ class Trainer:
         return self._add(params, [change for change, _, _ in done]), *_sums(done)
 
     def score(self, params: Params, reader: Reader, steps: range) -> PairLoss:
-        """Evaluate the loss on some of a reader's steps: training at a rate of 0, with the changes dropped.
-;;"""
+        """Evaluate the loss on some of a reader's steps: training at a rate of 0, with the changes dropped."""
         done = [_sums(self._run(params, reader, step, 0.0)) for step in steps]
         pairs, words = sum(counts.pairs for _, counts in done), sum(counts.words for _, counts in done)
         return PairLoss(math.fsum(nats for nats, _ in done), pairs, words)
