@@ -17,7 +17,7 @@ CONTEXT, EMBED, HIDDEN, BATCH = 3, 10, 200, 32
 
 
 def windows(words: list[str], index: dict[str, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every context and its next token."""
+    """Build every context and its next token, (contexts, targets)."""
     contexts, targets = [], []
     for word in words:
         context = [0] * CONTEXT

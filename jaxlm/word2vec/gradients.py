@@ -54,7 +54,7 @@ def skip_gram(x_GTE: jax.Array, y_GHE: jax.Array, z_ME: jax.Array, mask_GTH: jax
 def cbow(
     x_RE: jax.Array, y_NE: jax.Array, z_ME: jax.Array, mask_NC: jax.Array, negatives: int, *, mean: bool
 ) -> Gradients:
-    """CBOW with negative sampling: mean or sum of neighbours' input vectors x, output vectors y of words, z of negatives.
+    """CBOW with negative sampling: mean or sum of neighbours' input vectors x, output vectors y of words, negatives z.
 
     The N words are consecutive; x has R = N + C rows, theirs and those of C / 2 words before and after them.
     As in word2vec's program, a neighbour receives the gradient times the number of neighbours for a mean, and the
