@@ -97,7 +97,7 @@ def setup_of(name: str, data: str) -> Setup:
 
 
 def our_training(setup: Setup) -> tuple[Callable[[], float], float, float]:
-    """Build our training; returns (function that trains and returns seconds a step, compile seconds, operations a step)."""
+    """Build our training: (function that trains and returns seconds a step, compile seconds, operations a step)."""
     optimizer = optim.transformation(setup.config.optim, 10_000)
     run_chunk = setup.chunk_runner(optimizer, optim.schedule(setup.config.optim, 10_000))
     K = 200
@@ -204,7 +204,7 @@ def in_turn(rounds: int, ours: Callable[[], float], peer: Callable[[int], float]
 
 
 def counting(setup: Setup, order: int, rounds: int) -> tuple[float, float, float]:
-    """Seconds a token of counting n-grams by the trie and by a dictionary, and the trie's share of the copying speed."""
+    """Seconds a token to count n-grams by the trie and by a dictionary, and the trie's share of copying speed."""
     copies = -(-COUNTED_TOKENS // len(setup.corpus.tokens_N))
     tokens_N, age_N = np.tile(setup.corpus.tokens_N, copies), np.tile(setup.corpus.age_N, copies)
     some = tokens_N[: COUNTED_TOKENS // 10].tolist()

@@ -4,9 +4,9 @@
 
 Our times include start-up and compilation. PyTorch's process trains, and evaluates dev once at its end; "the same work"
 does only that, with one checkpoint and the losses of all splits in addition. "ours" is the command as a user runs it,
-with ten dev losses and checkpoints, plots and samples. Both use the compilation cache of an untimed run, as a second run
-on a machine does; with "nothing compiled" the cache is empty each time, as for a first run. Ratios are taken within a
-round, since a machine's speed may vary by half between rounds.
+with ten dev losses and checkpoints, plots and samples. Both use the compilation cache of an untimed run, as a second
+run on a machine does; with "nothing compiled" the cache is empty each time, as for a first run. Ratios are taken within
+a round, since a machine's speed may vary by half between rounds.
 """
 
 import argparse

@@ -58,7 +58,7 @@ def models(V: int) -> dict[str, ModelConfig]:
 
 
 def bytes_of(name: str, V: int, tokens: int) -> int:
-    """Approximate memory of a model's steps: four copies of each trained row (gradient, moments), three of the logits."""
+    """Approximate bytes that a model's steps take: four copies of trained rows (gradient, moments), three of logits."""
     rows = {"GPT softmax": 2 * 4, LEARNED: 4}.get(name, 1)
     logits = 3 * tokens * V if name.endswith("softmax") else 0
     return 4 * (rows * V * WIDTH + logits)

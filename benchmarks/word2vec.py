@@ -3,16 +3,16 @@
     python benchmarks/word2vec.py corpus.txt --analogies questions-words.txt --pairs wordsim353.tsv simlex999.txt
 
 Needs gensim. Words are runs of a to z, sentences are lines; 100 dimensions, window 5, 5 negatives, minimum count 5,
-sample 1e-3, 2 epochs, learning rate 0.025 that decays linearly. Analogies are of the 20,000 most frequent words; told
-are means and standard errors over the seeds. Speed counts the raw words of the text over the time of the steps; each
-side compiles, or builds its vocabulary, before. Beside it stands the same over the seconds of CPU that all threads
-took: on a machine that others use too it is the fairer one.
+sample 1e-3, 2 epochs, learning rate 0.025 with linear decay. Analogies use the 20,000 most frequent words; scores are
+means and standard errors over the seeds. Speed is the raw words of the text per second of training steps; compilation
+and the vocabulary come before. Speed per second of CPU time of all threads is printed too: it is fairer on a busy
+machine.
 
-At the end stand two limits, from this machine's large float32 products and its reading of memory on all cores: of the
+At the end two limits are printed, from this machine's rate of large float32 products and its memory bandwidth: for the
 operations of an update (the banded products, or CBOW's sums of neighbours, and three products with the negatives), and
-of the bytes of its rows, each read once, and read and written once where its change is added. A worker's rows are a few
-MB and may stay in a cache, whose rate is higher than the memory's. What bounds an update is neither, but the overhead
-of its small operations: products of a few hundred rows reach about half the rate of large ones.
+for the bytes of its rows, each read once, and read and written once when its change is added. A worker's rows are a few
+MB and may stay in a cache, which is faster than memory. Neither limit bounds an update, but the overhead of its small
+operations: products of a few hundred rows reach about half the rate of large ones.
 """
 
 import argparse

@@ -223,7 +223,7 @@ def unreadable(directory: Path) -> list[int]:
 
 
 def _is_leftover(place: Path) -> bool:
-    """True if a checkpoint is a rest of an interrupted deletion: it lacks the list of checksums, or other listed files."""
+    """True if a checkpoint's deletion was interrupted: it lacks the list of checksums, or other listed files."""
     if (place / METADATA).exists():
         return False
     try:
