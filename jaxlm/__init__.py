@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxlm.config import (
         BowConfig,
+        CharactersConfig,
         CheckpointConfig,
         CountsConfig,
         DataConfig,
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
         NgramConfig,
         OptimConfig,
         ReanConfig,
+        ReanTokensConfig,
         RnnConfig,
         RunConfig,
         SampleConfig,
+        TokensConfig,
         VectorsConfig,
         WavenetConfig,
         Word2vecConfig,
@@ -47,6 +50,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "jaxlm.config": (
         "BowConfig",
+        "CharactersConfig",
         "CheckpointConfig",
         "CountsConfig",
         "DataConfig",
@@ -58,9 +62,11 @@ _HOMES = {
         "NgramConfig",
         "OptimConfig",
         "ReanConfig",
+        "ReanTokensConfig",
         "RnnConfig",
         "RunConfig",
         "SampleConfig",
+        "TokensConfig",
         "VectorsConfig",
         "WavenetConfig",
         "Word2vecConfig",
@@ -76,6 +82,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BowConfig",
+    "CharactersConfig",
     "CheckpointConfig",
     "CountsConfig",
     "DataConfig",
@@ -88,10 +95,12 @@ __all__ = [
     "NgramConfig",
     "OptimConfig",
     "ReanConfig",
+    "ReanTokensConfig",
     "RnnConfig",
     "Run",
     "RunConfig",
     "SampleConfig",
+    "TokensConfig",
     "UserError",
     "VectorsConfig",
     "WavenetConfig",

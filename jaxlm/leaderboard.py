@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxlm.cli.process import run_main
 from jaxlm.cli.report_commands import parse_leaderboard
+from jaxlm.config.user_code import TrustCode
 from jaxlm.errors import UserError, one_line
 from jaxlm.inference.novelty import Shares, shares_of_run
 from jaxlm.runs import metrics
@@ -85,7 +86,7 @@ def main(args: list[str]) -> int:
         from jaxlm.devices import platform
 
         platform.choose_device(command.device)  # an absent device is an error before any run is blamed for it
-    ranked = rank([with_shares(row, command.samples, command.device, _log) for row in rows])
+    ranked = rank([with_shares(row, command.samples, command.device, _log, command.trusted) for row in rows])
     print(json.dumps([dataclasses.asdict(row) for row in ranked], indent=2) if command.json else ranking_table(ranked))
     return 0
 
@@ -140,7 +141,7 @@ def read_row(path: Path) -> Row:
         ) from error
 
 
-def with_shares(row: Row, n: int, device: str, log: Callable[[str], None]) -> Row:
+def with_shares(row: Row, n: int, device: str, log: Callable[[str], None], trust_code: TrustCode = False) -> Row:
     """Add the shares of n samples that are lines of the run's data to its row.
 
     The row is unchanged for n = 0, for data other than lines, and if samples cannot be drawn, which is logged.
@@ -148,7 +149,7 @@ def with_shares(row: Row, n: int, device: str, log: Callable[[str], None]) -> Ro
     if not n or row.kind != "lines":
         return row
     try:
-        return dataclasses.replace(row, samples=shares_of_run(RunDir(Path(row.run)), n, row.step, device))
+        return dataclasses.replace(row, samples=shares_of_run(RunDir(Path(row.run)), n, row.step, device, trust_code))
     except UserError as error:
         log(f"no samples: {error}")
     except Exception as error:  # a run damaged in an unforeseen way must not hide the others

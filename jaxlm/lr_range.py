@@ -92,7 +92,7 @@ def measure(
             "model.vectors_from wants vectors to be trained first: train the run, then give their directory (it ends "
             "in _vectors) as model.vectors"
         )
-    settings = dataclasses.replace(config.optim, schedule="constant")
+    settings = config.optim.at_constant_rate()
     config = dataclasses.replace(config, optim=settings, steps=steps, epochs=None)
     job = config.model.prepare(config, restart=True, dry_run=True, log=log)
     assert isinstance(job, LanguageJob), job

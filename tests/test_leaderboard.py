@@ -17,7 +17,7 @@ from jaxlm import leaderboard
 from jaxlm.data.corpus import load
 from jaxlm.errors import UserError
 from jaxlm.inference import novelty
-from jaxlm.leaderboard import rank, read_row, read_rows, ranking_table
+from jaxlm.leaderboard import rank, ranking_table, read_row, read_rows
 from jaxlm.runs.directory import FORMAT, RunDir, read_json
 from jaxlm.runs.metrics import read
 from tests.conftest import NAMES, REPOSITORY

@@ -14,10 +14,12 @@ from jaxlm.config.models import (
 from jaxlm.config.optim import OptimConfig
 from jaxlm.config.rean import FaithfulReanConfig, ReanConfig, VectorsConfig
 from jaxlm.config.run import CheckpointConfig, EvalConfig, RunConfig, SampleConfig
-from jaxlm.config.word2vec import Word2vecConfig, WordsConfig
+from jaxlm.config.tokens import CharactersConfig, ReanTokensConfig, TokensConfig, WordsConfig
+from jaxlm.config.word2vec import Word2vecConfig
 
 __all__ = [
     "BowConfig",
+    "CharactersConfig",
     "CheckpointConfig",
     "CountsConfig",
     "DataConfig",
@@ -29,9 +31,11 @@ __all__ = [
     "NgramConfig",
     "OptimConfig",
     "ReanConfig",
+    "ReanTokensConfig",
     "RnnConfig",
     "RunConfig",
     "SampleConfig",
+    "TokensConfig",
     "VectorsConfig",
     "WavenetConfig",
     "Word2vecConfig",

@@ -151,8 +151,9 @@ class ReanModel(SequenceModel):
         m = self.module
         if m.specials > self.vocab_size - len(words):
             raise UserError(
-                f"data.tokens wants rean for model.table {m.table} with model.objective {m.objective}, which trains "
-                "rows of the boundary and of bytes, got characters: give --data.tokens rean"
+                f"data.tokens wants ReanTokensConfig() for model.table {m.table} with model.objective {m.objective}, "
+                "which trains rows of EOS and of bytes, got tokens that are all words: write "
+                "data=DataConfig(tokens=ReanTokensConfig(), ...) in the config"
             )
         made: dict[str, np.ndarray] = {}
         if m.table != "learned":

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from jaxlm.config import RunConfig
-from jaxlm.config.serialization import differences, from_json, settings_that_change_numbers, to_json
+from jaxlm.config.serialization import differences, from_json
+from jaxlm.config.user_code import TrustCode
 from jaxlm.data.corpus import SPLITS
 from jaxlm.errors import UserError, check_fields, naming, near_path
 from jaxlm.tokenizers import Tokenizer, WordTokenizer, tokenizer_from_json
@@ -51,15 +52,17 @@ class RunDir:
         """True if a checkpoint has been saved completely."""
         return bool(checkpoint_steps(self.checkpoints))
 
-    def read_config(self) -> RunConfig:
-        """Read the resolved settings. Raises UserError if they are unreadable, or were edited after training began."""
+    def read_config(self, trust_code: TrustCode = False) -> RunConfig:
+        """Read the resolved settings.
+
+        Raises UserError if they are unreadable, were edited after training began, or have a class in a user's own file
+        that has not been loaded while `trust_code` is False.
+        """
         tree = read_json(self.config)
         with naming(f"run file {str(self.config)!r}"):
-            config = from_json(tree)
-        now = settings_that_change_numbers(to_json(config))
+            config = from_json(tree, trust_code, self.path)
         with decoding(self.fingerprint, START_OVER):
-            was = {**now, **read_json(self.fingerprint).get("settings", {})}
-        edited = differences(was, {**was, **now})
+            edited = differences(read_json(self.fingerprint)["settings"], config)
         if edited:
             raise UserError(f"run file {str(self.config)!r} was edited: {'; '.join(edited)}; put back what was there")
         return config

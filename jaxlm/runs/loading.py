@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxlm.config import RunConfig
+from jaxlm.config.user_code import TrustCode
 from jaxlm.devices.mesh import make_mesh, replicated
 from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError
@@ -81,15 +82,20 @@ class VectorRun:
 
 
 def load_run(
-    path: str | Path, *, which: Literal["best", "last"] = "best", log: Callable[[str], None] | None = None
+    path: str | Path,
+    *,
+    which: Literal["best", "last"] = "best",
+    trust_code: TrustCode = False,
+    log: Callable[[str], None] | None = None,
 ) -> Run:
     """Load a language model's run with its best checkpoint by dev loss, or its last.
 
-    Broken checkpoints are skipped and reported to `log`. Raises UserError if the directory is not a run, has another
-    format, or has no checkpoint that can be read.
+    Broken checkpoints are skipped and reported to `log`. A model class in a user's own file is loaded only with
+    trust_code: True for the file that the run names, or the path of the file if it was moved. Raises UserError if the
+    directory is not a run, has another format, or has no checkpoint that can be read.
     """
     run = open_existing(Path(path))
-    config = run.read_config()
+    config = run.read_config(trust_code)
     if not config.model.predicts_text:
         raise UserError(f"run {str(path)!r} has vectors of words and gives no text a probability: ask for neighbours")
     model = config.model.build()
@@ -101,11 +107,15 @@ def load_run(
 
 
 def load_vectors(
-    path: str | Path, *, which: Literal["best", "last"] = "best", log: Callable[[str], None] | None = None
+    path: str | Path,
+    *,
+    which: Literal["best", "last"] = "best",
+    trust_code: TrustCode = False,
+    log: Callable[[str], None] | None = None,
 ) -> VectorRun:
     """Load a word2vec run as `load_run` does. Raises UserError also if it is a language model's run."""
     run = open_existing(Path(path))
-    config = run.read_config()
+    config = run.read_config(trust_code)
     if config.model.predicts_text:
         raise UserError(f"run {str(path)!r} is of a language model, which has no vectors of words")
     return VectorRun(Path(path), config, run.read_words(), *_load_params(run, which, log))

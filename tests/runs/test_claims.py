@@ -10,10 +10,10 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from jaxlm.runs import claims, directory
 from jaxlm.config import DataConfig, MlpConfig, OptimConfig, RunConfig
 from jaxlm.data import corpus as corpora
 from jaxlm.errors import UserError
+from jaxlm.runs import claims, directory
 from tests import processes
 from tests.processes import tree
 
@@ -151,7 +151,7 @@ def test_a_finished_run_whose_settings_were_lost_has_them_again(tmp_path):
 def test_a_restart_as_word2vec_which_keeps_no_lines_throws_their_hashes_away(tmp_path):
     with claims.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, _):
         assert run.seen.exists()
-    with claims.hold(at(tmp_path / "run"), dataclasses.replace(corpus(), lines={}), restart=True):
+    with claims.hold(at(tmp_path / "run"), dataclasses.replace(corpus(), kind="stream"), restart=True):
         assert not run.seen.exists()
 
 

@@ -10,8 +10,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from jaxlm.runs import claims
 from jaxlm.errors import UserError
+from jaxlm.runs import claims
 from jaxlm.runs.directory import RunDir
 from tests.runs.test_claims import at, corpus
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxlm.runs import claims, restart
 from jaxlm.errors import UserError
+from jaxlm.runs import claims, restart
 from jaxlm.runs.directory import RunDir
 from tests.runs.test_claims import at, corpus
 
