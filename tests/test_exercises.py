@@ -1,4 +1,4 @@
-"""The exercises' numbers against small computations of their own, their pictures, and a user's mistakes."""
+"""The exercises agree with independent computations, draw their plots, and refuse mistakes in one line."""
 
 import math
 import os
@@ -37,20 +37,20 @@ def names(tmp_path_factory):
 
 @pytest.fixture
 def here(names, tmp_path):
-    """A lab on NAMES; what it says is in `here.said`."""
-    said: list[str] = []
-    return SimpleNamespace(lab=lab.Lab(names, tmp_path, log=said.append), said=said)
+    """A lab on NAMES; its log is in `here.logged`."""
+    logged: list[str] = []
+    return SimpleNamespace(lab=lab.Lab(names, tmp_path, log=logged.append), logged=logged)
 
 
 def padded(lines, order):
-    """Every n-gram of some lines, spelled, '.' around each."""
+    """All n-grams of some lines as strings, '.' around each."""
     for line in lines:
         text = "." * (order - 1) + line + "."
         yield from (text[i : i + order] for i in range(len(line) + 1))
 
 
 def add_k_loss(fitted, scored, order, k, vocab_size):
-    """Nats per token by a Counter of strings; infinite where an event cannot happen."""
+    """Nats per token by a Counter of strings; infinite if a token has probability 0."""
     count = Counter(padded(fitted, order))
     total: Counter[str] = Counter()
     for gram, n in count.items():
@@ -64,7 +64,7 @@ def vocab_size():
 
 
 def assert_answered(here, exercise):
-    assert here.said[-1].startswith("answer: ") and len(here.said) > 1
+    assert here.logged[-1].startswith("answer: ") and len(here.logged) > 1
     assert imread(here.lab.picture(exercise)).shape[0] >= 400
 
 
@@ -74,7 +74,7 @@ def test_e01_both_models_come_to_the_counts_of_all_lines(here):
         want = add_k_loss(NAMES, NAMES, order, 0, 0)
         assert found.counts[order] == pytest.approx(want, rel=1e-5)
         assert want < found.neural[order] < want + 0.05
-    assert here.said[-1].startswith("answer: yes")
+    assert here.logged[-1].startswith("answer: yes")
     assert_answered(here, "E01")
 
 
@@ -102,13 +102,13 @@ def test_e03_takes_the_least_of_the_grid_on_dev_and_scores_it_on_test(here):
     np.testing.assert_allclose(found.dev, [want(k, "dev") for k in grid], rtol=1e-5)
     assert found.best == min(grid, key=lambda k: want(k, "dev")) not in (grid[0], grid[-1])
     assert found.test == pytest.approx(want(found.best, "test"), rel=1e-5)
-    assert f"k = {found.best:g} is best on dev" in here.said[-1] and f"{found.test:.4f}" in here.said[-1]
+    assert f"k = {found.best:g} is best on dev" in here.logged[-1] and f"{found.test:.4f}" in here.logged[-1]
     assert_answered(here, "E03")
 
 
-def test_e03_says_where_the_best_is_at_the_end_of_its_grid(here):
+def test_e03_reports_a_best_k_at_the_end_of_its_grid(here):
     smoothing.tune_smoothing(here.lab, grid=(1.0, 10.0))
-    assert "end of the grid" in here.said[-1]
+    assert "end of the grid" in here.logged[-1]
 
 
 def test_e04_the_two_ways_agree_and_are_timed(here, monkeypatch):
@@ -174,7 +174,7 @@ def test_e06_scores_each_order_under_both_smoothings(here):
             plain = add_k_loss(corpus.lines["train"], corpus.lines["dev"], order, k, vocab_size())
             assert found.add_k[k][order] == pytest.approx(plain, rel=1e-5)
     assert_answered(here, "E06")
-    heading, row = here.said[1:3]
+    heading, row = here.logged[1:3]
     assert len(heading) == len(row) and heading == heading.rstrip()
 
 

@@ -1,4 +1,4 @@
-"""A table of words answers as plain NumPy does, and mistakes are told in a line."""
+"""A table of vectors agrees with plain NumPy, and mistakes are refused in one line."""
 
 import json
 
@@ -21,13 +21,13 @@ def unit(x):
 
 
 def best(score_BV, k):
-    """The k best columns, of equal ones the first."""
+    """Indices of the k largest columns, ties ordered by column."""
     return np.argsort(-score_BV, axis=1, kind="stable")[:, :k]
 
 
 @pytest.fixture(scope="module")
 def table():
-    """Four capitals and countries on a grid (north, capital, noise), and words apart."""
+    """Two capitals and countries on a grid (France, Italy, capital), and two unrelated words."""
     rows = {
         "paris": (1, 0, 1),
         "france": (1, 0, 0),
@@ -63,14 +63,14 @@ def test_of_equal_rows_the_lower_comes_first_after_a_better_one_in_a_later_group
     assert found.row_BK[0].tolist() == [330, 10]
 
 
-def test_more_than_a_block_of_neighbours_can_be_asked_for():
+def test_neighbours_can_be_more_than_a_block():
     table_VE = unit(normal(1500, 4))
     found = search.nearest_rows(jnp.asarray(table_VE), jnp.asarray(np.tile(table_VE[:1], (4096, 1))), 700)
     cos_BV = table_VE[:1].astype(np.float64) @ table_VE.T.astype(np.float64)
     np.testing.assert_array_equal(found.row_BK[7], best(cos_BV, 700)[0])
 
 
-def test_excluded_rows_are_left_out_and_what_is_not_left_is_marked():
+def test_excluded_rows_are_left_out_and_missing_rows_are_marked():
     table_VE = unit(normal(4, 3))
     exclude_BX = jnp.array([[0, 1, 1], [-1, -1, -1]])
     found = search.nearest_rows(jnp.asarray(table_VE), jnp.asarray(table_VE[:2]), 4, exclude_BX)
@@ -119,7 +119,7 @@ def test_both_analogies_are_their_formulas():
     assert (best(add_BV, 4) != best(mul_BV, 4)).any()
 
 
-def test_words_are_asked_for_by_name(table):
+def test_words_are_queried_by_name(table):
     everything = table.similar("banana", 100)
     assert everything[0][0] == "apple" and len(everything) == 5
     assert table.analogy("france", "paris", "italy", 1)[0][0] == "rome"
@@ -185,6 +185,6 @@ def test_answers_as_text_and_as_json(table, tmp_path):
         (lambda table: reports.report_odd_one_out(table, ["rome", "paris"]), "wants at least 3 words, got 2"),
     ],
 )
-def test_a_question_that_cannot_be_asked_is_told(table, question, message):
+def test_an_invalid_query_is_refused(table, question, message):
     with pytest.raises(UserError, match=message):
         question(table)

@@ -1,4 +1,4 @@
-"""Words in the plane: projections keep what they should, and names do not lie on each other."""
+"""Projections to the plane preserve structure, and labels do not overlap."""
 
 import itertools
 import sys
@@ -57,7 +57,7 @@ def test_given_words_are_placed_once_each_and_their_length_does_not_matter():
         maps.project_words(table, ["a0", "a1", "a2", "b1"], 9)
 
 
-def test_without_scikit_learn_the_way_out_is_told(monkeypatch):
+def test_without_scikit_learn_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
     with pytest.raises(UserError, match=r't-SNE wants scikit-learn: pip install "jaxlm\[tsne\]"'):
         maps.project_words(two_groups(), None, 10, "tsne")

@@ -1,4 +1,4 @@
-"""Scores and neighbours are gensim's (extra `peers`), on the same vectors and questions."""
+"""Evaluation and neighbours agree with gensim (extra `peers`) on the same vectors and questions."""
 
 import json
 import warnings
@@ -138,7 +138,7 @@ def test_where_all_candidates_are_spellings_of_the_question_the_last_counts_as_i
 
 
 def test_questions_words_counts_are_gensims(gensim, glove, shared_data, tmp_path):
-    """Every 29th question: all of them, which agree too, take gensim fifty seconds."""
+    """Every 29th question is used; all of them agree too, but take gensim fifty seconds."""
     lines = (shared_data / "analogies" / "questions-words.txt").read_text().splitlines()
     some = [line for i, line in enumerate(lines) if line.startswith(":") or i % 29 == 0]
     (tmp_path / "some.txt").write_text("\n".join(some))
@@ -178,7 +178,7 @@ def test_equal_values_share_a_rank():
     np.testing.assert_array_equal(ranks(np.array([3.0, 1, 3, 2, 3])), [4, 1, 4, 2, 4])
 
 
-def test_files_without_questions_or_scores_are_told(tmp_path):
+def test_files_without_questions_or_scores_are_refused(tmp_path):
     table = random_table(["a", "b", "c"])
     path = tmp_path / "file"
     path.write_text("a b c a\n")
@@ -195,7 +195,7 @@ def test_files_without_questions_or_scores_are_told(tmp_path):
         evaluate_analogies(table, path)
 
 
-def test_scores_are_told_by_section_and_in_all(tmp_path):
+def test_accuracy_is_reported_by_section_and_in_total(tmp_path):
     table = random_table(["a", "b", "c", "d"])
     path = tmp_path / "questions"
     path.write_text(": one\na b c d\na b c x\n: two\nb c x a\n")

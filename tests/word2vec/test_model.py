@@ -25,7 +25,7 @@ COUNTS = tuple(np.bincount(ID_N, minlength=8)[1:].tolist())
 
 
 def mask_of_windows():
-    """Windows of random sizes, one of them empty."""
+    """Mask of windows of random sizes, one of them empty."""
     rng = np.random.default_rng(0)
     left_GT1, right_GT1 = rng.integers(0, W + 1, (2, G, T, 1))
     left_GT1[0, 1] = right_GT1[0, 1] = 0
@@ -45,7 +45,7 @@ def plain_skip_gram(x_GTE, y_GHE, z_ME, mask_GTH):
 
 
 def plain_cbow(x_GHE, y_GTE, z_ME, mask_GTH, mean):
-    """The same of the mean or sum of the neighbours, for every word that has some; errors shared out as in word2vec."""
+    """The CBOW loss of words with neighbours, with gradients distributed as in word2vec's program."""
     n_GT1 = jnp.maximum(mask_GTH.sum(2, keepdims=True), 1)
     sum_GTE = jnp.einsum("gth,ghe->gte", mask_GTH, x_GHE)
     h_GTE, shared_GTE = (sum_GTE / n_GT1, sum_GTE) if mean else (sum_GTE, sum_GTE / n_GT1)
@@ -68,7 +68,7 @@ def test_skip_gram_is_the_gradient_of_the_plain_objective(scale):
 
 
 @pytest.mark.parametrize("mean", [True, False])
-def test_cbow_is_the_gradient_of_the_plain_objective_shared_out_as_in_word2vec(mean):
+def test_cbow_is_the_gradient_of_the_plain_objective_distributed_as_in_word2vec(mean):
     mask_TH = mask_of_windows()[0]
     x, y, z = (normal(seed, *shape) for seed, shape in enumerate([(H, E), (T, E), (M, E)]))
     mask_TC = np.stack([np.delete(mask_TH[t, t : t + 2 * W + 1], W) for t in range(T)])
@@ -126,7 +126,7 @@ def test_huffman_paths_are_prefix_codes_of_the_least_length():
 
 
 def plain_pairs(batch, config):
-    """(word, neighbour) pairs of a batch, as input rows."""
+    """List the (word, neighbour) pairs of a batch as input rows."""
     W, pairs = config.window, []
     for n, (left, right) in enumerate(zip(batch.left_N, batch.right_N, strict=True)):
         for offset in [*range(-left, 0), *range(1, right + 1)]:
@@ -134,7 +134,7 @@ def plain_pairs(batch, config):
     return pairs
 
 
-def test_pairs_of_all_parts_are_those_of_the_sentences():
+def test_pairs_of_a_batch_are_those_of_the_sentences():
     config = dataclasses.replace(CONFIG, shrink=False, workers=1)
     reader = Reader(config, ID_N, COUNTS, 32, 0)
     batch, counts = reader.worker_batch(0, 0)
