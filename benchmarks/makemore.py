@@ -37,6 +37,7 @@ MODELS: dict[str, ModelConfig] = {
     "wavenet": jaxlm.WavenetConfig(),
     "transformer": jaxlm.GptConfig(),
 }
+"""Configs of the models, by name."""
 BATCHES = (1, 50, 1000)
 """Names sampled together."""
 NEW_TOKENS = 16

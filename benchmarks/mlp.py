@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+"""Root of the repository."""
 FLOPS_PER_STEP = 3 * 2 * 32 * (30 * 200 + 200 * 27)
 """Operations of a step in the products of two layers: forward and two gradients, two operations each."""
 

@@ -35,11 +35,13 @@ from jaxlm.training.state import TrainState
 CONTEXT, ROUNDS, WIDTH = 64, 3, 64
 """Tokens of a sequence, rounds of measurement, and width of the models."""
 LEARNED = "REAN contrastive, learned table"
+"""Name of the model whose table is trained."""
 LONGEST = 20.0
 """Most seconds for a model's steps at one size."""
 BATCHES = (1, 16, 128)
 """Queries of one search for nearest rows."""
 BLOCKS = {"n_layers": 1, "n_heads": 4, "d_model": WIDTH, "context": CONTEXT}
+"""Sizes that all models share."""
 
 
 def models(V: int) -> dict[str, ModelConfig]:

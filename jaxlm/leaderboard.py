@@ -28,7 +28,9 @@ class SplitLoss:
     """The loss of one split, from eval.json."""
 
     nats_per_token: float | None
+    """Mean loss in nats per token."""
     bits_per_byte: float | None
+    """Mean loss in bits per byte of text."""
     impossible: int
     """Tokens of probability 0; with any of them the losses are infinite, and None."""
 
@@ -40,12 +42,17 @@ class Row:
     group: str
     """Description of data, split and tokens, equal for runs that can be compared."""
     run: str
+    """Path of the run directory."""
     model: str
+    """Class of the model's settings without "Config"."""
     kind: str
     """data.kind: lines, stream or dialogues."""
     dev: SplitLoss | None
+    """Loss on dev."""
     test: SplitLoss | None
+    """Loss on test."""
     train: SplitLoss | None
+    """Loss on train."""
     params: int
     """Number of trained parameters."""
     buffers: int
@@ -55,13 +62,17 @@ class Row:
     steps: int
     """Steps of the whole run."""
     train_time_s: float
+    """Seconds of training."""
     tokens_per_s: float | None
     """Median speed of training, from metrics.jsonl; None for count models."""
     ms_per_step: float | None
     """Median milliseconds of a step, from metrics.jsonl."""
     data_hash: str
+    """SHA-256 of the text."""
     tokenizer_hash: str
+    """SHA-256 of the tokenizer."""
     split_hash: str
+    """SHA-256 of the settings of the split."""
     samples: Shares | None = None
     """Shares of samples that are lines of the data; `train` is the share of exact copies of train."""
 

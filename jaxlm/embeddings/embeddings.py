@@ -19,6 +19,7 @@ Method = Literal["3cosadd", "3cosmul"]
 ScoredWords = list[tuple[str, float]]
 """Words with their scores, best first."""
 ANALOGY = {"3cosadd": search.analogy_cosadd, "3cosmul": search.analogy_cosmul}
+"""Search function of each method."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -34,6 +35,7 @@ class Embeddings:
     """
 
     words: tuple[str, ...]
+    """The words, each once."""
     vec_VE: np.ndarray
     """The vectors, one row a word, float32."""
 

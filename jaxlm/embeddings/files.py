@@ -25,8 +25,11 @@ SUFFIXES: dict[str, Format] = {
     ".vec": "word2vec",
     ".bin": "binary",
 }
+"""Format by suffix, longer suffixes first."""
 GZIP_MAGIC = b"\x1f\x8b"
+"""First bytes of a gzip file."""
 NUMERALS = frozenset("0123456789+-.eE")
+"""Characters of a number in text."""
 LONGEST_LINE = 2**20
 """Longest first line in bytes; a file without a line end within this many is not a table of vectors."""
 
@@ -199,6 +202,6 @@ def _format_of(path: Path) -> Format:
         if name.endswith(suffix):
             return format
     raise UserError(
-        f"vectors {str(path)!r} wants a name that tells its format: .txt (word2vec text), .bin (word2vec binary) or "
-        ".glove.txt (GloVe), .gz on top to pack it"
+        f"vectors {str(path)!r} wants a suffix that names its format: .txt (word2vec text), .bin (word2vec binary) or "
+        ".glove.txt (GloVe), .gz on top to gzip it"
     )

@@ -27,8 +27,11 @@ class Section:
     """Counts of correct, wrong and skipped questions in one section, or in all of them."""
 
     name: str
+    """Heading of the section."""
     correct: int
+    """Questions answered correctly."""
     wrong: int
+    """Questions answered wrongly."""
     unknown: int
     """Questions skipped because one of the four words is not in the table."""
 
@@ -43,7 +46,9 @@ class AnalogyScore:
     """Analogy results for each section in the file's order, and for all together."""
 
     sections: tuple[Section, ...]
+    """Results by section."""
     total: Section
+    """Results of all sections together."""
     malformed: int
     """Lines left out because they are not four words."""
 
@@ -53,7 +58,9 @@ class PairCorrelation:
     """Correlation of cosines with human similarity scores, over the pairs whose words are both in the table."""
 
     spearman: float
+    """Spearman's rank correlation."""
     pearson: float
+    """Pearson's linear correlation."""
     pairs: int
     """Pairs with both words in the table."""
     unknown: int

@@ -13,6 +13,7 @@ FEWEST = 4
 """Least number of words in a plot."""
 
 Projection = Literal["pca", "tsne"]
+"""Principal components or t-SNE."""
 
 
 def project_words(

@@ -19,6 +19,7 @@ class BestRows(NamedTuple):
     """The highest-scoring rows of a table for each query, best first; ties are ordered by row."""
 
     score_BK: jax.Array
+    """Scores in descending order."""
     row_BK: jax.Array
     """Row indices; -1, with score -inf, where fewer rows are left than wanted."""
 
@@ -79,6 +80,7 @@ def cosine_to_mean(unit_BNE: jax.Array) -> jax.Array:
 
 
 RowScore = Callable[[jax.Array, jax.Array], jax.Array]
+"""(query, a block of rows) -> their scores, score_BR."""
 
 
 def _cosine(query_BE: jax.Array, block_RE: jax.Array) -> jax.Array:

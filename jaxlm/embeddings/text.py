@@ -13,6 +13,7 @@ TEXT_BLOCK_BYTES = 2**23
 ROWS_AT_ONCE = 4096
 """Rows written together."""
 LINE_END, SPACE = 10, 32
+"""Bytes that end a line and a field."""
 
 Decode = Callable[[bytes, int], list[str]]
 """(words joined by line ends, number of the first word or line) → the words as strings."""

@@ -20,6 +20,7 @@ class ExerciseCommand:
     """Do an exercise of the makemore lecture: print what it measured and the answer, and save its picture."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    """The text."""
     out: Path = Path("runs/exercises")
     """Directory for the plots."""
     seed: int = 0

@@ -18,10 +18,13 @@ class OrderComparison(NamedTuple):
     """Dev losses in nats per token by order, and the test loss of the best order."""
 
     kneser_ney: dict[int, float]
+    """Dev losses of Kneser-Ney by order."""
     add_k: dict[float, dict[int, float]]
     """Dev losses by k, then by order."""
     best: int
+    """Order with the lowest dev loss of Kneser-Ney."""
     test: float
+    """Test loss of Kneser-Ney at the best order."""
 
 
 def compare_orders(lab: Lab, *, orders: Sequence[int] = ORDERS, added: Sequence[float] = ADDED) -> OrderComparison:

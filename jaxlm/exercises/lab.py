@@ -27,10 +27,15 @@ class Lab:
     """The settings of an exercise: its text, the directory of its plot, its seed and device, and where it logs."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    """The text and its split."""
     out: Path = Path("runs/exercises")
+    """Directory for plots and runs."""
     seed: int = 0
+    """Seed of parameters and batches."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """auto: the best device that JAX finds."""
     log: Callable[[str], None] = print
+    """Called with each line of output."""
 
     def setup(self, model: ModelConfig, *wanted: str) -> Setup:
         """Set up a model on the text. Raises UserError if one of the wanted splits has no tokens."""
@@ -72,8 +77,11 @@ class CountedModel:
     """A count model fitted to train, which can be evaluated with any k."""
 
     setup: Setup
+    """The model, its data and devices."""
     params: Params
+    """The counts."""
     notes: list[str]
+    """Remarks of the fit, such as a fallback of the discounts."""
 
     @classmethod
     def of(cls, setup: Setup) -> "CountedModel":

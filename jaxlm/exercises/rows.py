@@ -24,15 +24,20 @@ class Differences(NamedTuple):
     """Largest absolute differences between indexing and the product."""
 
     logits: float
+    """Difference of the logits."""
     loss: float
+    """Difference of the loss in nats."""
     gradient: float
+    """Difference of the gradient of W."""
 
 
 class IndexingComparison(NamedTuple):
     """Differences and times of indexing and the one-hot product for one size of W."""
 
     rows: int
+    """Rows of W."""
     differ: Differences
+    """Differences between the two ways."""
     seconds: dict[str, float]
     """Median seconds by "index" or "product" and "forward" (logits) or "backward" (loss and gradient)."""
 

@@ -15,10 +15,15 @@ class TunedSmoothing(NamedTuple):
     """Losses in nats per token for each k, the best k on dev, and its test loss."""
 
     k: list[float]
+    """Values of k."""
     train: list[float]
+    """Train loss for each k."""
     dev: list[float]
+    """Dev loss for each k."""
     best: float
+    """The k with the lowest dev loss."""
     test: float
+    """Test loss with the best k."""
 
 
 def tune_smoothing(lab: Lab, *, grid: Sequence[float] = GRID) -> TunedSmoothing:

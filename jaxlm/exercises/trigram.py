@@ -10,13 +10,16 @@ from jaxlm.runs.directory import RunDir
 from jaxlm.training import train
 
 NAMES = {2: "bigram", 3: "trigram"}
+"""Name of the model of each order."""
 
 
 class FittedLosses(NamedTuple):
     """Losses in nats per token on the text that the models are fitted to, by order."""
 
     counts: dict[int, float]
+    """Losses of counts, without smoothing."""
     neural: dict[int, float]
+    """Losses of tables trained by gradient descent."""
 
 
 def beat_the_bigram(lab: Lab, *, steps: int = 3000) -> FittedLosses:
@@ -64,7 +67,9 @@ class HeldOutLosses(NamedTuple):
     """Losses in nats per token by order and split, and the dev tokens that have probability 0 without smoothing."""
 
     losses: dict[int, dict[str, float]]
+    """Losses with k = 1, by order and split."""
     impossible: dict[int, int]
+    """Dev tokens of probability 0 with k = 0, by order."""
 
 
 def held_out_losses(lab: Lab) -> HeldOutLosses:

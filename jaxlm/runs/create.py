@@ -17,7 +17,7 @@ from jaxlm.runs.fingerprint import Buffers, RunData, fingerprint, refuse_changes
 from jaxlm.runs.lock import locked
 
 State = Literal["new", "resume", "done"]
-"""What is left to do in a run directory: train from step 0, resume from a checkpoint, or nothing."""
+"""The work left in a run directory: training from step 0, resuming from a checkpoint, or none."""
 UNNAMEABLE = re.compile(r"[*?\[\\\ud800-\udfff]|gs:(/|$)|^/(gs|s3|az|hf)/")
 """Parts of a path that Orbax reads as a pattern or a cloud storage address, or cannot encode."""
 

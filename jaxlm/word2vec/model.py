@@ -2,7 +2,7 @@
 
 A pair's loss, in nats: -log s(x . y) - k E_z[log s(-x . z)], with s the sigmoid, x an input vector, y the output
 vector of what is predicted, and z those of words drawn by count ** exponent (2013b, equation 4); the mean over the M
-words drawn for an update stands for the expectation. Or, for hierarchical softmax, -sum_n log s(sign_n x . y_n) over
+words drawn for an update estimates the expectation. Or, for hierarchical softmax, -sum_n log s(sign_n x . y_n) over
 the inner nodes n of the path to what is predicted (2013b, equation 3).
 """
 
@@ -37,7 +37,9 @@ class Word2vec:
     """The model, which holds no arrays: tables `input` (V, E) of word vectors and `output` (V or V - 1 nodes, E)."""
 
     config: Word2vecConfig
+    """The settings."""
     vocab_size: int
+    """Words in the vocabulary, V."""
 
     def init(self, key: jax.Array) -> Params:
         """Draw input vectors uniformly from (-1 / 2E, 1 / 2E) and set output vectors to 0."""
@@ -81,7 +83,7 @@ def add_changes(params: Params, changes: Sequence[RowChanges]) -> Params:
 
 
 class DeviceBatch(NamedTuple):
-    """A reader.WorkerBatch on the device, field by field."""
+    """A WorkerBatch of reader.py on the device; its fields are documented there."""
 
     input_row_U: jax.Array
     output_row_U: jax.Array
@@ -98,6 +100,7 @@ class DeviceBatch(NamedTuple):
 UpdateFunction = Callable[
     [Word2vecConfig, jax.Array, jax.Array, DeviceBatch, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]
 ]
+"""(config, input rows, output rows, batch, number of the update, rate) -> (input rows, output rows, loss)."""
 
 
 def _update_of(config: Word2vecConfig) -> UpdateFunction:

@@ -59,6 +59,7 @@ class Reader:
     """
 
     config: Word2vecConfig
+    """The settings."""
     id_N: np.ndarray
     """Ids of the split: word i as i + 1, and 0 at the end of a sentence."""
     counts: tuple[int, ...]

@@ -210,7 +210,7 @@ def test_what_no_file_can_hold_is_refused_and_the_old_file_stays(tmp_path, bad, 
 
 
 def test_an_unknown_suffix_and_a_missing_directory_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"'.*x.npy' wants a name that tells its format: .txt"):
+    with pytest.raises(UserError, match=r"'.*x.npy' wants a suffix that names its format: .txt"):
         some().save(tmp_path / "x.npy")
     with pytest.raises(UserError, match="cannot be written: No such file"):
         some().save(tmp_path / "none" / "x.bin")
