@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from jaxlm.config import DataConfig
 from jaxlm.data.corpus import SPLITS, load
 from jaxlm.errors import UserError
-from jaxlm.exercises import EXERCISES, cross_entropy, kneser_ney, lab, rows, smoothing, softmax, trigram
+from jaxlm.exercises import EXERCISES, cross_entropy, indexing, kneser_ney, lab, smoothing, softmax, trigram
 from jaxlm.exercises.__main__ import main
 from jaxlm.plots import pictures
 from tests import processes
@@ -112,8 +112,8 @@ def test_e03_reports_a_best_k_at_the_end_of_its_grid(here):
 
 
 def test_e04_the_two_ways_agree_and_are_timed(here, monkeypatch):
-    monkeypatch.setattr(rows, "TABLE_ORDERS", (2, 3))
-    found = rows.compare_indexing(here.lab, rounds=1)
+    monkeypatch.setattr(indexing, "TABLE_ORDERS", (2, 3))
+    found = indexing.compare_indexing(here.lab, rounds=1)
     V = vocab_size()
     assert [one.rows for one in found] == [V, V**2]
     for one in found:
@@ -124,9 +124,9 @@ def test_e04_the_two_ways_agree_and_are_timed(here, monkeypatch):
 
 
 def test_e04_sees_two_ways_that_differ(here, monkeypatch):
-    monkeypatch.setattr(rows, "TABLE_ORDERS", (2,))
-    monkeypatch.setattr(rows, "context_index", lambda ctx, size: (ctx[:, 0] + 1) % size)
-    (found,) = rows.compare_indexing(here.lab, rounds=1)
+    monkeypatch.setattr(indexing, "TABLE_ORDERS", (2,))
+    monkeypatch.setattr(indexing, "context_index", lambda ctx, size: (ctx[:, 0] + 1) % size)
+    (found,) = indexing.compare_indexing(here.lab, rounds=1)
     assert min(found.differ) > 1e-3
 
 
@@ -270,4 +270,4 @@ def test_the_process_exits_with_code_2(tmp_path_factory):
 def test_nothing_imports_the_exercises():
     theirs = {module for module in MODULES if module.startswith("jaxlm.exercises")}
     assert not {m for m in MODULES if m not in theirs and own(imported_by(m)) & theirs}
-    assert "jaxlm.exercises.rows" in sys.modules
+    assert "jaxlm.exercises.indexing" in sys.modules

@@ -80,7 +80,7 @@ class Embeddings:
         `errors` handles words that are not UTF-8, as in bytes.decode. If a word is repeated, the first is kept and the
         others are reported to `log`. Raises UserError naming the line or word at which a file is malformed.
         """
-        return cls(*files.read_vectors(Path(path), errors, log))
+        return cls(*files.read_table(Path(path), errors, log))
 
     def save(self, path: str | Path, format: files.Format | None = None) -> None:
         """Write the table in `format`, or in that of the suffix, atomically.
@@ -89,7 +89,7 @@ class Embeddings:
         format gives the same float32 numbers back. Raises UserError for another suffix, and for a word that is empty
         or has a space or a line end.
         """
-        files.write_vectors(Path(path), self.words, self.vec_VE, format)
+        files.write_table(Path(path), self.words, self.vec_VE, format)
 
     def rows(self, words: Sequence[str]) -> np.ndarray:
         """Look up the row of each word. Raises UserError with near spellings for an unknown one."""

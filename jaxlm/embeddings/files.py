@@ -34,7 +34,7 @@ LONGEST_LINE = 2**20
 """Longest first line in bytes; a file without a line end within this many is not a table of vectors."""
 
 
-def read_vectors(path: Path, errors: DecodeErrors, log: Callable[[str], None]) -> tuple[tuple[str, ...], np.ndarray]:
+def read_table(path: Path, errors: DecodeErrors, log: Callable[[str], None]) -> tuple[tuple[str, ...], np.ndarray]:
     """Read words and vec_VE (float32) from a file, whose format is detected from its content.
 
     A byte-order mark is skipped. If a word is repeated, its first vector is kept and the others are reported to `log`.
@@ -45,7 +45,7 @@ def read_vectors(path: Path, errors: DecodeErrors, log: Callable[[str], None]) -
     with reading(path, "vectors", "a file"):
         try:
             with _opened(path) as stream:
-                words, vec_VE = _read_table(stream, name, errors)
+                words, vec_VE = _read_stream(stream, name, errors)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise UserError(f"{name} is a damaged gzip file: {error}") from error
     if not words:
@@ -54,7 +54,7 @@ def read_vectors(path: Path, errors: DecodeErrors, log: Callable[[str], None]) -
     return _first_of_equal(words, vec_VE, name, log)
 
 
-def write_vectors(path: Path, words: tuple[str, ...], vec_VE: np.ndarray, format: Format | None) -> None:
+def write_table(path: Path, words: tuple[str, ...], vec_VE: np.ndarray, format: Format | None) -> None:
     """Write a file atomically, in `format` or the one its suffix names (SUFFIXES; followed by .gz: gzipped).
 
     Raises UserError for another suffix, for a word that no format can hold (empty, or with a space or a line end), and
@@ -98,7 +98,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield file
 
 
-def _read_table(stream: BinaryIO, name: str, errors: DecodeErrors) -> tuple[list[str], np.ndarray]:
+def _read_stream(stream: BinaryIO, name: str, errors: DecodeErrors) -> tuple[list[str], np.ndarray]:
     line = stream.readline(LONGEST_LINE).removeprefix(codecs.BOM_UTF8)
     header = line.split()
     if len(header) != 2 or not all(field.isdigit() for field in header):

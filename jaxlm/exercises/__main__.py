@@ -47,14 +47,14 @@ def main(args: list[str]) -> int:
 
 
 def _do(chosen: list[str], command: ExerciseCommand) -> int:
-    from jaxlm.exercises import cross_entropy, kneser_ney, rows, smoothing, trigram
+    from jaxlm.exercises import cross_entropy, indexing, kneser_ney, smoothing, trigram
     from jaxlm.exercises.lab import Lab
 
     exercises: dict[str, Callable[[Lab], object]] = {
         "E01": trigram.beat_the_bigram,
         "E02": trigram.held_out_losses,
         "E03": smoothing.tune_smoothing,
-        "E04": rows.compare_indexing,
+        "E04": indexing.compare_indexing,
         "E05": cross_entropy.compare_losses,
         "E06": kneser_ney.compare_orders,
     }
