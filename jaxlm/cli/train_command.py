@@ -29,7 +29,7 @@ class TrainCommand:
 
     config: Annotated[tyro.conf.AvoidSubcommands[RunConfig], tyro.conf.arg(name="")]
     restart: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Start over; the old run comes back where the new one ends before its first checkpoint, but in a sweep."""
+    """Begin anew; an old run in the run directory is renamed to NAME.old."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the resolved config, parameters, memory and tokens; train nothing."""
 

@@ -1,6 +1,7 @@
 """Every setting of a run, as frozen dataclasses that import no JAX."""
 
 from jaxlm.config.data import DataConfig
+from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.models import (
     BowConfig,
     CountsConfig,
@@ -26,6 +27,7 @@ __all__ = [
     "EvalConfig",
     "FaithfulReanConfig",
     "GptConfig",
+    "MeshConfig",
     "MlpConfig",
     "ModelConfig",
     "NgramConfig",

@@ -7,6 +7,7 @@ from typing import Literal
 
 from jaxlm.config import check
 from jaxlm.config.data import DataConfig
+from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.models import ModelConfig
 from jaxlm.config.optim import OptimConfig
 from jaxlm.config.rean import TableConfig
@@ -92,6 +93,8 @@ class RunConfig(Settings):
     """A run whose parameters, tokenizer and constants this one starts from, and needs until its first checkpoint."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """auto: the best that JAX finds."""
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    """How many devices share the work, and how."""
     gpu_memory: float = 0.75
     """Share of a GPU's memory that JAX takes at the start; 0: as needed."""
     plots: bool = True

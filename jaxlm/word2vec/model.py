@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxlm.config import Word2vecConfig
-from jaxlm.models.base import Params, needed
+from jaxlm.models.base import Axes, Params, needed
 from jaxlm.word2vec.gradients import cbow, hierarchical_softmax, skip_gram
 
 
@@ -40,6 +40,11 @@ class Word2vec:
     """The settings."""
     vocab_size: int
     """Words in the vocabulary, V."""
+
+    @property
+    def axes(self) -> Axes:
+        """Logical axes of the two tables; a tree's inner nodes count as its vocabulary."""
+        return {"input": ("vocab", "embed"), "output": ("vocab", "embed")}
 
     def init(self, key: jax.Array) -> Params:
         """Draw input vectors uniformly from (-1 / 2E, 1 / 2E) and set output vectors to 0."""
