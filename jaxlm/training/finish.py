@@ -1,4 +1,4 @@
-"""What a finished run of a language model gets: scores of all splits, samples and pictures."""
+"""The end of a language model's run: evaluation of all splits, samples and plots."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +16,9 @@ from jaxlm.training.setup import Setup, some_rows
 
 
 def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]) -> dict[str, Any]:
-    """Score the best parameters on every split, write samples.txt and the pictures; returns eval.json's content.
+    """Evaluate the best parameters on every split, write samples.txt and the plots; returns the content of eval.json.
 
-    Train is scored on at most eval.max_tokens of its predictions.
+    Train is evaluated on at most eval.max_tokens of its predictions.
     """
     config, corpus = setup.config, setup.corpus
     params, step = best_parameters(run)
@@ -44,8 +44,8 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
 
 
 def draw(run: RunDir, log: Callable[[str], None]) -> None:
-    """Draw a run's pictures; a picture that cannot be drawn is logged and costs nothing else."""
-    from jaxlm.plots.of_run import draw_run  # matplotlib takes as long to import as thousands of small steps
+    """Draw a run's plots; an error while drawing is logged and not raised."""
+    from jaxlm.plots.run_pictures import draw_run  # matplotlib takes as long to import as thousands of small steps
 
     try:
         draw_run(run)
@@ -55,7 +55,7 @@ def draw(run: RunDir, log: Callable[[str], None]) -> None:
 
 
 def _samples(best: Run, run: RunDir) -> str:
-    """The content of samples.txt: of lines sorted by where they are found in the data."""
+    """Draw the content of samples.txt; samples of line data are sorted by the split that contains them."""
     sample, key = best.config.sample, prng.derive(best.config.seed, prng.SAMPLES)
     if not sample.n:
         return ""

@@ -51,7 +51,7 @@ SETTINGS: dict[str, Any] = {
     "sample": jaxlm.SampleConfig(n=0),
 }
 WORD2VEC = jaxlm.VectorsConfig(
-    model=jaxlm.Word2vecConfig(span=8, blocks=1, shards=1, negatives=2, shared_negatives=4), epochs=1.5, batch_size=64
+    model=jaxlm.Word2vecConfig(span=8, blocks=1, workers=1, negatives=2, shared_negatives=4), epochs=1.5, batch_size=64
 )
 CHAIN = jaxlm.ReanConfig(
     objective="contrastive", negatives=4, table="tuned", vectors_from=WORD2VEC, rows="unit", **SIZES
