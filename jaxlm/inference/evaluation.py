@@ -31,7 +31,7 @@ class Score(NamedTuple):
     tokens: int
     bytes: int
     impossible: int
-    """Events to which the model gives probability 0; with one of them the loss is infinite, told as None."""
+    """Events to which the model gives probability 0; with one of them the loss is infinite, given as None."""
 
     @property
     def nats_per_token(self) -> float | None:
@@ -67,7 +67,7 @@ class Score(NamedTuple):
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> "Score":
-        """The score that `to_json` told; of a text with impossible events the nats are not known any more."""
+        """The score that `to_json` wrote; the nats of a text with impossible events are lost."""
         nats = (entry["nats_per_token"] or 0.0) * entry["tokens"]
         return cls(nats, entry["tokens"], entry["bytes"], entry.get("impossible", 0))
 

@@ -64,9 +64,7 @@ class LanguageModel(Protocol[Cache]):
         """Cache of `batch` rows that have read nothing, with room for `length` tokens each."""
         ...
 
-    def extend(
-        self, params: Params, cache: Cache, tok_BT: jax.Array, length_B: jax.Array
-    ) -> tuple[jax.Array, Cache]:
+    def extend(self, params: Params, cache: Cache, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:
         """Read the first length_B[b] tokens of each row, 0 for none: logits_BTV after each, and the cache with them.
 
         Rows keep positions of their own. logits[b, t] has a meaning for t < length_B[b] only. The caller must ensure
@@ -158,7 +156,7 @@ class PredictsVectors(Protocol):
 
     @property
     def marks_unknown(self) -> bool:
-        """Whether the boundary stands for a vector that is near to none."""
+        """True if token 0 means that no vector is close."""
         ...
 
     def nearest(self) -> LanguageModel[Any]:

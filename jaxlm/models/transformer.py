@@ -113,7 +113,8 @@ class Transformer(nn.Module):
 
         layers = dict(self.layers), jnp.arange(self.n_layers)
         (x_BTD, k, v), _ = jax.lax.scan(block, (x_BTD, cache["k"], cache["v"]), layers)
-        return layer_norm(x_BTD, self.norm_scale_D, self.norm_bias_D), {"k": k, "v": v, "position": position_B + length_B}
+        cache = {"k": k, "v": v, "position": position_B + length_B}
+        return layer_norm(x_BTD, self.norm_scale_D, self.norm_bias_D), cache
 
     def _block(self, x_BTD: jax.Array, p: Layer, key: jax.Array | None) -> jax.Array:
         attend, first, second = (None, None, None) if key is None else jax.random.split(key, 3)

@@ -102,7 +102,7 @@ class Levels(nn.Module):
 
     def extend(self, cache: Cache, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:
         """logits_BTV after each new token. A single one writes over the input that its level has just read."""
-        T, (position_B, rings) = tok_BT.shape[1], cache
+        position_B, rings = cache
         x_BTF, skips, new = self._enter(tok_BT), [], []
         for i, level in enumerate(self.levels):
             before_BTF, ring_BRF = _through_ring(rings[i], x_BTF, position_B, length_B)

@@ -8,7 +8,8 @@ import numpy as np
 from jaxlm.devices import compilation
 from jaxlm.devices.mesh import replicated
 from jaxlm.inference import formatting
-from jaxlm.inference.generate import classify, generate, tokens_of
+from jaxlm.inference.generate import generate, tokens_of
+from jaxlm.inference.novelty import classify
 from jaxlm.models.initialization import abstract_params
 from jaxlm.ops import prng
 from jaxlm.runs.directory import RunDir

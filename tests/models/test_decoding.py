@@ -16,7 +16,8 @@ from tests.models.test_models import V, apply, model_and_params, tokens
 FAITHFUL = FaithfulReanConfig(context=12, n_layers=2, n_heads=2, attentions=2, d_embed=8, vocab_size=V)
 WIDE = WavenetConfig(layers=6, d_embed=4, d_hidden=8, vocab_size=V)
 """Its rings have more places than are written by a select."""
-MODELS = [*OTHERS, "rean-faithful", "wavenet-wide"]
+MODELS = [*(name for name in OTHERS if not name.endswith("-normal")), "rean-faithful", "wavenet-wide"]
+"""An MLP is the same function whatever its initialisation."""
 B, T = 5, 12
 LENGTHS = (7, 1, 12, 0, 4)
 
@@ -146,9 +147,8 @@ def test_keys_are_kept_in_the_dtype_of_the_parameters(name):
 def test_more_tokens_than_positions_are_refused_with_both_numbers(config):
     model: Any = config.filled(V, 6).build()
     assert model.max_length == 6
-    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
-    assert model.apply(params, tokens(1, 6)).shape == (1, 6, V)
-    with pytest.raises(ValueError, match=r"has 6 positions \(its context\), got 7 tokens"):
-        model.apply(params, tokens(1, 7))
-    with pytest.raises(ValueError, match=r"has 6 positions \(its context\), got 7 tokens"):
-        model.next_logits(params, tokens(1, 7))
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens(1, 1))
+    assert jax.eval_shape(model.apply, params, tokens(1, 6)).shape == (1, 6, V)
+    for method in (model.apply, model.next_logits):
+        with pytest.raises(ValueError, match=r"has 6 positions \(its context\), got 7 tokens"):
+            jax.eval_shape(method, params, tokens(1, 7))
