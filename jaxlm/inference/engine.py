@@ -5,14 +5,15 @@ tokens are arrays: other values compile nothing. `decode` is what all callers us
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlm.devices import compilation
 from jaxlm.inference import sampling
 from jaxlm.inference.sampling import RowSettings
 from jaxlm.models.base import LanguageModel, Params
@@ -52,38 +53,43 @@ class State:
     """New tokens of each row, those before this start counted: a token's number, by which it is drawn."""
     done_B: jax.Array
     seen_BV: jax.Array
-    """Tokens that the repetition penalty is for; kept up to date only where a row has one."""
+    """Tokens that the repetition penalty is for."""
     tail_BS: jax.Array
     """The last new tokens of each row, as many as a stop sequence has."""
     made_NB: jax.Array
     """Tokens that were drawn since the start, 0 where a row was done."""
     steps: jax.Array
     """Rows of made_NB that are filled."""
+    rules: Rules
 
 
-@partial(jax.jit, static_argnames=("model", "room", "capacity"))
+class Beginning(NamedTuple):
+    """Rows as they are before a pass: what `start` makes a state of."""
+
+    prompt_BP: np.ndarray | jax.Array
+    """Tokens to read before the last one of each row."""
+    length_B: np.ndarray | jax.Array
+    """How many of them a row has."""
+    tok_B: np.ndarray | jax.Array
+    """Last token of each row."""
+    count_B: np.ndarray | jax.Array
+    """New tokens that were drawn before."""
+    seen_BV: np.ndarray | jax.Array
+    tail_BS: np.ndarray | jax.Array
+    key: jax.Array
+    place_B: np.ndarray | jax.Array
+    """Row b's randomness is that of key and place_B[b]."""
+
+
 def start(
-    model: LanguageModel[Any],
-    params: Params,
-    rules: Rules,
-    prompt_BP: jax.Array,
-    length_B: jax.Array,
-    tok_B: jax.Array,
-    count_B: jax.Array,
-    seen_BV: jax.Array,
-    tail_BS: jax.Array,
-    key: jax.Array,
-    place_B: jax.Array,
-    *,
-    room: int,
-    capacity: int,
+    model: LanguageModel[Any], params: Params, beginning: Beginning, rules: Rules, *, room: int, capacity: int
 ) -> State:
-    """Read each row's prompt, prompt_BP[b, :length_B[b]] and then tok_B[b], in one pass.
+    """Read each row's prompt in one pass.
 
     The logits of the pass are not used, and therefore not computed: the last token is left to `run`. `room` is the
-    number of tokens that the cache has place for, `capacity` the number that can be drawn. Row b's randomness is that
-    of key and place_B[b].
+    number of tokens that the cache has place for, `capacity` the number that can be drawn.
     """
+    prompt_BP, length_B, tok_B, count_B, seen_BV, tail_BS, key, place_B = map(jnp.asarray, beginning)
     B = tok_B.shape[0]
     cache = model.init_cache(params, B, room)
     if prompt_BP.shape[1]:
@@ -98,14 +104,13 @@ def start(
         tail_BS=tail_BS,
         made_NB=jnp.zeros((capacity, B), jnp.int32),
         steps=jnp.int32(0),
+        rules=jax.tree.map(jnp.asarray, rules),
     )
 
 
-@partial(jax.jit, static_argnames="model", donate_argnames="state")
-def run(model: LanguageModel[Any], params: Params, state: State, rules: Rules, most: jax.Array) -> State:
+def run(model: LanguageModel[Any], params: Params, state: State, most: jax.Array) -> State:
     """Draw at most `most` tokens for each row that is not done. The state given is used up."""
-    settings = rules.settings
-    penalises = jnp.any(settings.repetition_penalty_B != 1)
+    rules, settings = state.rules, state.rules.settings
     until = jnp.minimum(state.steps + most, state.made_NB.shape[0])
 
     def unfinished(state: State) -> jax.Array:
@@ -115,11 +120,8 @@ def run(model: LanguageModel[Any], params: Params, state: State, rules: Rules, m
         active_B = ~state.done_B
         tok_B1 = state.tok_B[:, None]
         logits_B1V, cache = model.extend(params, state.cache, tok_B1, active_B.astype(jnp.int32))
-        seen_BV = jax.lax.cond(
-            penalises, sampling.with_seen, lambda seen_BV, tok_B: seen_BV, state.seen_BV, state.tok_B
-        )
-        logits_BV = sampling.allowed(logits_B1V[:, 0], jnp.asarray(rules.allowed_V))
-        z_BV = sampling.filtered(logits_BV, settings, seen_BV)
+        seen_BV = sampling.with_seen(state.seen_BV, state.tok_B)
+        z_BV = sampling.filtered(logits_B1V[:, 0], settings, jnp.asarray(rules.allowed_V), seen_BV)
         drawn_B = sampling.draw(sampling.uniform(state.key_B, state.count_B, settings), z_BV)
         tok_B = jnp.where(active_B, drawn_B, state.tok_B)
         count_B = state.count_B + active_B
@@ -132,9 +134,40 @@ def run(model: LanguageModel[Any], params: Params, state: State, rules: Rules, m
         made_NB = jax.lax.dynamic_update_index_in_dim(
             state.made_NB, jnp.where(active_B, drawn_B, 0), state.steps, axis=0
         )
-        return State(cache, state.key_B, tok_B, count_B, done_B, seen_BV, tail_BS, made_NB, state.steps + 1)
+        return State(cache, state.key_B, tok_B, count_B, done_B, seen_BV, tail_BS, made_NB, state.steps + 1, rules)
 
     return jax.lax.while_loop(unfinished, one_token, state)
+
+
+def whole(
+    model: LanguageModel[Any], params: Params, beginning: Beginning, rules: Rules, *, room: int, capacity: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`start` and one `run` to the end as one program: done_B, count_B and made_NB.
+
+    A call of a program takes 0.2 ms with its arguments, as long as a bigram takes to write a name.
+    """
+    state = start(model, params, beginning, rules, room=room, capacity=capacity)
+    state = run(model, params, state, jnp.int32(capacity))
+    return state.done_B, state.count_B, state.made_NB
+
+
+class Programs(NamedTuple):
+    """The three functions above, compiled."""
+
+    start: Callable[..., State]
+    run: Callable[..., State]
+    whole: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
+
+
+@cache
+def programs(**options: int | bool) -> Programs:
+    """The programs with the given options of the compiler."""
+    sizes = ("model", "room", "capacity")
+    return Programs(
+        jax.jit(start, static_argnames=sizes, compiler_options=options),
+        jax.jit(run, static_argnames="model", donate_argnames="state", compiler_options=options),
+        jax.jit(whole, static_argnames=sizes, compiler_options=options),
+    )
 
 
 def decode(
@@ -169,8 +202,8 @@ def decode(
     made: list[list[int]] = [[] for _ in rows]
     seen = [list(row) if most is None else list(row[-most:]) for row in rows]
     ended_B = limit_B < 1
+    count_B = np.zeros(len(rows), np.int32)
     while True:
-        count_B = np.array([len(new) for new in made], np.int32)
         pass_B = limit_B
         if most is not None:
             pass_B = np.minimum(limit_B, count_B + most + 1 - np.array([len(row) for row in seen]))
@@ -178,10 +211,7 @@ def decode(
         rules = Rules(settings, pass_B, allowed_V, np.array(NEVER if end is None else end, np.int32), stop_S)
         before_B = np.array([len(row) - 1 for row in seen], np.int32)
         width = int(before_B.max())
-        state = start(
-            model,
-            params,
-            rules,
+        beginning = Beginning(
             _padded([row[:-1] for row in seen], min(_power_of_2(width), room) if width else 0),
             before_B,
             np.array([row[-1] for row in seen], np.int32),
@@ -190,22 +220,44 @@ def decode(
             _tails(made, len(stop_S)),
             key,
             place_B,
-            room=room,
-            capacity=capacity,
         )
-        read, done_B = 0, pass_B <= count_B
-        while not done_B.all():
-            state = run(model, params, state, rules, np.array(every or capacity, np.int32))
-            done_B, after_B, made_NB = jax.device_get((state.done_B, state.count_B, state.made_NB))
-            new = [column[read : read + n] for column, n in zip(made_NB.T.tolist(), after_B - count_B, strict=True)]
+        for new in _one_pass(model, params, beginning, rules, room, capacity, every):
             for row, tokens in zip(made, new, strict=True):
                 row += tokens
-            read, count_B = int(state.steps), after_B
             yield new
-        ended_B = np.array([_has_ended(row, end, stop) for row in made]) | (count_B >= limit_B)
+        ended_B = np.array([_has_ended(row, end, stop) for row in made]) | (
+            np.array([len(row) for row in made]) >= limit_B
+        )
         if most is None or not goes_on or ended_B.all():
             return
         seen = [[*row, *new][-max(1, most // 2) :] for row, new in zip(rows, made, strict=True)]
+
+
+def _one_pass(
+    model: LanguageModel[Any],
+    params: Params,
+    beginning: Beginning,
+    rules: Rules,
+    room: int,
+    capacity: int,
+    every: int | None,
+) -> Iterator[list[list[int]]]:
+    """Each row's new tokens since before, until all rows are done."""
+    count_B, read = np.asarray(beginning.count_B), 0
+    compiled = programs(**compilation.sampling_options(params, len(count_B)))
+    done_B = np.asarray(rules.limit_B) <= count_B
+    if not done_B.all() and every is not None:
+        state = compiled.start(model, params, beginning, rules, room=room, capacity=capacity)
+    while not done_B.all():
+        if every is None:
+            result = compiled.whole(model, params, beginning, rules, room=room, capacity=capacity)
+        else:
+            state = compiled.run(model, params, state, np.array(every, np.int32))
+            result = state.done_B, state.count_B, state.made_NB
+        done_B, after_B, made_NB = jax.device_get(result)
+        new_B = (after_B - count_B).tolist()
+        yield [column[read : read + new] for column, new in zip(made_NB.T.tolist(), new_B, strict=True)]
+        count_B, read = after_B, read + max(new_B)
 
 
 def _has_ended(made: list[int], end: int | None, stop: Sequence[int]) -> bool:
