@@ -56,8 +56,8 @@ class VectorModel(nn.Module):
         """emb_BTE, the vector predicted after each position."""
 
     @abc.abstractmethod
-    def extend_emb(self, cache: Any, tok_BT: jax.Array) -> tuple[jax.Array, Any]:
-        """emb_BTE after each new token, and the memory with them in it."""
+    def extend_emb(self, cache: Any, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Any]:
+        """emb_BTE after each new token, and the cache with each row's first length_B[b] tokens in it."""
 
     def setup_table(self) -> None:
         """Declare the table, and what the objective needs beside it."""
@@ -105,8 +105,8 @@ class VectorModel(nn.Module):
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
         return self.logits(self.emb(tok_BT))
 
-    def extend(self, cache: Any, tok_BT: jax.Array) -> tuple[jax.Array, Any]:
-        emb_BTE, cache = self.extend_emb(cache, tok_BT)
+    def extend(self, cache: Any, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Any]:
+        emb_BTE, cache = self.extend_emb(cache, tok_BT, length_B)
         return self.logits(emb_BTE), cache
 
     def rows(self, tok: jax.Array) -> jax.Array:
@@ -156,7 +156,7 @@ class VectorModel(nn.Module):
         return distance(emb_NE, unit(row_NE) if self.objective == "cosine" else row_NE, weight_N)
 
     def calibrated_theta(self, tok_BT: jax.Array, target_BT: jax.Array, weight_BT: jax.Array) -> jax.Array:
-        """The theta under which the targets are likeliest: where the mean of f over them is its mean under the model.
+        """The theta under which the targets are most likely: where the mean of f over them is its mean under the model.
 
         The log-likelihood is concave in theta (an exponential family), so that halving its range finds the top.
         """

@@ -15,7 +15,7 @@ from jaxlm.data.corpus import from_lines
 from jaxlm.devices.mesh import make_mesh
 from jaxlm.inference import formatting
 from jaxlm.inference.evaluation import Evaluator, Score
-from jaxlm.inference.generate import TextScore
+from jaxlm.inference.score import TextScore
 from tests.conftest import NAMES
 
 TEXT = "\n".join(["abcab", "ça", "bb", "a", "cacabbacab" * 3])

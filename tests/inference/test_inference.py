@@ -17,7 +17,9 @@ from jaxlm.devices import compilation
 from jaxlm.devices.compilation import FEW_SAMPLES
 from jaxlm.errors import UserError
 from jaxlm.inference.evaluation import Score
-from jaxlm.inference.generate import classify, generate, score
+from jaxlm.inference.generate import generate
+from jaxlm.inference.novelty import classify
+from jaxlm.inference.score import score
 from jaxlm.runs.directory import RunDir, read_json
 from jaxlm.runs.loading import Run, load_run
 from tests.conftest import NAMES
