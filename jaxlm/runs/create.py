@@ -1,0 +1,135 @@
+"""Making, claiming and setting aside a run directory."""
+
+import contextlib
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxlm.config import RunConfig
+from jaxlm.config.serialization import to_json
+from jaxlm.data.corpus import line_hashes
+from jaxlm.errors import UserError, writing
+from jaxlm.runs.directory import RunDir, open_existing, write_arrays, write_json
+from jaxlm.runs.fingerprint import Buffers, RunData, fingerprint, refuse_changes
+from jaxlm.runs.lock import locked
+
+State = Literal["new", "resume", "done"]
+UNNAMEABLE = re.compile(r"[*?\[\\\ud800-\udfff]|gs:(/|$)|^/(gs|s3|az|hf)/")
+"""Parts of a path that Orbax takes for a pattern, for a place in a cloud, or for no text."""
+
+
+def directory_of(config: RunConfig) -> Path:
+    """The place of a config's run directory."""
+    return Path(config.run_dir or "runs/run")
+
+
+@contextlib.contextmanager
+def claimed(
+    config: RunConfig,
+    data: RunData,
+    *,
+    buffers: Buffers | None = None,
+    init_from: str | None = None,
+    restart: bool = False,
+    log: Callable[[str], None] = print,
+) -> Iterator[tuple[RunDir, State]]:
+    """The run directory of a config, made where it is missing, locked, and what is left to do in it.
+
+    The fingerprint is written first and the other files after it, so that a kill at any moment leaves either a run
+    that the same command completes or a directory that counts as free. Raises UserError, with everything as it was,
+    where the directory cannot be used or belongs to other data or settings.
+    """
+    path, now = directory_of(config), fingerprint(config, data, buffers, init_from)
+    if restart:
+        set_aside(path, log)
+    run = RunDir(path)
+    with writing(path):
+        if is_free(path):
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            check_run(path, now)
+    with contextlib.ExitStack() as stack:
+        with writing(path):
+            stack.enter_context(locked(run))
+            if not run.fingerprint.exists():
+                write_json(run.fingerprint, now)
+            refuse_changes(open_existing(path), now)  # another process may have been faster
+            state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
+            if state != "done" or not _settings_readable(run):
+                _fill(run, config, data, now, buffers)
+        yield run, state
+
+
+def check_run(path: Path, now: dict[str, Any] | None) -> None:
+    """Raise UserError where a directory is no run, is in use, or has another fingerprint (None: any will do)."""
+    if not RunDir(path).fingerprint.is_file():
+        raise UserError(f"run_dir {str(path)!r} exists and is not a run directory: choose another with --run-dir")
+    run = open_existing(path)
+    with locked(run):
+        if now is not None:
+            refuse_changes(run, now)
+
+
+def set_aside(path: Path, log: Callable[[str], None] = print) -> None:
+    """Rename an old run to NAME.old (NAME.old-2, NAME.old-3, ... where that is taken); without one, do nothing.
+
+    Raises UserError where the directory is no run or is in use.
+    """
+    if path.name in ("", ".."):  # as of "."
+        path = path.resolve()
+    with writing(path):
+        if is_free(path):
+            return
+        run = RunDir(path)
+        if not run.fingerprint.is_file():
+            raise UserError(f"run_dir {str(path)!r} exists and is not a run directory: choose another with --run-dir")
+        with locked(run):
+            names = (f"{path.name}.old{f'-{number}' if number > 1 else ''}" for number in itertools.count(1))
+            target = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+            path.rename(target)
+    log(f"{path} is renamed to {target}")
+
+
+def is_free(path: Path) -> bool:
+    """True where nothing is, or a directory with at most the lock and an unfinished fingerprint, left by a kill.
+
+    Raises UserError where Orbax could not keep checkpoints under such a path.
+    """
+    _check_name(path)
+    begun = {RunDir(path).lock.name, f"{RunDir(path).fingerprint.name}.part"}
+    return not path.exists() or (path.is_dir() and {entry.name for entry in path.iterdir()} <= begun)
+
+
+def _check_name(run_dir: Path) -> None:
+    try:
+        place = os.path.realpath(run_dir)
+    except OSError as error:  # the current directory is gone
+        raise UserError(f"run_dir {str(run_dir)!r} cannot be found: {error.strerror}") from error
+    found = UNNAMEABLE.search(place)
+    if found:
+        raise UserError(
+            f"run_dir wants a path that checkpoints can be kept in, got {place!r}, which has {found[0]!r}: "
+            "choose another with --run-dir"
+        )
+
+
+def _settings_readable(run: RunDir) -> bool:
+    try:
+        run.read_config()
+    except UserError:  # the file of a user's own model class was moved
+        return False
+    return True
+
+
+def _fill(run: RunDir, config: RunConfig, data: RunData, now: dict[str, Any], buffers: Buffers | None) -> None:
+    """Write every file that describes the run, lost ones again."""
+    write_json(run.config, to_json(config))
+    write_json(run.tokenizer, data.tokenizer.to_json())
+    if data.lines:
+        write_arrays(run.seen, {split: line_hashes(lines) for split, lines in data.lines.items()})
+    if buffers:
+        write_arrays(run.buffers, buffers)
+    write_json(run.fingerprint, now)

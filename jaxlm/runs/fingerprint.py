@@ -1,0 +1,81 @@
+"""The fingerprint of a run: hashes of its data and the settings that change numbers, by which a resume is decided."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from jaxlm.config import RunConfig
+from jaxlm.config.serialization import differences, settings_that_change_numbers, to_json
+from jaxlm.errors import UserError
+from jaxlm.models.base import Params, without_buffers
+from jaxlm.models.initialization import by_name
+from jaxlm.runs.directory import FORMAT, RunDir, hash_of, hash_of_json
+from jaxlm.tokenizers import Tokenizer, WordTokenizer
+
+Buffers = Mapping[str, np.ndarray]
+HASHES = ("data", "tokenizer", "split", "buffers", "init_from")
+
+
+class RunData(Protocol):
+    """The parts of a corpus that a run directory keeps."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | WordTokenizer:
+        """The tokenizer of the text."""
+        ...
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 of the text."""
+        ...
+
+    @property
+    def split_hash(self) -> str:
+        """SHA-256 of the settings that split it."""
+        ...
+
+    @property
+    def lines(self) -> dict[str, list[str]]:
+        """The lines of each split, with which samples are compared; empty where nothing is sampled."""
+        ...
+
+
+def fingerprint(
+    config: RunConfig, data: RunData, buffers: Buffers | None = None, init_from: str | None = None
+) -> dict[str, Any]:
+    """Hashes of data, tokenizer, split, buffers and the parameters that init_from gives, and the flat settings that
+    change numbers.
+    """
+    return {
+        "format": FORMAT,
+        "data": data.data_hash,
+        "tokenizer": hash_of_json(data.tokenizer.to_json()),
+        "split": data.split_hash,
+        **({"buffers": hash_of(buffers)} if buffers else {}),
+        **({"init_from": init_from} if init_from else {}),
+        "settings": settings_that_change_numbers(to_json(config)),
+    }
+
+
+def content_hash(params: Params) -> str:
+    """SHA-256 of the trained parameters: their names, types, shapes and numbers."""
+    return hash_of(by_name(without_buffers(params)))
+
+
+def refuse_changes(run: RunDir, now: dict[str, Any]) -> None:
+    """Raise UserError with every difference where a run was begun with another fingerprint."""
+    was = run.read_fingerprint()
+    other = [name for name in HASHES if name in was and name in now and was[name] != now[name]]
+    settings = dict(was["settings"])
+    if "init_from" in was and was["init_from"] == now.get("init_from"):  # the same parameters, wherever they lie
+        settings["init_from"] = now["settings"]["init_from"]
+    changed = [f"{name} has other content (sha256 {was[name][:8]}, now {now[name][:8]})" for name in other]
+    changed += differences(settings, now["settings"])
+    if changed:
+        resumable = other == ["init_from"] and len(changed) == 1 and run.has_checkpoint
+        way_on = "; or move that run away: this one resumes without it" if resumable else ""
+        raise UserError(
+            f"run_dir {str(run.path)!r} belongs to other data or settings: {'; '.join(changed)}. "
+            f"Take another --run-dir, or --restart to rename the old run and begin anew{way_on}"
+        )
