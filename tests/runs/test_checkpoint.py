@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxlm.runs.claims import is_free
 
 from jaxlm.devices.mesh import make_mesh, replicated
-from jaxlm.runs import checkpoints
-from jaxlm.runs.claims import is_free
 from jaxlm.errors import UserError
+from jaxlm.runs import checkpoints
 from jaxlm.runs.directory import checkpoint_steps
 from jaxlm.runs.loading import load_run
 

@@ -5,11 +5,11 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from jaxlm.runs import directory, metrics
 from jaxlm.config import CountsConfig, RunConfig
 from jaxlm.config.serialization import settings_that_change_numbers, to_json
 from jaxlm.errors import UserError
 from jaxlm.inference.evaluation import Score
+from jaxlm.runs import directory, metrics
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"format": null}', "{", ""])

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from jaxlm.runs.metrics import Progress, per_second
+from jaxlm.training.progress import Progress, per_second
 
 
 class Terminal(io.StringIO):
@@ -30,7 +30,7 @@ def test_a_slow_speed_has_two_digits_and_a_fast_one_none_behind_the_point(rate, 
     assert per_second(rate) == shown
 
 
-def test_slow_steps_tell_their_rate_and_what_is_left(clock):
+def test_slow_steps_show_their_rate_and_what_is_left(clock):
     out = io.StringIO()
     progress = Progress(20, 4, out)
     progress.dev(2.5)
@@ -39,7 +39,7 @@ def test_slow_steps_tell_their_rate_and_what_is_left(clock):
     assert out.getvalue() == "step 11/20  loss 3.0000  dev 2.5000  0.35 steps/s  00:25 left\n"
 
 
-def test_words_are_told_in_words_of_this_sitting(clock):
+def test_words_per_second_are_those_since_this_process_began(clock):
     out = io.StringIO()
     progress = Progress(20, 4, out, words=True)
     for step in (5, 6):
