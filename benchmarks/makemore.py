@@ -81,7 +81,10 @@ def setup_of(name: str, data: str) -> Setup:
         jaxlm.RunConfig(
             model=MODELS[name],
             data=jaxlm.DataConfig(
-                path=data, example="window" if name == "wavenet" else "sequence", split=(0.968783, 0.031217, 0)
+                path=data,
+                example="window" if name == "wavenet" else "sequence",
+                order="replacement",
+                split=(0.968783, 0.031217, 0),
             ),
             optim=jaxlm.OptimConfig(name="adamw", lr=5e-4, betas=(0.9, 0.99), weight_decay=0.01),
             steps=10_000,

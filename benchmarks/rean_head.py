@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from jaxlm import GptConfig, ModelConfig, ReanConfig
-from jaxlm.data.dataset import Batch
+from jaxlm.data.rows import Batch
 from jaxlm.embeddings import search
 from jaxlm.plots import pictures
 from jaxlm.rean.model import ReanModel

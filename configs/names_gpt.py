@@ -10,7 +10,7 @@ from jaxlm import DataConfig, GptConfig, OptimConfig, RunConfig
 
 config = RunConfig(
     model=GptConfig(n_layers=4, n_heads=4, d_model=96, dropout=0.15),
-    data=DataConfig(example="sequence"),
+    data=DataConfig(example="sequence", order="replacement"),
     optim=OptimConfig(name="adamw", lr=2e-3, schedule="cosine", warmup=300, betas=(0.9, 0.99), weight_decay=0.1),
     steps=12_000,
     batch_size=64,

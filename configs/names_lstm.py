@@ -9,7 +9,7 @@ from jaxlm import DataConfig, OptimConfig, RnnConfig, RunConfig
 
 config = RunConfig(
     model=RnnConfig(cell="lstm", d_embed=64, d_hidden=64),
-    data=DataConfig(example="sequence"),
+    data=DataConfig(example="sequence", order="replacement"),
     optim=OptimConfig(name="adamw", lr=5e-3, schedule="cosine", warmup=200, betas=(0.9, 0.99), weight_decay=0.01),
     steps=10_000,
     batch_size=32,

@@ -5,10 +5,11 @@
 Dev loss 2.1033 nats per token after 9 s on two cores.
 """
 
-from jaxlm import MlpConfig, OptimConfig, RunConfig
+from jaxlm import DataConfig, MlpConfig, OptimConfig, RunConfig
 
 config = RunConfig(
     model=MlpConfig(context=3, d_embed=10, d_hidden=200, init="scaled"),
+    data=DataConfig(order="replacement"),
     optim=OptimConfig(name="sgd", lr=0.1, schedule="piecewise", boundaries=(0.5,), factors=(0.1,)),
     steps=200_000,
     batch_size=32,

@@ -29,7 +29,7 @@ class Loss:
     nats_per_token: float | None
     bits_per_byte: float | None
     impossible: int
-    """Events of probability 0; with one of them the two above are infinite, told as None."""
+    """Events of probability 0; with one of them the two above are infinite, and None."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +57,6 @@ class Row:
     """Median of training's lines in metrics.jsonl; counts have none."""
     ms_per_step: float | None
     """Median between training's lines."""
-    decoded_tokens_per_s: float | None
-    """Of all samples drawn together, the program compiled before."""
     data_hash: str
     tokenizer_hash: str
     split_hash: str
@@ -81,12 +79,12 @@ def main(args: list[str]) -> int:
         listed = "; ".join(reasons[:LISTED_REASONS]) + (f"; and {more} more" if more > 0 else "")
         raise UserError(f"runs wants at least one finished run, got none: {listed}")
     for reason in reasons:
-        _tell(f"left out: {reason}")
+        _log(f"left out: {reason}")
     if command.samples and command.device != "auto":
         from jaxlm.devices import platform
 
         platform.choose_device(command.device)  # one that is not there is no fault of a run's
-    ranked = rank([with_shares(row, command.samples, command.device, _tell) for row in rows])
+    ranked = rank([with_shares(row, command.samples, command.device, _log) for row in rows])
     print(json.dumps([dataclasses.asdict(row) for row in ranked], indent=2) if command.json else table(ranked))
     return 0
 
@@ -106,7 +104,7 @@ def read_rows(paths: Iterable[Path]) -> tuple[list[Row], list[str]]:
 
 
 def read_row(path: Path) -> Row:
-    """What a run's files say. Raises UserError where it is no finished run."""
+    """The row of a run directory. Raises UserError where it is no finished run."""
     run = open_existing(path)
     if not run.eval.exists():
         raise UserError(f"run {str(path)!r} is not finished (it has no eval.json): train.py with its config goes on")
@@ -130,7 +128,6 @@ def read_row(path: Path) -> Row:
             train_time_s=result["train_time_s"],
             tokens_per_s=_speed(lines),
             ms_per_step=_step_ms(lines),
-            decoded_tokens_per_s=_finite(result.get("decoded_tokens_per_s")),
             data_hash=hashes["data"],
             tokenizer_hash=hashes["tokenizer"],
             split_hash=hashes["split"],
@@ -142,19 +139,19 @@ def read_row(path: Path) -> Row:
         ) from error
 
 
-def with_shares(row: Row, n: int, device: str, tell: Callable[[str], None]) -> Row:
-    """The row with where n samples of its run were found.
+def with_shares(row: Row, n: int, device: str, log: Callable[[str], None]) -> Row:
+    """The row with the shares of n samples that are found in its data.
 
-    As it is for n = 0, for running text, and, which is told, where none can be drawn.
+    It is unchanged for n = 0, for running text, and (which is logged) where none can be drawn.
     """
     if not n or row.kind != "lines":
         return row
     try:
         return dataclasses.replace(row, samples=shares_of_run(RunDir(Path(row.run)), n, row.step, device))
     except UserError as error:
-        tell(f"no samples: {error}")
+        log(f"no samples: {error}")
     except Exception as error:  # one run that is damaged in a way not foreseen costs the others no place
-        tell(f"no samples: run {row.run!r} cannot be used ({type(error).__name__}: {error})")
+        log(f"no samples: run {row.run!r} cannot be used ({type(error).__name__}: {error})")
     return row
 
 
@@ -171,7 +168,7 @@ def rank(rows: Sequence[Row]) -> list[Row]:
 def table(ranked: Sequence[Row]) -> str:
     """Ranked rows as aligned text, a heading for each group, and in the last line what the columns are."""
     heads = ["run", "model", "dev", "test", "train", "bits/byte", "params", "buffers"]
-    heads += ["steps", "seconds", "ms/step", "tokens/s", "decoded/s", "new", "copies"]
+    heads += ["steps", "seconds", "ms/step", "tokens/s", "new", "copies"]
     lines = [heads, *map(_cells, ranked)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text, group = [], None
@@ -183,8 +180,7 @@ def table(ranked: Sequence[Row]) -> str:
         text.append("  ".join(aligned).rstrip())
     drawn = max((row.samples.n for row in ranked if row.samples), default=0)
     legend = (
-        "dev, test, train: nats per token; bits/byte of dev; constants: numbers that are not trained; "
-        "seconds of training; decoded/s: tokens of all samples together"
+        "dev, test, train: nats per token; bits/byte of dev; buffers: numbers that are not trained; seconds of training"
     )
     shares = f"; new: share of {drawn:,} samples not in the data; copies: share that are lines of train"
     return "\n".join([*text, "", legend + (shares if drawn else "")])
@@ -202,7 +198,6 @@ def _cells(row: Row) -> list[str]:
         f"{row.train_time_s:,.1f}",
         _or_dash(row.ms_per_step, ",.1f" if (row.ms_per_step or 0) >= 10 else ".2g"),
         _or_dash(row.tokens_per_s, ",.0f"),
-        _or_dash(row.decoded_tokens_per_s, ",.0f"),
         _or_dash(row.samples.new if row.samples else None, ".1%"),
         _or_dash(row.samples.train if row.samples else None, ".1%"),
     ]
@@ -223,8 +218,8 @@ def _finite(value: Any) -> float | None:
 
 def _speed(lines: Iterable[dict[str, Any]]) -> float | None:
     """Median tokens per second of training."""
-    told = [line["tokens_per_s"] for line in lines if line["split"] == "train"]
-    speeds = [float(speed) for speed in told if speed is not None]
+    values = [line["tokens_per_s"] for line in lines if line["split"] == "train"]
+    speeds = [float(speed) for speed in values if speed is not None]
     return statistics.median(speeds) if speeds else None
 
 
@@ -236,11 +231,11 @@ def _step_ms(lines: Iterable[dict[str, Any]]) -> float | None:
 
 
 def _in_words(data: dict[str, Any], vocab_size: int, hashes: dict[str, Any]) -> str:
-    """What a group is; the hashes tell apart what has the same name."""
+    """A group in words, with the hashes that part what has the same name."""
     name = data["name"] if data["path"] is None else Path(data["path"]).name
     split = " ".join(f"{share:g}" for share in data["split"])
-    told = ", ".join(f"{part} {hashes[part][:8]}" for part in ("data", "tokenizer", "split"))
-    return f"{name}: {data['kind']}, split {split}, seed {data['split_seed']}, {vocab_size:,} tokens ({told})"
+    listed = ", ".join(f"{part} {hashes[part][:8]}" for part in ("data", "tokenizer", "split"))
+    return f"{name}: {data['kind']}, split {split}, seed {data['split_seed']}, {vocab_size:,} tokens ({listed})"
 
 
 def _nats(loss: Loss | None) -> str:
@@ -257,7 +252,7 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     print(one_line(line), file=sys.stderr)
 
 

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 
 import jaxlm
 from jaxlm.config import DataConfig
-from jaxlm.data.bigrams import Pairs, count_pairs, load_pairs, save_pairs
+from jaxlm.data.bigrams import BigramCounts, count_bigrams, load_bigrams, save_bigrams
 from jaxlm.data.corpus import from_dialogues, from_lines, from_stream
 from jaxlm.plots import __main__ as plots_command
 from jaxlm.plots import pictures
@@ -45,11 +45,11 @@ def drawn(monkeypatch):
 
 
 def table_of(corpus, path, kind="lines"):
-    bigram_table(count_pairs(corpus), path, corpus.tokenizer, kind)
+    bigram_table(count_bigrams(corpus), path, corpus.tokenizer, kind)
 
 
 def bars_of(corpus, path):
-    frequent_pairs(count_pairs(corpus), path)
+    frequent_pairs(count_bigrams(corpus), path)
 
 
 def assert_picture(path):
@@ -69,7 +69,7 @@ def counted_pairs(corpus):
 
 def test_pairs_are_counted_as_in_a_plain_loop():
     corpus = from_lines(NAMES, DataConfig(split=(0.5, 0.25, 0.25)))
-    (count_VV, spelled), spell = count_pairs(corpus), corpus.tokenizer.spell
+    (count_VV, spelled), spell = count_bigrams(corpus), corpus.tokenizer.spell
     assert spelled == [spell(token) for token in range(27)]
     assert count_VV.shape == (27, 27)
     counted = {(spell(a), spell(b)): int(count_VV[a, b]) for a, b in zip(*np.nonzero(count_VV), strict=True)}
@@ -78,14 +78,14 @@ def test_pairs_are_counted_as_in_a_plain_loop():
 
 
 def test_the_first_token_of_a_stream_follows_the_boundary():
-    pairs = count_pairs(from_stream("ab", DataConfig(kind="stream", split=(1, 0, 0))))
+    pairs = count_bigrams(from_stream("ab", DataConfig(kind="stream", split=(1, 0, 0))))
     assert (pairs.spelled, pairs.count_VV.tolist()) == ([".", "a", "b"], [[0, 1, 0], [0, 0, 1], [0, 0, 0]])
 
 
 def test_pairs_come_back_from_their_file(tmp_path):
-    pairs = count_pairs(corpus_of("a\u0000b\n😀\nz\ud800"))
-    save_pairs(pairs, tmp_path / "pairs.npz")
-    again = load_pairs(tmp_path / "pairs.npz")
+    pairs = count_bigrams(corpus_of("a\u0000b\n😀\nz\ud800"))
+    save_bigrams(pairs, tmp_path / "pairs.npz")
+    again = load_bigrams(tmp_path / "pairs.npz")
     assert (again.count_VV == pairs.count_VV).all() and again.spelled == pairs.spelled
 
 
@@ -190,7 +190,7 @@ def test_running_text_with_line_ends_can_be_drawn(tmp_path):
 
 def test_the_bars_are_the_most_and_the_least_frequent_pairs(tmp_path, drawn):
     corpus = corpus_of(NAMES)
-    frequent_pairs(count_pairs(corpus), tmp_path / "pairs.png")
+    frequent_pairs(count_bigrams(corpus), tmp_path / "pairs.png")
     assert_picture(tmp_path / "pairs.png")
     pairs = {a + b: count for (a, b), count in counted_pairs(corpus).items()}
     counts = sorted(pairs.values(), reverse=True)
@@ -253,7 +253,7 @@ def test_a_loss_curve_of_little_or_odd_is_drawn_too(tmp_path, lines):
 
 def test_bars_have_room_for_their_labels_and_long_ones_are_cut(tmp_path, drawn):
     spelled = ["extraordinarily " + "x" * i for i in range(12)]
-    frequent_pairs(Pairs(np.arange(144).reshape(12, 12), spelled), tmp_path / "pairs.png")
+    frequent_pairs(BigramCounts(np.arange(144).reshape(12, 12), spelled), tmp_path / "pairs.png")
     canvas = FigureCanvasAgg(drawn[-1])
     canvas.draw()
     left, right = drawn[-1].axes
@@ -261,7 +261,7 @@ def test_bars_have_room_for_their_labels_and_long_ones_are_cut(tmp_path, drawn):
         labels = axes.get_yticklabels()
         assert {label.get_text()[-1] for label in labels} == {"…"}
         assert min(label.get_window_extent(canvas.get_renderer()).x0 for label in labels) > edge
-    frequent_pairs(Pairs(np.zeros((2, 2), int), ["a", "b"]), tmp_path / "none.png")
+    frequent_pairs(BigramCounts(np.zeros((2, 2), int), ["a", "b"]), tmp_path / "none.png")
     assert_picture(tmp_path / "none.png")
 
 

@@ -119,7 +119,15 @@ def load_config(path: Path) -> RunConfig:
 
 def _default(config: RunConfig, args: Sequence[str]) -> RunConfig:
     """The config without what an argument takes the place of under another name."""
-    return _one_source(_one_length(config, args), args)
+    return _one_source(_one_length(_one_order(config, args), args), args)
+
+
+def _one_order(config: RunConfig, args: Sequence[str]) -> RunConfig:
+    """Let --batch-size full on the command line stand in for the config's order of rows, which it leaves no effect."""
+    words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
+    if ("--batch-size", "full") in itertools.pairwise(words) and config.batch_size != "full":
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, order="shuffled"))
+    return config
 
 
 def _one_length(config: RunConfig, args: Sequence[str]) -> RunConfig:

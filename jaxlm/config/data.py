@@ -35,6 +35,9 @@ class DataConfig(Settings, group="data."):
     max_length: int = 256
     """Predictions in a sequence at most.
     A longer line is cut into overlapping sequences; a stream's sequences have this length."""
+    order: Literal["shuffled", "replacement"] = "shuffled"
+    """shuffled: an epoch takes every row of train once, in an order of its own.
+    replacement: each row is drawn independently of all others."""
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, dev and test. Lines and dialogues are shuffled first, a stream is cut by position."""
     split_seed: int = 42

@@ -106,6 +106,11 @@ class RunConfig(Settings):
         check.between("gpu_memory", self.gpu_memory, 0, 1)
         if self.batch_size != "full":
             check.between("batch_size", self.batch_size, 1, 2**24)
+        if self.batch_size == "full" and self.data.order != "shuffled":
+            raise UserError(
+                f"data.order wants shuffled with batch_size full, which takes all rows at every step, got "
+                f"{self.data.order}: leave it out, or give a number for batch_size"
+            )
         if self.steps is not None and self.epochs is not None:
             raise UserError(f"steps and epochs exclude each other, got steps {self.steps} and epochs {self.epochs}")
         if self.model.trained_by_steps and self.steps is None and self.epochs is None:

@@ -9,19 +9,19 @@ from jaxlm.data.corpus import Corpus
 from jaxlm.tokenizers import EOS
 
 KEPT_TOKENS = 1000
-"""Of a larger vocabulary the pairs of the most frequent tokens are counted."""
+"""Tokens whose bigrams are counted at most: the most frequent ones."""
 
 
-class Pairs(NamedTuple):
-    """Counts of pairs, and the tokens as people read them."""
+class BigramCounts(NamedTuple):
+    """How often each token follows each other one, and the tokens as people read them."""
 
     count_VV: np.ndarray
-    """count[before, after], the boundary standing before a line."""
+    """count[before, after]; EOS stands before a line."""
     spelled: list[str]
 
 
-def count_bigrams(corpus: Corpus) -> Pairs:
-    """The pairs of train, of its KEPT_TOKENS most frequent tokens at most."""
+def count_bigrams(corpus: Corpus) -> BigramCounts:
+    """The bigrams of train, of its KEPT_TOKENS most frequent tokens at most."""
     V = corpus.tokenizer.vocab_size
     after_N = corpus.tokens("train").astype(np.int64)
     before_N = np.where(corpus.age_N[: len(after_N)] > 0, np.roll(after_N, 1), EOS)
@@ -34,15 +34,15 @@ def count_bigrams(corpus: Corpus) -> Pairs:
         both_N = (before_N >= 0) & (after_N >= 0)
         before_N, after_N, V = before_N[both_N], after_N[both_N], KEPT_TOKENS
     count_VV = np.bincount(before_N * V + after_N, minlength=V * V).reshape(V, V)
-    return Pairs(count_VV, [corpus.tokenizer.spell(token) for token in kept.tolist()])
+    return BigramCounts(count_VV, [corpus.tokenizer.spell(token) for token in kept.tolist()])
 
 
-def save_bigrams(pairs: Pairs, path: Path) -> None:
+def save_bigrams(counts: BigramCounts, path: Path) -> None:
     """Write pairs.npz."""
-    np.savez(path, count=pairs.count_VV, spelled=np.array(pairs.spelled))
+    np.savez(path, count=counts.count_VV, spelled=np.array(counts.spelled))
 
 
-def load_bigrams(path: Path) -> Pairs:
+def load_bigrams(path: Path) -> BigramCounts:
     """Read pairs.npz."""
     with path.open("rb") as file, np.load(file) as arrays:
-        return Pairs(arrays["count"], arrays["spelled"].tolist())
+        return BigramCounts(arrays["count"], arrays["spelled"].tolist())

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -30,9 +31,23 @@ class Corpus:
     tokens_N: np.ndarray
     age_N: np.ndarray
     bounds: dict[str, tuple[int, int]]
-    lines: dict[str, list[str]]
+    kind: Literal["lines", "stream", "dialogues"]
+    """What the text was read as (data.kind)."""
     data_hash: str
     split_hash: str
+
+    @property
+    def lines(self) -> dict[str, list[str]]:
+        """Each split's lines, or its dialogues' turns, decoded anew at each use: no text is kept. {} of a stream."""
+        return {} if self.kind == "stream" else {split: self._lines(split) for split in SPLITS}
+
+    def _lines(self, split: str) -> list[str]:
+        token_N = self.tokens(split)
+        end_L, tokens = np.flatnonzero(token_N == EOS), token_N.tolist()
+        start_L = np.concatenate([[0], end_L[:-1] + 1]) if len(end_L) else end_L
+        parts = zip(start_L.tolist(), end_L.tolist(), strict=True)
+        # a line is never empty: the second EOS at a dialogue's end ends none
+        return [self.tokenizer.decode(tokens[start:end]) for start, end in parts if end > start]
 
     def tokens(self, split: str) -> np.ndarray:
         """The targets of a split in order."""
@@ -108,7 +123,7 @@ def from_lines(text: str, config: DataConfig, tokenizer: Tokenizer | None = None
         tokens_N=tokens_N,
         age_N=line_ages(tokens_N),
         bounds=_bounds([len(part) for part in tokens]),
-        lines=parts,
+        kind="lines",
         data_hash=data_hash,
         split_hash=_split_hash(config),
     )
@@ -135,7 +150,7 @@ def from_dialogues(text: str, config: DataConfig, tokenizer: Tokenizer | None = 
         tokens_N=np.concatenate(every),
         age_N=_ages_of(every),
         bounds=_bounds([sum(map(len, part)) for part in tokens.values()]),
-        lines=lines,
+        kind="dialogues",
         data_hash=data_hash,
         split_hash=_split_hash(config),
     )
@@ -157,7 +172,7 @@ def from_stream(text: str, config: DataConfig, tokenizer: Tokenizer | None = Non
         tokens_N=np.concatenate(tokens),
         age_N=_ages_of(tokens),
         bounds=_bounds([len(part) for part in tokens]),
-        lines={name: split_lines(part) for name, part in parts.items()},
+        kind="stream",
         data_hash=_sha256(text),
         split_hash=_split_hash(config),
     )
@@ -171,7 +186,7 @@ def line_ages(tokens_N: np.ndarray) -> np.ndarray:
     return np.minimum(place_N - start_N, MAX_AGE).astype(np.uint16)
 
 
-def encode_text(text: str, tokenizer: Tokenizer, kind: str) -> Corpus:
+def encode_text(text: str, tokenizer: Tokenizer, kind: Literal["lines", "stream", "dialogues"]) -> Corpus:
     """A text of its own as a corpus whose train split is all of it. Raises UserError for an unknown character."""
     lines = split_lines(text)
     if not lines:
@@ -188,7 +203,7 @@ def encode_text(text: str, tokenizer: Tokenizer, kind: str) -> Corpus:
         tokens_N=tokens_N,
         age_N=_ages_of(tokens),
         bounds=_bounds([len(tokens_N), 0, 0]),
-        lines={"train": lines, "dev": [], "test": []},
+        kind=kind,
         data_hash=_sha256(text),
         split_hash="",
     )

@@ -1,5 +1,7 @@
 """The mesh of devices, and how arrays lie on it."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -52,10 +54,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split_rows(mesh: Mesh, tree: Any, *, axis: int) -> Any:
+def split_rows(mesh: Mesh, tree: Any, axis: int) -> Any:
     """Inside jit: lay the given axis of every array along the data axis."""
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
+
+
+@functools.cache
+def row_sharder(mesh: Mesh) -> Callable[[Any, int], Any]:
+    """`split_rows` of a mesh, the same object each time, so that programs compiled with it are shared."""
+    return functools.partial(split_rows, mesh)
 
 
 def must_block(mesh: Mesh) -> bool:

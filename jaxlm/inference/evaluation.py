@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.data.dataset import Batch, Dataset
+from jaxlm.data.dataset import Dataset
+from jaxlm.data.rows import Batch
 from jaxlm.models.base import LanguageModel, Params
 from jaxlm.ops.losses import nats_per_target
 from jaxlm.runs.metrics import NATS_PER_BIT

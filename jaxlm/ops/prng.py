@@ -25,7 +25,7 @@ def derive(seed: int, purpose: int) -> jax.Array:
 
     Calculated here because a compiled program for it takes a tenth of a second of a start.
     """
-    words = np.stack(_derived(seed, purpose))
+    words = np.stack(words_of(seed, purpose))
     return jax.random.wrap_key_data(cast(jax.Array, words), impl=GENERATOR)
 
 
@@ -40,7 +40,7 @@ def integers(seed: int, purpose: int, step_K: np.ndarray, count: int, low: int, 
     span = np.uint32(high - low)
     carried = np.uint32((2**16 % int(span)) ** 2 % int(span) if span <= 2**16 else 0)
     number_KN = np.empty((len(step_K), count), np.int32)
-    key, rows = _derived(seed, purpose), max(1, AT_ONCE // max(1, count))
+    key, rows = words_of(seed, purpose), max(1, AT_ONCE // max(1, count))
     for start in range(0, len(step_K), rows):
         step_B = step_K[start : start + rows, None].astype(np.uint32)
         step_key = threefry(key, (np.zeros_like(step_B), step_B))
@@ -82,8 +82,8 @@ def threefry(key: Words, counter: Words) -> Words:
     return first, second
 
 
-def _derived(seed: int, purpose: int) -> Words:
-    """The words of `derive`, each an array of shape ()."""
+def words_of(seed: int, purpose: int) -> Words:
+    """The two words of `derive(seed, purpose)`, each an array of shape ()."""
     zero = np.zeros(1, np.uint32)
     first, second = threefry((zero, np.array([seed], np.uint32)), (zero, np.array([purpose], np.uint32)))
     return first.reshape(()), second.reshape(())

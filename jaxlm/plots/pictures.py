@@ -10,7 +10,7 @@ from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxlm.data.bigrams import Pairs
+from jaxlm.data.bigrams import BigramCounts
 from jaxlm.plots.labels import LABEL_GAP, labels_apart
 from jaxlm.tokenizers import EOS, Tokenizer, visible
 
@@ -40,7 +40,7 @@ LABEL_MARGIN = np.array([3.0, 0.5])
 """Pixels of free room in the box of a name on a word map, on each side and above and below."""
 
 
-def bigram_table(pairs: Pairs, path: Path, tokenizer: Tokenizer, kind: str) -> None:
+def bigram_table(pairs: BigramCounts, path: Path, tokenizer: Tokenizer, kind: str) -> None:
     """The counts of train's pairs as a picture: each cell the pair and its count, darker the more often.
 
     Of a larger vocabulary the TABLE_TOKENS most frequent tokens are shown. `kind` is data.kind, for what the boundary
@@ -81,7 +81,7 @@ def bigram_table(pairs: Pairs, path: Path, tokenizer: Tokenizer, kind: str) -> N
     figure.savefig(path)
 
 
-def frequent_pairs(pairs: Pairs, path: Path) -> None:
+def frequent_pairs(pairs: BigramCounts, path: Path) -> None:
     """The most frequent pairs of train, and the least frequent of those that occur, as bars."""
     count_VV = pairs.count_VV
     order = np.argsort(-count_VV, axis=None, kind="stable")

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 
-from jaxlm.data.dataset import Batch
+from jaxlm.data.rows import Batch
 from jaxlm.models.base import LanguageModel, Params
 from jaxlm.rean.model import ReanModel
 from jaxlm.rean.table import TOUCHED

@@ -11,7 +11,7 @@ import numpy as np
 from jaxlm.config import RunConfig
 from jaxlm.config.rean import TableConfig
 from jaxlm.config.serialization import differences, settings_that_change_numbers, to_json
-from jaxlm.data.dataset import Batch
+from jaxlm.data.rows import Batch
 from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError, naming, writing
 from jaxlm.models.base import LanguageModel, Params, without_buffers

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from jaxlm.runs import quiet_orbax
 from jaxlm.errors import UserError, check_fields, disk_reason, one_line
+from jaxlm.runs import quiet_orbax
 from jaxlm.runs.directory import checkpoint_steps, write_bytes
 
 T = TypeVar("T")
@@ -197,7 +197,7 @@ def set_aside(directory: Path, step: int) -> None:
 
 
 def set_aside_unreadable(directory: Path) -> list[int]:
-    """Set aside every checkpoint without readable metadata, which would hide the others from Orbax; returns their steps."""
+    """Set aside every checkpoint without readable metadata, which hides others from Orbax; return their steps."""
     broken = unreadable(directory)
     for step in broken:
         set_aside(directory, step)

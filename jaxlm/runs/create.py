@@ -144,8 +144,8 @@ def _fill(run: RunDir, config: RunConfig, data: RunData, now: dict[str, Any], bu
     """Write every file that describes the run, lost ones again."""
     write_json(run.config, to_json(config))
     write_json(run.tokenizer, data.tokenizer.to_json())
-    if data.lines:
-        write_arrays(run.seen, {split: line_hashes(lines) for split, lines in data.lines.items()})
+    if lines_of := data.lines:
+        write_arrays(run.seen, {split: line_hashes(lines) for split, lines in lines_of.items()})
     if buffers:
         write_arrays(run.buffers, buffers)
     write_json(run.fingerprint, now)

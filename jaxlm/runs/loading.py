@@ -10,15 +10,15 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxlm.devices.mesh import make_mesh, replicated
-from jaxlm.runs import checkpoints
 from jaxlm.config import RunConfig
+from jaxlm.devices.mesh import make_mesh, replicated
 from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError
 from jaxlm.models.base import BUFFERS, LanguageModel, Params, PredictsVectors, with_buffers, without_buffers
 from jaxlm.models.initialization import abstract_state, by_name, untrained_params
-from jaxlm.runs.fingerprint import content_hash
+from jaxlm.runs import checkpoints
 from jaxlm.runs.directory import RunDir, open_existing, read_json
+from jaxlm.runs.fingerprint import content_hash
 from jaxlm.tokenizers import Tokenizer, WordTokenizer
 
 LISTS = 10

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -13,10 +13,11 @@ import optax
 from jaxlm.config import RunConfig
 from jaxlm.data import corpus as corpora
 from jaxlm.data.corpus import SPLITS, Corpus
-from jaxlm.data.dataset import Dataset, sequence_length
+from jaxlm.data.dataset import Dataset
+from jaxlm.data.rows import sequence_length
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
-from jaxlm.devices.mesh import make_mesh, must_block, replicated, rows_multiple, split_rows, state_sharding
+from jaxlm.devices.mesh import make_mesh, must_block, replicated, row_sharder, rows_multiple, state_sharding
 from jaxlm.errors import UserError
 from jaxlm.inference.evaluation import NATS_PER_TOKEN, Evaluator
 from jaxlm.models.base import LanguageModel, Params, SequenceModel, axes_of
@@ -152,10 +153,10 @@ def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
         context=model.context,
         max_length=model.max_length,
         row_multiple=rows_multiple(mesh),
-        shard_rows=partial(split_rows, mesh),
+        shard_rows=row_sharder(mesh) if mesh.size > 1 else None,
         replicated=replicated(mesh),
     )
-    config = config.in_steps(dataset.examples, dataset.batch_size)
+    config = config.in_steps(dataset.examples, dataset.rows_per_step)
     if config.model.trained_by_steps:
         _check_batch(dataset.batch_size, rows_multiple(mesh))
         optim.schedule(config.optim, config.last_step)

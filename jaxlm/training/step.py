@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxlm.data.dataset import Batch
+from jaxlm.data.rows import Batch
 from jaxlm.models.base import LanguageModel, Params, with_buffers
 from jaxlm.ops import prng
 from jaxlm.ops.losses import cross_entropy, mean_square

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import jaxlm
 from jaxlm.config import DataConfig
 from jaxlm.data.batches import prepare
-from jaxlm.data.bigrams import count_pairs
+from jaxlm.data.bigrams import count_bigrams
 from jaxlm.data.corpus import SPLITS, encode_text, from_dialogues, from_lines, from_stream, split_dialogues
 from jaxlm.tokenizers import EOS, CharTokenizer, ReanTokenizer
 from jaxlm.tokenizers.rean_tokens import pieces
@@ -93,9 +93,9 @@ def test_labels_are_two_different_lines(labels):
 
 def test_pairs_of_a_large_vocabulary_are_those_of_its_frequent_tokens(monkeypatch):
     corpus = from_dialogues(TEXT, DIALOGUES)
-    every = count_pairs(corpus)
+    every = count_bigrams(corpus)
     monkeypatch.setattr("jaxlm.data.bigrams.KEPT_TOKENS", 6)
-    few = count_pairs(corpus)
+    few = count_bigrams(corpus)
     kept = [every.spelled.index(token) for token in few.spelled]
     assert len(kept) == 6
     assert set(np.argsort(-every.count_VV.sum(0))[:4]) <= set(kept)

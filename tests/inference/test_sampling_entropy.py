@@ -84,8 +84,7 @@ def scored(run: Run, texts: list[str]) -> np.ndarray:
     """-log p of each character of each text and of each text's end, by the evaluator. Empty texts count."""
     tokens_N = TOKENIZER.encode_lines(texts)
     bounds = {"train": (0, len(tokens_N)), "dev": (len(tokens_N),) * 2, "test": (len(tokens_N),) * 2}
-    lines: dict[str, list[str]] = {"train": texts, "dev": [], "test": []}
-    corpus = Corpus(TOKENIZER, tokens_N, line_ages(tokens_N), bounds, lines, "", "")
+    corpus = Corpus(TOKENIZER, tokens_N, line_ages(tokens_N), bounds, "lines", "", "")
     batcher, host, rows = prepare(run.config, corpus, run.model.context, run.model.max_length)
     tokens = Tokens(*map(jnp.asarray, host))
     evaluate = Evaluator(run.model, batcher, tokens, TOKENIZER.bytes_of_token, make_mesh())
