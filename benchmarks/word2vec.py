@@ -60,8 +60,8 @@ def gensim_run(sentences: list[list[str]], predict: str, raw_words: int, seed: i
 
 def our_job(path: Path, seed: int, settings: dict[str, Any]) -> VectorJob:
     config = RunConfig(
-        model=Word2vecConfig(words=WordsConfig(pattern="[a-z]+"), **settings),
-        data=DataConfig(path=str(path), split=(1.0, 0.0, 0.0)),
+        model=Word2vecConfig(**settings),
+        data=DataConfig(path=str(path), tokens=WordsConfig(pattern="[a-z]+"), split=(1.0, 0.0, 0.0)),
         optim=OptimConfig(lr=LR, schedule="linear", end_factor=0.004),
         epochs=EPOCHS,
         batch_size=65_536,

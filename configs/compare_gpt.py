@@ -9,6 +9,9 @@ machine.
 import dataclasses
 
 from configs.gpt_dialogues import config as dialogues
+from jaxlm import ReanTokensConfig
 
-data = dataclasses.replace(dialogues.data, kind="lines", vocab_limit=30_000, split=(0.996, 0.002, 0.002))
+data = dataclasses.replace(
+    dialogues.data, kind="lines", tokens=ReanTokensConfig(max_vocab=30_000), split=(0.996, 0.002, 0.002)
+)
 config = dataclasses.replace(dialogues, data=data, eval=dataclasses.replace(dialogues.eval, every=150), steps=300)

@@ -5,14 +5,13 @@ python train.py configs/gpt_dialogues.py --data.path dialogues.txt
 Dev 0.8298 bits per byte on 12,174 service dialogues, 660,672 parameters, after 438 s on a core of a busy machine.
 """
 
-from jaxlm import DataConfig, EvalConfig, GptConfig, OptimConfig, RunConfig, SampleConfig
+from jaxlm import DataConfig, EvalConfig, GptConfig, OptimConfig, ReanTokensConfig, RunConfig, SampleConfig
 
 config = RunConfig(
     model=GptConfig(n_layers=3, n_heads=4, d_model=96, tied=True),
     data=DataConfig(
         kind="dialogues",
-        tokens="rean",
-        vocab_limit=3000,
+        tokens=ReanTokensConfig(max_vocab=3000),
         example="sequence",
         max_length=128,
         split=(0.98, 0.01, 0.01),

@@ -13,11 +13,11 @@ A word is predicted once, not once for each neighbour: updates of 256 words are 
 With 8 shared negatives in place of 16 it is faster, and answers fewer analogies.
 """
 
-from jaxlm import DataConfig, OptimConfig, RunConfig, Word2vecConfig
+from jaxlm import DataConfig, OptimConfig, RunConfig, Word2vecConfig, WordsConfig
 
 config = RunConfig(
     model=Word2vecConfig(predict="cbow", shared_negatives=16, blocks=8),
-    data=DataConfig(kind="lines", split=(0.99, 0.01, 0.0)),
+    data=DataConfig(kind="lines", tokens=WordsConfig(), split=(0.99, 0.01, 0.0)),
     optim=OptimConfig(lr=0.025, schedule="linear", end_factor=0.004),
     epochs=5,
     batch_size=65_536,

@@ -6,11 +6,11 @@ On 3.6 million words (WordNet's glosses and the State of the Union speeches) it 
 per pair after 32 s on two cores; WordSim353 .573, SimLex-999 .310, 9.6 % of the analogy questions.
 """
 
-from jaxlm import DataConfig, OptimConfig, RunConfig, Word2vecConfig
+from jaxlm import DataConfig, OptimConfig, RunConfig, Word2vecConfig, WordsConfig
 
 config = RunConfig(
     model=Word2vecConfig(predict="skip-gram"),
-    data=DataConfig(kind="lines", split=(0.99, 0.01, 0.0)),
+    data=DataConfig(kind="lines", tokens=WordsConfig(), split=(0.99, 0.01, 0.0)),
     optim=OptimConfig(lr=0.025, schedule="linear", end_factor=0.004),
     epochs=5,
     batch_size=65_536,

@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxlm.cli.process import run_main
 from jaxlm.cli.report_commands import parse_leaderboard
+from jaxlm.config.user_code import TrustCode
 from jaxlm.errors import UserError, one_line
 from jaxlm.inference.novelty import Shares, shares_of_run
 from jaxlm.runs import metrics
@@ -19,7 +20,7 @@ from jaxlm.runs.directory import RunDir, open_existing, read_json
 from jaxlm.tokenizers import tokenizer_from_json
 
 LISTED_REASONS = 3
-"""Why runs cannot be ranked, in the one line that says that none can."""
+"""Reasons listed, of several runs that cannot be ranked, where none can."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Row:
     buffers: int
     """Numbers beside them that are not trained: a frozen table and what belongs to it."""
     step: int
-    """Of the scored checkpoint."""
+    """Step of the scored checkpoint."""
     steps: int
     train_time_s: float
     tokens_per_s: float | None
@@ -84,7 +85,7 @@ def main(args: list[str]) -> int:
         from jaxlm.devices import platform
 
         platform.choose_device(command.device)  # one that is not there is no fault of a run's
-    ranked = rank([with_shares(row, command.samples, command.device, _log) for row in rows])
+    ranked = rank([with_shares(row, command.samples, command.device, _log, command.trusted) for row in rows])
     print(json.dumps([dataclasses.asdict(row) for row in ranked], indent=2) if command.json else table(ranked))
     return 0
 
@@ -139,7 +140,7 @@ def read_row(path: Path) -> Row:
         ) from error
 
 
-def with_shares(row: Row, n: int, device: str, log: Callable[[str], None]) -> Row:
+def with_shares(row: Row, n: int, device: str, log: Callable[[str], None], trust_code: TrustCode = False) -> Row:
     """The row with the shares of n samples that are found in its data.
 
     It is unchanged for n = 0, for running text, and (which is logged) where none can be drawn.
@@ -147,7 +148,7 @@ def with_shares(row: Row, n: int, device: str, log: Callable[[str], None]) -> Ro
     if not n or row.kind != "lines":
         return row
     try:
-        return dataclasses.replace(row, samples=shares_of_run(RunDir(Path(row.run)), n, row.step, device))
+        return dataclasses.replace(row, samples=shares_of_run(RunDir(Path(row.run)), n, row.step, device, trust_code))
     except UserError as error:
         log(f"no samples: {error}")
     except Exception as error:  # one run that is damaged in a way not foreseen costs the others no place

@@ -38,10 +38,10 @@ class Curve(NamedTuple):
 
     rate_K: np.ndarray
     loss_K: np.ndarray
-    """Of each step's batch, in the unit of the training loss; all finite, none negative."""
+    """Loss of each step's batch, in the unit of the training loss; all finite, none negative."""
     smooth_K: np.ndarray
     stopped: bool
-    """Whether the loss left all bounds before the highest rate."""
+    """True if the loss left all bounds before the highest rate."""
 
 
 def main(args: list[str]) -> int:
@@ -88,7 +88,7 @@ def measure(
             "model.vectors_from wants vectors to be trained first: train the run, then give their directory (it ends "
             "in _vectors) as model.vectors"
         )
-    settings = dataclasses.replace(config.optim, schedule="constant")
+    settings = config.optim.at_constant_rate()
     config = dataclasses.replace(config, optim=settings, steps=steps, epochs=None)
     job = config.model.prepare(config, restart=True, dry_run=True, log=log)
     assert isinstance(job, LanguageJob), job

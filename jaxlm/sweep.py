@@ -19,13 +19,13 @@ class Variant(NamedTuple):
     """One run of a sweep."""
 
     values: dict[str, Any]
-    """What the sweep sets, by name: {"optim.lr": 0.1}."""
+    """The settings that the sweep varies, by name: {"optim.lr": 0.1}."""
     config: RunConfig
     """The whole run, with a directory of its own."""
 
 
 class Result(NamedTuple):
-    """What a run of a sweep came to."""
+    """The loss of one run of a sweep."""
 
     variant: Variant
     split: str
@@ -43,7 +43,7 @@ def named(runs: Sequence[Variant]) -> list[Variant]:
     """
     made: dict[str, Variant] = {}
     for values, config in runs:
-        base = Path(config.run_dir or "runs/run")
+        base = config.directory
         ending = ",".join(f"{name}={_in_a_name(value)}" for name, value in values.items())
         place = base.with_name(f"{base.name}-{ending}")
         if len(place.name.encode()) > LONGEST_NAME:
@@ -115,7 +115,7 @@ def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool, log: Callab
         with writing(path):
             if not dry_run and not is_free(path):
                 now = fingerprint(job.config, job.data, init_from=job.init_hash)
-                check_run(path, None if restart else now)
+                check_run(path, None if restart else now, job.config)
     if restart and not dry_run:
         for config in configs:
             set_aside(directory_of(config), log)

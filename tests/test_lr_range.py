@@ -12,7 +12,16 @@ from matplotlib.image import imread
 
 from jaxlm import lr_range
 from jaxlm.cli.train_command import parse_range
-from jaxlm.config import CountsConfig, DataConfig, MlpConfig, OptimConfig, RunConfig, Word2vecConfig
+from jaxlm.config import (
+    CharactersConfig,
+    CountsConfig,
+    DataConfig,
+    MlpConfig,
+    OptimConfig,
+    RunConfig,
+    Word2vecConfig,
+    WordsConfig,
+)
 from jaxlm.errors import UserError
 from jaxlm.lr_range import Curve, main, measure, smoothed, suggest, table
 from jaxlm.plots import pictures
@@ -209,8 +218,10 @@ def test_a_picture_that_cannot_be_written_is_a_line(path, tmp_path):
 
 @pytest.mark.parametrize("model", [CountsConfig(), Word2vecConfig()])
 def test_counts_have_no_learning_rate_and_word2vec_another_training(config, model):
+    tokens = CharactersConfig() if model.predicts_text else WordsConfig()
+    data = dataclasses.replace(config.data, tokens=tokens)
     with pytest.raises(UserError, match=rf"wants a language model trained by steps, got {type(model).__name__}$"):
-        measure(dataclasses.replace(config, model=model), low=1e-5, high=1, steps=20)
+        measure(dataclasses.replace(config, model=model, data=data), low=1e-5, high=1, steps=20)
 
 
 def test_help_says_how_to_call(capsys):

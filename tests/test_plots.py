@@ -8,18 +8,18 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from jaxlm.training.pictures import Pictures
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 import jaxlm
-from jaxlm.config import DataConfig
+from jaxlm.config import DataConfig, ReanTokensConfig
 from jaxlm.data.bigrams import BigramCounts, count_bigrams, load_bigrams, save_bigrams
 from jaxlm.data.corpus import from_dialogues, from_lines, from_stream
 from jaxlm.plots import __main__ as plots_command
 from jaxlm.plots import pictures
 from jaxlm.plots.pictures import LISTED_PAIRS, TABLE_TOKENS, bigram_table, frequent_pairs, loss_curve
-from jaxlm.training.pictures import Pictures
 from tests.conftest import write_run
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -119,7 +119,7 @@ def test_of_more_tokens_the_table_shows_the_most_frequent(tmp_path, drawn):
 def test_the_table_tells_the_whole_vocabulary_and_how_its_boundary_is_spelled(tmp_path, drawn, monkeypatch):
     monkeypatch.setattr("jaxlm.data.bigrams.KEPT_TOKENS", 30)
     text = "human: how are you.\nnetwork: well.\n\n" * 20 + "human: " + ALPHABET
-    dialogues = DataConfig(kind="dialogues", tokens="rean", min_count=1, split=(1, 0, 0))
+    dialogues = DataConfig(kind="dialogues", tokens=ReanTokensConfig(min_count=1), split=(1, 0, 0))
     corpus = from_dialogues(text, dialogues)
     table_of(corpus, tmp_path / "table.png", "dialogues")
     title = drawn[0].axes[0].get_title()
@@ -132,7 +132,7 @@ def test_the_table_tells_the_whole_vocabulary_and_how_its_boundary_is_spelled(tm
 def test_no_label_of_the_table_leaves_its_cell(tmp_path, drawn):
     long = ["pneumonoultramicroscopicsilicovolcanoconiosis", "network", "reservation", "日本語日本語日本語"]
     text = "\n".join(" ".join([*long, *ALPHABET]) for _ in range(3))
-    corpus = from_lines(text, DataConfig(tokens="rean", min_count=1, split=(1, 0, 0)))
+    corpus = from_lines(text, DataConfig(tokens=ReanTokensConfig(min_count=1), split=(1, 0, 0)))
     table_of(corpus, tmp_path / "table.png")
     (axes,) = drawn[0].axes
     cell = np.ptp(axes.transData.transform([(0, 0), (1, 0)])[:, 0])
@@ -284,13 +284,21 @@ def test_beside_a_training_each_picture_waits_until_its_numbers_are_told(make_ru
     assert {picture.stem for picture in (path / "plots").glob("*.png")} == names
 
 
-WORDS = jaxlm.Word2vecConfig(words=jaxlm.WordsConfig(min_count=1))
+MODELS: dict[str, tuple[jaxlm.ModelConfig, jaxlm.TokensConfig]] = {
+    "counts": (jaxlm.CountsConfig(order=1), jaxlm.CharactersConfig()),
+    "word2vec": (jaxlm.Word2vecConfig(), jaxlm.WordsConfig(min_count=1)),
+}
 
 
-@pytest.mark.parametrize("model", [jaxlm.CountsConfig(order=1), WORDS], ids=["counts", "word2vec"])
-def test_a_run_is_not_done_before_its_pictures(tmp_path, monkeypatch, model):
+@pytest.mark.parametrize("name", MODELS)
+def test_a_run_is_not_done_before_its_pictures(tmp_path, monkeypatch, name):
+    model, tokens = MODELS[name]
     monkeypatch.setattr(Pictures, "end", Mock(side_effect=KeyboardInterrupt))
-    settings: dict[str, Any] = {"text": "\n".join(["the cat saw a dog", "a dog saw the cat"] * 20), "steps": 2}
+    settings: dict[str, Any] = {
+        "text": "\n".join(["the cat saw a dog", "a dog saw the cat"] * 20),
+        "steps": 2,
+        "data": {"tokens": tokens},
+    }
     with pytest.raises(KeyboardInterrupt):
         write_run(tmp_path, model, **settings)
     assert not (tmp_path / "run" / "eval.json").exists()

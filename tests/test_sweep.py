@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import train as train_script
 from jaxlm import training
+from jaxlm.cli import train as train_command
 from jaxlm.cli.sweep_command import parse_sweep
-from jaxlm.config import CountsConfig, RunConfig
-from jaxlm.errors import NonFiniteLoss, UserError
+from jaxlm.config import CountsConfig
+from jaxlm.errors import NonFiniteLoss, Stopped, UserError
 from jaxlm.runs.directory import RunDir
 from jaxlm.sweep import sweep
 from tests import processes
@@ -118,7 +118,7 @@ def test_a_path_does_not_nest_directories(config, tmp_path):
 def test_a_mistake_is_one_line_and_nothing_is_trained(config, tmp_path, asked, args, message):
     before = tree(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
-        train_script.main([config, *shlex.split(args)])
+        train_command.run([config, *shlex.split(args)])
     assert "\n" not in str(caught.value)
     assert asked == [] and tree(tmp_path) == before
 
@@ -133,7 +133,7 @@ def test_a_mistake_is_one_line_and_nothing_is_trained(config, tmp_path, asked, a
 def test_what_only_the_data_shows_is_found_before_the_first_run(config, tmp_path, asked, args, message):
     before = tree(tmp_path)
     with pytest.raises(UserError, match=message):
-        train_script.main([config, *args.replace("TEXT", str(tmp_path / "text.txt")).split()])
+        train_command.run([config, *args.replace("TEXT", str(tmp_path / "text.txt")).split()])
     assert asked == [] and tree(tmp_path) == before
 
 
@@ -144,13 +144,13 @@ def test_a_directory_that_belongs_to_other_settings_is_found_before_the_first_ru
     before = tree(tmp_path)
     for restart in ([], ["--restart"]):
         with pytest.raises(UserError, match=r"tiny-optim\.lr=0\.3' exists and is not a run directory"):
-            train_script.main([config, *LR, *restart])
+            train_command.run([config, *LR, *restart])
     assert asked == [] and tree(tmp_path) == before
 
 
 def test_a_dry_run_lists_the_runs_and_writes_nothing(config, tmp_path, asked, capsys):
     before = tree(tmp_path)
-    assert train_script.main([config, *LR, "--dry-run"]) == 0
+    assert train_command.run([config, *LR, "--dry-run"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown == ["2 runs:", *(f"  {tmp_path}/runs/tiny-optim.lr={lr}" for lr in ("0.01", "0.3"))]
     assert asked == [] and tree(tmp_path) == before
@@ -160,7 +160,7 @@ def test_the_runs_are_trained_and_told_best_first(config, tmp_path, capsys, monk
     text = Path(config).read_text()
     Path(config).write_text(text.replace("MlpConfig(context=2, d_embed=2, d_hidden=4)", "CountsConfig()"))
     add_k = ["--sweep.model.add-k", "9.0", "0.5"]
-    assert train_script.main([config, *add_k]) == 0
+    assert train_command.run([config, *add_k]) == 0
     loss = {}
     for k in add_k[1:]:
         run = RunDir(tmp_path / "runs" / f"tiny-model.add_k={k}")
@@ -175,22 +175,21 @@ def test_the_runs_are_trained_and_told_best_first(config, tmp_path, capsys, monk
     assert shown[-1] == f"best: {tmp_path}/runs/tiny-model.add_k=0.5"
     # again: nothing is trained
     before = tree(tmp_path)
-    assert train_script.main([config, *add_k, "--dry-run"]) == 0
+    assert train_command.run([config, *add_k, "--dry-run"]) == 0
     assert "tiny-model.add_k=0.5 (trained already)\n" in capsys.readouterr().out
-    assert train_script.main([config, *add_k, "--dry-run", "--restart", "--seed", "6"]) == 0
+    assert train_command.run([config, *add_k, "--dry-run", "--restart", "--seed", "6"]) == 0
     capsys.readouterr()
-    assert train_script.main([config, *add_k]) == 0
+    assert train_command.run([config, *add_k]) == 0
     assert capsys.readouterr().out.endswith("\n".join(shown[-4:]) + "\n")
     assert tree(tmp_path) == before
     # with other settings: refused before a new run begins, unless all start over
-    begun: list[RunConfig] = []
-    monkeypatch.setattr(training, "train", lambda config, **rest: begun.append(config))
     with pytest.raises(UserError, match=r"tiny-model\.add_k=9\.0' belongs to other .*seed: 0, now 6"):
-        train_script.main([config, "--sweep.model.add-k", "3", "9", "--seed", "6"])
-    assert begun == [] and tree(tmp_path) == before
-    train_script.main([config, "--sweep.model.add-k", "9", "--seed", "6", "--restart"])
-    run = RunDir(tmp_path / "runs" / "tiny-model.add_k=9.0")
-    assert [made.seed for made in begun] == [6] and not run.eval.exists() and run.read_config().seed == 6
+        train_command.run([config, "--sweep.model.add-k", "3", "9", "--seed", "6"])
+    assert tree(tmp_path) == before
+    assert train_command.run([config, "--sweep.model.add-k", "9", "--seed", "6", "--restart"]) == 0
+    run = tmp_path / "runs" / "tiny-model.add_k=9.0"
+    assert RunDir(run).read_config().seed == 6
+    assert RunDir(run.with_name(f"{run.name}.old")).read_config().seed == 0
 
 
 def pretend(monkeypatch, losses, hashes="abc"):
@@ -212,7 +211,7 @@ def pretend(monkeypatch, losses, hashes="abc"):
 
 
 def test_a_run_that_breaks_is_told_and_the_sweep_goes_on(config, tmp_path, capsys):
-    assert train_script.main([config, "--sweep.optim.lr", "1e38", "0.1"]) == 3
+    assert train_command.run([config, "--sweep.optim.lr", "1e38", "0.1"]) == 3
     shown = capsys.readouterr().out.splitlines()
     first, good, bad, best = shown[-4:]
     assert first.split() == ["optim.lr", "dev"]
@@ -258,10 +257,10 @@ def test_a_signal_ends_the_sweep_with_the_command_to_go_on(config, monkeypatch, 
 
     def stop(config, **rest):
         begun.append(config.run_dir)
-        raise training.Stopped(signal.SIGTERM, 17)
+        raise Stopped(signal.SIGTERM, 17)
 
     monkeypatch.setattr(training, "train", stop)
-    assert train_script.main([config, *LR, "--restart"]) == 143
+    assert train_command.run([config, *LR, "--restart"]) == 143
     told = capsys.readouterr().err
     assert len(begun) == 1
     assert shlex.split(told.partition("run: ")[2]) == ["python", "train.py", config, *LR]
@@ -276,5 +275,5 @@ def test_a_signal_stops_a_sweep_as_a_run(tmp_path_factory, capsys):
     done = processes.signal_when(lambda: any(run.glob("checkpoints/*")), process, signal.SIGINT)
     assert done.code == 130 and "to go on, run: python train.py" in done.stderr and "Traceback" not in done.stderr
     assert not (cli.base / "run-optim.lr=0.2").exists()
-    assert train_script.main([str(cli.config), *map(str, args), "--dry-run"]) == 0
+    assert train_command.run([str(cli.config), *map(str, args), "--dry-run"]) == 0
     assert capsys.readouterr().out == f"2 runs:\n  {run} (begun)\n  {cli.base}/run-optim.lr=0.2\n"

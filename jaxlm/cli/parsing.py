@@ -1,11 +1,12 @@
-"""Arguments to a command's dataclass, and one line for a mistake."""
+"""Parse arguments into a command's dataclass; a mistake is one line."""
 
 import contextlib
 import difflib
 import io
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -20,12 +21,32 @@ ILL_TYPED = (
     (r"Could not parse arguments \[(?P<got>.*?)\] into tuple type", "FLOATS"),
     (r"Could not find valid parse for arguments: \[(?P<got>.*?)\]", "FLOATS"),
 )
-"""What tyro, or Python, says of a value that is of none of a setting's kinds, and the kind where it is not said."""
+"""Messages of tyro and Python for a value of the wrong type, each with the type where the message does not name it.
+
+tyro has no interface for errors: it prints a box and exits.
+"""
 KINDS = {"INT": "a whole number", "FLOAT": "a number", "FLOATS": "numbers"}
+TrustOption = Annotated[tuple[Path, ...] | None, tyro.conf.arg(metavar="[FILE.py]")]
+"""The type of a command's --trust-code: None without it, () for the flag alone, (FILE,) with a file."""
+
+
+def trust_last(args: Sequence[str]) -> list[str]:
+    """Move --trust-code, and a .py file after it, behind all other arguments, which are not its value."""
+    rest, moved = list(args), []
+    if "--trust-code" in rest:
+        at = rest.index("--trust-code")
+        end = at + 2 if rest[at + 1 : at + 2] and rest[at + 1].endswith(".py") else at + 1
+        moved, rest[at:end] = rest[at:end], []
+    return rest + moved
+
+
+def trust_code(option: tuple[Path, ...] | None) -> bool | Path:
+    """Return the `trust_code` of `load_run` that a command's --trust-code asks for."""
+    return option[0] if option else option is not None
 
 
 def parse(kind: type[Command], args: Sequence[str], *, prog: str, default: Command | None = None) -> Command:
-    """Arguments to a dataclass. Raises UserError in one line, with the near name; SystemExit(0) after --help.
+    """Parse arguments into a dataclass. Raises UserError in one line, with the near name; SystemExit(0) after --help.
 
     Where a config file gives the default, a setting that is true or false has a flag for either.
     """
@@ -41,7 +62,7 @@ def parse(kind: type[Command], args: Sequence[str], *, prog: str, default: Comma
 
 
 def _condense(box: str, settings: Callable[[], list[str]]) -> str:
-    """The message of tyro's box in one line, with the setting whose name is near."""
+    """Return the message of tyro's box as one line, with the setting whose name is near."""
     body = " ".join(line.strip("│ ") for line in box.splitlines() if line.startswith("│"))
     message = one_line(body.partition("───")[0])
     unknown = re.match(r"Unrecognized options: (\S+?),?(?: |$)", message)
@@ -49,9 +70,9 @@ def _condense(box: str, settings: Callable[[], list[str]]) -> str:
         near = difflib.get_close_matches(unknown[1].partition("=")[0], settings(), n=1)
         return f"{unknown[1]} is not a setting ({f'did you mean {near[0]}?' if near else 'see --help'})"
     message = re.sub(r"^Error parsing ", "", message)
-    own = re.match(r"config[\w.]*: (.*)$", message)
+    own = re.match(r"config\.?([\w.-]*): (.*)$", message)
     if own:
-        return own[1]
+        return _with_path(own[2], own[1])
     for pattern, kind in ILL_TYPED:
         found = re.match(rf"(--[\w.-]+): {pattern}", message)
         if found:
@@ -59,6 +80,20 @@ def _condense(box: str, settings: Callable[[], list[str]]) -> str:
             wanted = " or ".join(KINDS.get(one, one.strip("{}")) for one in kinds)
             return f"{found[1]} wants {wanted}, got {found['got']}"
     return re.sub(r"\.? Got errors:.*", "", message).rstrip(".") + " (see --help)"
+
+
+def _with_path(message: str, path: str) -> str:
+    """Return a message about a group within a group, with the names of its settings from the top.
+
+    A group names its settings as if it were alone: "optim.lr" at the path model.vectors-from.optim too.
+    """
+    parts = path.split(".")
+    for start in range(len(parts)):
+        inner = ".".join(parts[start:])
+        group = rf"(?<![\w.-])(--)?({re.escape(inner)}|{re.escape(inner.replace('-', '_'))})\."
+        if re.search(group, message):
+            return re.sub(group, lambda found: f"--{path}." if found[1] else f"{path.replace('-', '_')}.", message)
+    return message
 
 
 def _setting_names(kind: Any, options: dict[str, Any]) -> list[str]:

@@ -1,15 +1,16 @@
-"""How a command starts and ends: signals, exit codes, output, and one line for a mistake.
+"""Start and end of a command: signals, exit codes, output streams, and one line for a user's mistake.
 
-Quickly imported: until `run_main` is called, Ctrl-C ends in a traceback.
+Quickly imported: until `exit_codes` is entered, Ctrl-C ends in a traceback.
 """
 
+import contextlib
 import errno
 import gc
 import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
@@ -17,34 +18,53 @@ from jaxlm.errors import NonFiniteLoss, UserError, one_line
 
 EXIT_USER, EXIT_NON_FINITE = 2, 3
 REFUSED_PATHS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EROFS)
-"""What the system says of a path that it cannot follow or may not change, whatever is asked of it."""
+"""Errors of the system about a path that it cannot follow or may not change, whatever the operation."""
 ALLOCATIONS_BETWEEN_COLLECTIONS = 1_000_000
 """Python's 700 costs a tenth of the time that imports and tracing take, 100,000 still 50 ms."""
 
 
-def run_main(main: Callable[[list[str]], int], *, outlives_output: bool = False) -> NoReturn:
-    """Call main with the arguments and exit as the contract says: a user's mistake is one line and code 2.
+class Terminated(SystemExit):
+    """SIGTERM arrived after `raise_on_signals`; its code is 143."""
 
-    Characters that the terminal does not have are escaped. A command whose results are files outlives its output: it
-    goes on where nobody reads any more, or the disk that takes its lines is full. Until it calls `leave_in_order`, a
-    signal ends it at once.
+
+def run_main(main: Callable[[list[str]], int]) -> NoReturn:
+    """Call main with the process's arguments and exit with the code that it returns, or that its error has."""
+    with exit_codes():
+        sys.exit(main(sys.argv[1:]))
+
+
+@contextlib.contextmanager
+def exit_codes(*, ignore_write_errors: bool = False) -> Iterator[None]:
+    """Run a command within, and exit: its errors become one line on stderr and the contract's exit code.
+
+    UserError gives 2, NonFiniteLoss 3, Ctrl-C 130, sys.exit its code, and the end 0. Characters that the terminal does
+    not have are escaped. With ignore_write_errors the command goes on where nobody reads its output any more, or the
+    disk that takes it is full, and until it calls `raise_on_signals` a signal ends it at once: for commands whose
+    results are files.
     """
-    if outlives_output:
-        _leave_at_once()
+    if ignore_write_errors:
+        _exit_on_signals()
     else:
-        leave_in_order()
+        raise_on_signals()
     gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
-    sys.stdout, sys.stderr = (_output(stream, outlives_output) for stream in (sys.stdout, sys.stderr))
+    sys.stdout, sys.stderr = (_output(stream, ignore_write_errors) for stream in (sys.stdout, sys.stderr))
     try:
-        code = main(sys.argv[1:])
+        try:
+            yield
+        except Terminated:
+            raise
+        except SystemExit:
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
+        code = 0
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         leave(128 + signal.SIGINT)
+    except Terminated:
+        leave(128 + signal.SIGTERM)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        if code > 128:
-            leave(code)
     except UserError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         code = EXIT_USER
@@ -56,7 +76,7 @@ def run_main(main: Callable[[list[str]], int], *, outlives_output: bool = False)
         code = 0
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            _drop(sys.stdout)
+            _discard(sys.stdout)
             print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
         elif error.filename is not None and error.errno in REFUSED_PATHS:
             print(f"error: {str(error.filename)!r} cannot be used: {error.strerror}", file=sys.stderr)
@@ -67,62 +87,68 @@ def run_main(main: Callable[[list[str]], int], *, outlives_output: bool = False)
     sys.exit(code)
 
 
-def leave_in_order() -> None:
-    """From here on SIGINT and SIGTERM are exceptions: there is something to lose."""
-    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
+def raise_on_signals() -> None:
+    """Make SIGINT raise KeyboardInterrupt and SIGTERM raise Terminated, so that open work is closed in order."""
+
+    def terminate(signum: int, frame: Any) -> NoReturn:
+        raise Terminated(128 + signum)
+
+    signal.signal(signal.SIGTERM, terminate)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def leave(code: int) -> NoReturn:
-    """Exit in the middle of things: libraries' threads may be at work, and crash if Python is taken down with them."""
+    """Exit at once, without Python's own shutdown: threads of libraries may be at work, and crash in it."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def _leave_at_once() -> None:
-    """While libraries are imported: an exception there is swallowed, or ends in a crash of the library's own."""
+def _exit_on_signals() -> None:
+    """Make SIGINT and SIGTERM end the process at once: an exception while libraries are imported is swallowed there,
+    or ends in a crash of the library's own.
+    """
     for signum in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, lambda signum, frame: os._exit(128 + signum))
 
 
-class _Outlived:
-    """A stream whose failures are nobody's: what cannot be written is dropped."""
+class _IgnoresWriteErrors:
+    """A stream that ignores write errors: text that cannot be written is discarded."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """As much as can be."""
+        """Write the text where the stream can."""
         try:
             return self._stream.write(text)
         except OSError:
-            _drop(self._stream)
+            _discard(self._stream)
             return len(text)
 
     def flush(self) -> None:
-        """If it can be."""
+        """Flush where the stream can."""
         try:
             self._stream.flush()
         except OSError:
-            _drop(self._stream)
+            _discard(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-def _drop(stream: TextIO) -> None:
-    """Let what a stream has buffered, and all that comes, go nowhere."""
+def _discard(stream: TextIO) -> None:
+    """Discard what a stream has buffered, and all that is written to it from now on."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
-def _output(stream: TextIO | None, outlived: bool) -> TextIO:
+def _output(stream: TextIO | None, ignore_write_errors: bool) -> TextIO:
     if stream is None:  # closed before Python began
         stream = Path(os.devnull).open("w")  # noqa: SIM115
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
-    return cast(TextIO, _Outlived(stream)) if outlived else stream
+    return cast(TextIO, _IgnoresWriteErrors(stream)) if ignore_write_errors else stream

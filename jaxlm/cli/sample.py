@@ -1,17 +1,38 @@
-"""What sample.py does: one function for each thing that can be asked of a language model; of vectors: words.py."""
+"""sample.py: sample from a language model, score and compare with it, or query vectors of words (cli/vectors.py).
+
+Quickly imported, so that Ctrl-C is handled from the start.
+"""
+
+from __future__ import annotations
 
 import json
 import sys
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxlm.cli import interactive
-from jaxlm.cli.sample_command import ASK_WORDS, TEXT, WORDS, SampleCommand
+from jaxlm.cli.process import run_main
 from jaxlm.errors import UserError, naming
+
+if TYPE_CHECKING:
+    from jaxlm.cli.sample_command import SampleCommand
+
+
+def main() -> NoReturn:
+    """Run sample.py with the process's arguments, and exit."""
+    run_main(_main)
+
+
+def _main(args: list[str]) -> int:
+    from jaxlm.cli.sample_command import parse_sample
+
+    answer(parse_sample(args))
+    return 0
 
 
 def answer(command: SampleCommand) -> None:
-    """Open the run, do what was asked, print."""
+    """Open the run, do what the command says, print the result."""
+    from jaxlm.cli import interactive
+    from jaxlm.cli.sample_command import WORDS
     from jaxlm.data.source import cache_dir
     from jaxlm.devices import compilation, platform
     from jaxlm.runs.directory import open_existing
@@ -22,7 +43,7 @@ def answer(command: SampleCommand) -> None:
         _about_words(command)
         return
     run_dir = open_existing(command.run)
-    if not run_dir.read_config().model.predicts_text:
+    if not run_dir.read_config(command.trusted).model.predicts_text:
         _about_words(command)
         return
     option = command.first_given(WORDS)
@@ -35,13 +56,15 @@ def answer(command: SampleCommand) -> None:
     if command.nearest:
         from jaxlm.inference.novelty import training_lines
 
-        lines = training_lines(run_dir)
+        lines = training_lines(run_dir, command.trusted)
     platform.choose_device(command.device)
     compilation.enable_cache(cache_dir())
     from jaxlm.inference.generate import by_vector
     from jaxlm.runs.loading import load_run
 
-    run = load_run(command.run, which=command.checkpoint, log=partial(print, file=sys.stderr))
+    run = load_run(
+        command.run, which=command.checkpoint, trust_code=command.trusted, log=partial(print, file=sys.stderr)
+    )
     if command.by_vector:
         run = by_vector(run)
     if command.score is not None or command.score_text is not None:
@@ -60,6 +83,7 @@ def answer(command: SampleCommand) -> None:
 
 
 def _about_words(command: SampleCommand) -> None:
+    from jaxlm.cli.sample_command import ASK_WORDS, TEXT
     from jaxlm.data.source import cache_dir
     from jaxlm.devices import compilation, platform
 

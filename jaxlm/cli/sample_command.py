@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxlm.cli.parsing import parse
+from jaxlm.cli.parsing import TrustOption, parse, trust_code, trust_last
 from jaxlm.config import check
 from jaxlm.config.run import MOST_SAMPLES
 from jaxlm.errors import UserError
@@ -101,12 +101,19 @@ class SampleCommand:
     """The picture of --plot-words. None: words-PROJECTION.png in the run's plots/, for a file of vectors here."""
     json: bool = False
     """Print JSON."""
+    trust_code: TrustOption = None
+    """Run the file of your own that the run names for its model class; FILE.py after it where that file was moved."""
     checkpoint: Literal["best", "last"] = "best"
     """Which parameters: the best by dev loss, or the last."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """auto: the best that JAX finds."""
     given: tyro.conf.Suppress[tuple[str, ...]] = ()
     """The options that the command line has, in its order."""
+
+    @property
+    def trusted(self) -> bool | Path:
+        """The `trust_code` of `load_run`."""
+        return trust_code(self.trust_code)
 
     def first_given(self, options: Sequence[str]) -> str | None:
         """The first of some options that the command line has."""
@@ -115,7 +122,7 @@ class SampleCommand:
 
 def parse_sample(args: list[str]) -> SampleCommand:
     """The command of sample.py. Raises UserError for values out of range, before anything is loaded."""
-    command = parse(SampleCommand, args, prog="sample.py")
+    command = parse(SampleCommand, trust_last(args), prog="sample.py")
     check.between("--n", command.n, 1, MOST_SAMPLES)
     check.between("--max-tokens", command.max_tokens, 1, MOST_SAMPLES)
     check.at_least("--temperature", command.temperature, 0)

@@ -18,7 +18,7 @@ ONE_FOR_ALL = ("run_dir", "device", "gpu_memory")
 
 
 class SweepCommand(NamedTuple):
-    """What was asked for."""
+    """The runs of a sweep, and the flags that they share."""
 
     runs: list[Variant]
     restart: bool
@@ -26,7 +26,7 @@ class SweepCommand(NamedTuple):
 
 
 def parse_sweep(args: Sequence[str]) -> SweepCommand:
-    """The command of train.py with --sweep options. The parser of plain settings reads every combination of values.
+    """Parse train.py's arguments with --sweep options; the parser of plain settings reads every combination of values.
 
     Raises UserError in one line; SystemExit(0) after --help.
     """

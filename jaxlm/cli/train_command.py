@@ -1,4 +1,4 @@
-"""The commands that take a config: loading configs/*.py, and overriding settings."""
+"""Arguments of the commands that take a config: load configs/*.py, and override its settings."""
 
 import dataclasses
 import itertools
@@ -11,9 +11,9 @@ from typing import Annotated
 import tyro
 
 from jaxlm.cli.parsing import parse
-from jaxlm.config import RunConfig
+from jaxlm.config import DataConfig, RunConfig
 from jaxlm.config.rean import TableConfig
-from jaxlm.config.serialization import load_module
+from jaxlm.config.user_code import load_module
 from jaxlm.errors import UserError, near_path
 
 
@@ -29,7 +29,7 @@ class TrainCommand:
 
     config: Annotated[tyro.conf.AvoidSubcommands[RunConfig], tyro.conf.arg(name="")]
     restart: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Start over; the old run comes back where the new one ends before its first checkpoint, but in a sweep."""
+    """Begin anew; an old run in the run directory is renamed to NAME.old."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the resolved config, parameters, memory and tokens; train nothing."""
 
@@ -54,7 +54,7 @@ class RangeCommand:
 
 
 def parse_train(args: list[str]) -> TrainCommand | None:
-    """The command of train.py, or None where only help was wanted (it has been printed)."""
+    """Parse the arguments of train.py; None where only help was wanted (it has been printed)."""
     if not args or (args[0] in ("-h", "--help")):
         print(_train_usage())
         if not args:
@@ -80,7 +80,7 @@ def train_command(path: Path, config: RunConfig, args: Sequence[str]) -> TrainCo
 
 
 def parse_range(args: list[str]) -> RangeCommand | None:
-    """The command of jaxlm.lr_range, or None where only the usage was wanted (it has been printed)."""
+    """Parse the arguments of jaxlm.lr_range; None where only the usage was wanted (it has been printed)."""
     prog = "python -m jaxlm.lr_range"
     if not args or args[0] in ("-h", "--help"):
         print(f"usage: {prog} CONFIG [--low 1e-5] [--high 10] [--range-steps 1000] [--out FILE] [--SETTING VALUE ...]")
@@ -118,8 +118,10 @@ def load_config(path: Path) -> RunConfig:
 
 
 def _default(config: RunConfig, args: Sequence[str]) -> RunConfig:
-    """The config without what an argument takes the place of under another name."""
-    return _one_source(_one_length(_one_order(config, args), args), args)
+    """Return the config without the settings that an argument replaces under another name."""
+    for replaced in (_one_order, _one_length, _one_text, _one_source):
+        config = replaced(config, args)
+    return config
 
 
 def _one_order(config: RunConfig, args: Sequence[str]) -> RunConfig:
@@ -137,6 +139,16 @@ def _one_length(config: RunConfig, args: Sequence[str]) -> RunConfig:
         return dataclasses.replace(config, steps=None, epochs=config.epochs or 1.0)
     if "--steps" in given and "--epochs" not in given:
         return dataclasses.replace(config, steps=config.steps or 1, epochs=None)
+    return config
+
+
+def _one_text(config: RunConfig, args: Sequence[str]) -> RunConfig:
+    """Let --data.path on the command line stand in for the config's data.name, and the other way round."""
+    given = {arg.partition("=")[0] for arg in args}
+    if "--data.path" in given and "--data.name" not in given:
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, name=DataConfig().name))
+    if "--data.name" in given and "--data.path" not in given:
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, path=None))
     return config
 
 

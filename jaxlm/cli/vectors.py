@@ -1,4 +1,4 @@
-"""What sample.py does with vectors of words, a word2vec run's or a file's: opens them, asks, draws."""
+"""sample.py on vectors of words, a word2vec run's or a file's: neighbours, analogies, scores, export, pictures."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def _open(command: SampleCommand) -> Table:
     log = partial(print, file=sys.stderr)
     if command.run.is_file():
         return Table(Embeddings.load(command.run, log=log), Path(), command.run.name)
-    run = load_vectors(command.run, which=command.checkpoint, log=log)
+    run = load_vectors(command.run, which=command.checkpoint, trust_code=command.trusted, log=log)
     return Table(run.embeddings(), RunDir(run.path).plots, run.path.name)
 
 

@@ -1,6 +1,7 @@
 """Every setting of a run, as frozen dataclasses that import no JAX."""
 
 from jaxlm.config.data import DataConfig
+from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.models import (
     BowConfig,
     CountsConfig,
@@ -14,24 +15,29 @@ from jaxlm.config.models import (
 from jaxlm.config.optim import OptimConfig
 from jaxlm.config.rean import FaithfulReanConfig, ReanConfig, VectorsConfig
 from jaxlm.config.run import CheckpointConfig, EvalConfig, RunConfig, SampleConfig
-from jaxlm.config.word2vec import Word2vecConfig, WordsConfig
+from jaxlm.config.tokens import CharactersConfig, ReanTokensConfig, TokensConfig, WordsConfig
+from jaxlm.config.word2vec import Word2vecConfig
 
 __all__ = [
     "BowConfig",
+    "CharactersConfig",
     "CheckpointConfig",
     "CountsConfig",
     "DataConfig",
     "EvalConfig",
     "FaithfulReanConfig",
     "GptConfig",
+    "MeshConfig",
     "MlpConfig",
     "ModelConfig",
     "NgramConfig",
     "OptimConfig",
     "ReanConfig",
+    "ReanTokensConfig",
     "RnnConfig",
     "RunConfig",
     "SampleConfig",
+    "TokensConfig",
     "VectorsConfig",
     "WavenetConfig",
     "Word2vecConfig",

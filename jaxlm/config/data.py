@@ -4,7 +4,8 @@ import dataclasses
 from typing import Literal
 
 from jaxlm.config import check
-from jaxlm.config.settings import Settings
+from jaxlm.config.settings import Settings, refuse_unused
+from jaxlm.config.tokens import CharactersConfig, TokensConfig
 from jaxlm.errors import UserError
 
 
@@ -20,17 +21,11 @@ class DataConfig(Settings, group="data."):
     """lines: one example a line. stream: running text.
     dialogues: one example for all lines up to a blank one, each a turn that begins with its speaker's label."""
     labels: tuple[str, str] = ("human", "network")
-    """dialogues: the labels of who asks and who answers; ": " follows them."""
-    tokens: Literal["characters", "rean"] = "characters"
-    """characters: one token each.
-    rean: words with the white space after them, other characters alone, unknown words in bytes.
-    word2vec finds its words by model.words with characters; with rean these tokens are its words."""
-    min_count: int = 2
-    """rean: how often train has a word at least; the rarer ones are spelled in bytes."""
-    vocab_limit: int | None = None
-    """rean: words at most, the most frequent. None: any number."""
+    """dialogues: the labels of the user's turns and of the model's; ": " follows them."""
+    tokens: TokensConfig = dataclasses.field(default_factory=CharactersConfig)
+    """How text is cut into tokens: CharactersConfig(), ReanTokensConfig(...), or WordsConfig(...) for word2vec."""
     example: Literal["window", "sequence"] = "window"
-    """What one row of a batch is. window: a context and its next token.
+    """The row of a batch. window: a context and its next token.
     sequence: a whole line, or a stretch of a stream, with a prediction at every position."""
     max_length: int = 256
     """Predictions in a sequence at most.
@@ -45,8 +40,6 @@ class DataConfig(Settings, group="data."):
 
     def __post_init__(self) -> None:
         check.at_least("data.max_length", self.max_length, 1)
-        check.at_least("data.min_count", self.min_count, 1)
-        check.at_least("data.vocab_limit", self.vocab_limit, 1)
         if not all(label.strip() and "\n" not in label for label in self.labels) or len(set(self.labels)) < 2:
             raise UserError(f"data.labels wants two different labels of one line, got {self.labels}")
         if any(not 0 <= share <= 1 for share in self.split) or abs(sum(self.split) - 1) > 1e-6:
@@ -54,3 +47,9 @@ class DataConfig(Settings, group="data."):
             raise UserError(f"data.split wants three shares from 0 to 1 that add up to 1, got {shares}")
         if self.split[0] == 0:
             raise UserError("data.split wants a share above 0 for train, got 0")
+        if self.path is not None:
+            refuse_unused(self, ("name",), f"data.path {self.path!r}", "data.path None")
+        if self.kind != "dialogues":
+            refuse_unused(self, ("labels",), f"data.kind {self.kind}", "data.kind dialogues")
+        if self.example != "sequence":
+            refuse_unused(self, ("max_length",), f"data.example {self.example}", "data.example sequence")

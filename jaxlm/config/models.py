@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxlm.config import check
-from jaxlm.config.settings import Settings
+from jaxlm.config.settings import Settings, refuse_unused
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(Settings, abc.ABC, group="model."):
+class ModelConfig(Settings, abc.ABC, group="model.", example="MlpConfig(...)"):
     """A model's settings. A subclass adds its sizes and builds the model from them.
 
     A subclass in a file of your own works with train.py as these do.
@@ -46,7 +46,7 @@ class ModelConfig(Settings, abc.ABC, group="model."):
         return prepare(config, restart=restart, dry_run=dry_run, log=log)
 
     def filled(self, vocab_size: int, longest: int) -> "ModelConfig":
-        """These settings with what only the data knows: its vocabulary, and the length of its longest sequence."""
+        """Return these settings with what the data gives: its vocabulary and its longest sequence, in tokens."""
         return dataclasses.replace(self, vocab_size=self.vocab_size or vocab_size)
 
 
@@ -107,6 +107,8 @@ class CountsConfig(ModelConfig):
         super().__post_init__()
         check.between("model.order", self.order, 1, 64)
         check.between("model.add_k", self.add_k, 0, 1e30)
+        if self.smoothing != "add-k":
+            refuse_unused(self, ("add_k",), f"model.smoothing {self.smoothing}", "model.smoothing add-k")
 
     def build(self) -> "CountModel":
         """The model of these settings."""
@@ -118,7 +120,7 @@ class CountsConfig(ModelConfig):
 
 
 MAX_ENTRIES = 2**28
-"""Of the table."""
+"""Entries that the table has at most."""
 MOST_ORDER = MAX_ENTRIES.bit_length() - 1
 """Beyond it even two tokens have more entries."""
 
@@ -168,6 +170,8 @@ class MlpConfig(ModelConfig):
         check.at_least("model.d_hidden", self.d_hidden, 1)
         check.at_least("model.gain", self.gain, 0)
         check.at_least("model.out_gain", self.out_gain, 0)
+        if self.init != "scaled":
+            refuse_unused(self, ("gain", "out_gain"), f"model.init {self.init}", "model.init scaled")
 
     def build(self) -> "WindowModel":
         """The model of these settings."""
@@ -252,7 +256,7 @@ class GptConfig(TransformerConfig):
     """GPT-2's transformer: pre-LayerNorm blocks, learned positions, GELU by tanh."""
 
     tied: bool = False
-    """Whether the logits use the token embeddings."""
+    """Compute the logits with the token embeddings, in place of an unembedding of their own."""
 
     def build(self) -> "SequenceModel":
         """The model of these settings."""

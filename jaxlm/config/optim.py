@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from jaxlm.config import check
-from jaxlm.config.settings import Settings
+from jaxlm.config.settings import Settings, refuse_unused
 from jaxlm.errors import UserError
 
 
@@ -61,3 +61,18 @@ class OptimConfig(Settings, group="optim."):
             check.between("optim.boundaries", boundary, 0, check.MOST)
         for factor in self.factors:
             check.between("optim.factors", factor, 0, check.LARGEST)
+        name, schedule = f"optim.name {self.name}", f"optim.schedule {self.schedule}"
+        if self.name != "sgd":
+            refuse_unused(self, ("momentum",), name, "optim.name sgd")
+        if self.name != "adamw":
+            refuse_unused(self, ("betas", "eps", "weight_decay"), name, "optim.name adamw")
+        if self.schedule != "piecewise":
+            refuse_unused(self, ("boundaries", "factors"), schedule, "optim.schedule piecewise")
+        if self.schedule != "cosine":
+            refuse_unused(self, ("warmup",), schedule, "optim.schedule cosine")
+        if self.schedule not in ("cosine", "linear"):
+            refuse_unused(self, ("end_factor",), schedule, "optim.schedule cosine or linear")
+
+    def at_constant_rate(self) -> "OptimConfig":
+        """Return the same optimiser with the constant rate lr, without what belongs to a schedule."""
+        return dataclasses.replace(self, schedule="constant", boundaries=(), factors=(), warmup=0.0, end_factor=0.0)

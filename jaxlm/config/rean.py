@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from jaxlm.config import check
 from jaxlm.config.models import PositionsConfig, TransformerConfig
 from jaxlm.config.optim import OptimConfig
-from jaxlm.config.settings import Settings
+from jaxlm.config.settings import Settings, refuse_unused
 from jaxlm.config.word2vec import Word2vecConfig
 from jaxlm.errors import UserError
 
@@ -66,7 +66,7 @@ class TableConfig(PositionsConfig):
 
     @property
     def has_vectors(self) -> bool:
-        """Whether vectors are given or trained first."""
+        """True if vectors are given or trained first."""
         return self.vectors is not None or self.vectors_from is not None
 
 
@@ -83,8 +83,8 @@ class ReanConfig(TableConfig, TransformerConfig):
     """Where the tokens' vectors come from. frozen: those given, as they are.
     tuned: those and a learned difference. random: drawn once. learned: from scratch."""
     rows: Literal["centered", "unit", "raw"] = "centered"
-    """frozen, tuned: what is done to the vectors.
-    raw: a common scale. unit: length 1 each. centered: their mean taken away before that."""
+    """frozen, tuned: how the given vectors are scaled.
+    raw: a common scale. unit: length 1 each. centered: their mean is subtracted before that."""
     scale: float = 10.0
     """softmax, contrastive: the first value of s, which is learned: an inverse temperature."""
     negatives: int = 1024
@@ -99,6 +99,13 @@ class ReanConfig(TableConfig, TransformerConfig):
                 "model.vectors (or model.vectors_from) wants to be set for model.table frozen or tuned and for none "
                 f"else, got {self.vectors!r} for {self.table}"
             )
+        objective = f"model.objective {self.objective}"
+        if self.objective != "contrastive":
+            refuse_unused(self, ("negatives",), objective, "model.objective contrastive")
+        if self.objective not in ("softmax", "contrastive"):
+            refuse_unused(self, ("scale",), objective, "model.objective softmax or contrastive")
+        if self.table not in ("frozen", "tuned"):
+            refuse_unused(self, ("rows",), f"model.table {self.table}", "model.table frozen or tuned")
 
     def build(self) -> "ReanModel":
         """The model of these settings."""

@@ -2,17 +2,22 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Literal
 
 from jaxlm.config import check
 from jaxlm.config.data import DataConfig
+from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.models import ModelConfig
 from jaxlm.config.optim import OptimConfig
-from jaxlm.config.settings import Settings
+from jaxlm.config.rean import TableConfig
+from jaxlm.config.settings import Settings, refuse_unused
 from jaxlm.errors import UserError
 
+DEFAULT_DIRECTORY = "runs/run"
+"""The run directory without run_dir; train.py sets runs/ and the config file's name."""
 MOST_SAMPLES = 2**20
-"""Samples at once, and tokens of one."""
+"""Samples at once at most, and tokens of one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +58,7 @@ class SampleConfig(Settings, group="sample."):
     n: int = 20
     """How many."""
     temperature: float = 1.0
-    """Divides the logits; 0 takes the likeliest token."""
+    """Divides the logits; 0 takes the most likely token."""
     max_tokens: int = 200
     """Tokens a sample has at most."""
 
@@ -75,7 +80,7 @@ class RunConfig(Settings):
     checkpoint: CheckpointConfig = CheckpointConfig()
     sample: SampleConfig = SampleConfig()
     seed: int = 0
-    """Of parameters, batches and samples."""
+    """Seed of parameters, batches and samples."""
     steps: int | None = None
     """Updates of the parameters. None: as many as `epochs` takes."""
     epochs: float | None = None
@@ -88,6 +93,8 @@ class RunConfig(Settings):
     """A run whose parameters, tokenizer and constants this one starts from, and needs until its first checkpoint."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """auto: the best that JAX finds."""
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    """How many devices share the work, and how."""
     gpu_memory: float = 0.75
     """Share of a GPU's memory that JAX takes at the start; 0: as needed."""
     plots: bool = True
@@ -106,6 +113,7 @@ class RunConfig(Settings):
         check.between("gpu_memory", self.gpu_memory, 0, 1)
         if self.batch_size != "full":
             check.between("batch_size", self.batch_size, 1, 2**24)
+        self._check_tokens()
         if self.batch_size == "full" and self.data.order != "shuffled":
             raise UserError(
                 f"data.order wants shuffled with batch_size full, which takes all rows at every step, got "
@@ -119,6 +127,32 @@ class RunConfig(Settings):
             raise UserError(
                 f"init_from wants a model that is trained by steps, got {self.init_from!r} for a "
                 f"{type(self.model).__name__}: leave it out"
+            )
+        if not self.model.predicts_text:
+            names = ("n", "temperature", "max_tokens")
+            refuse_unused(self.sample, names, f"a {type(self.model).__name__}", "a language model")
+
+    @property
+    def directory(self) -> Path:
+        """The run directory as a path."""
+        return Path(self.run_dir or DEFAULT_DIRECTORY)
+
+    def _check_tokens(self) -> None:
+        model, tokens = type(self.model).__name__, type(self.data.tokens).__name__
+        if not self.model.predicts_text and not self.data.tokens.are_words:
+            raise UserError(
+                f"data.tokens wants words for a {model}, got {tokens}(): "
+                "write data=DataConfig(tokens=WordsConfig(), ...) in the config"
+            )
+        if self.model.predicts_text and not self.data.tokens.restores_text:
+            raise UserError(
+                f"data.tokens wants tokens that give the text back for a {model}, got {tokens}(), which drops what is "
+                "no word: write data=DataConfig(tokens=CharactersConfig(), ...) or tokens=ReanTokensConfig()"
+            )
+        if isinstance(self.model, TableConfig) and self.model.vectors_from and not self.data.tokens.are_words:
+            raise UserError(
+                f"data.tokens wants words for model.vectors_from, which trains their vectors, got {tokens}(): "
+                "write data=DataConfig(tokens=ReanTokensConfig(), ...) in the config"
             )
 
     def in_steps(self, examples: int, per_step: int) -> "RunConfig":

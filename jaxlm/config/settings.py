@@ -1,4 +1,4 @@
-"""What every group of settings has: names and types that are checked before anything else."""
+"""Settings: the base of every group of settings, which checks names and types before anything else."""
 
 import dataclasses
 import difflib
@@ -8,7 +8,7 @@ import itertools
 import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 from jaxlm.errors import UserError, one_line
@@ -33,12 +33,18 @@ class Settings:
     """
 
     _group: ClassVar[str] = ""
+    _example: ClassVar[str] = ""
 
-    def __init_subclass__(cls, group: str | None = None) -> None:
-        """`group` is what errors write before a setting's name, as "optim."; subclasses have it too."""
+    def __init_subclass__(cls, group: str | None = None, example: str | None = None) -> None:
+        """`group` is what errors write before a setting's name, as "optim."; subclasses have it too.
+
+        `example` is what errors write of an abstract class, as "MlpConfig(...)".
+        """
         super().__init_subclass__()
         if group is not None:
             cls._group = group
+        if example is not None:
+            cls._example = example
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         """Check what is given, before __init__ and __post_init__ use it. Raises UserError."""
@@ -48,6 +54,28 @@ class Settings:
                 raise UserError(f"{cls.__name__} has no setting {name!r} ({_advice(cls, name, names)})")
         _check(cls, dict(zip(cls.__match_args__, args, strict=False)) | settings, cls._group)
         return super().__new__(cls)
+
+
+def refuse_unused(group: Settings, names: Iterable[str], here: str, wanted: str) -> None:
+    """Raise UserError where settings that have no effect `here` differ from their defaults.
+
+    `here` and `wanted` name the setting that decides, with its value and with the one that makes them matter.
+    """
+    fields = {field.name: field for field in dataclasses.fields(group)}
+    unused = [fields[name] for name in names if getattr(group, name) != fields[name].default]
+    if unused:
+        given = " and ".join(f"{group._group}{field.name} {getattr(group, field.name)}" for field in unused)
+        flags = " ".join(_flag(group._group + field.name, field.default) for field in unused)
+        has, it, s = ("has", "it", "") if len(unused) == 1 else ("have", "them", "s")
+        raise UserError(
+            f"{given} {has} no effect with {here}, only with {wanted}: leave {it} out, or set the default{s} with "
+            f"{flags}"
+        )
+
+
+def _flag(name: str, value: Any) -> str:
+    values = value if isinstance(value, tuple) else (value,)
+    return " ".join([f"--{name.replace('_', '-')}", *map(str, values)])
 
 
 @functools.cache
@@ -114,7 +142,7 @@ def _words(hint: Any) -> list[str]:
         kinds = ["..." if kind is Ellipsis else _wanted(kind) for kind in typing.get_args(hint)]
         return [f"a tuple ({', '.join(kinds)})"]
     if inspect.isabstract(hint):
-        return [f"a {hint.__name__} such as MlpConfig(...)"]
+        return [f"a {hint.__name__} such as {hint._example}"]
     return _WORDS.get(hint) or [f"{hint.__name__}(...)"]
 
 

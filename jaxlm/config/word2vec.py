@@ -1,61 +1,18 @@
-"""Settings of word2vec: how text becomes words, and how their vectors are trained."""
+"""Settings of word2vec: how vectors of words are trained."""
 
 import dataclasses
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxlm.config import check
 from jaxlm.config.models import ModelConfig
-from jaxlm.config.settings import Settings
+from jaxlm.config.settings import refuse_unused
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
     from jaxlm.config.run import RunConfig
     from jaxlm.training.job import Job
     from jaxlm.word2vec.model import Word2vec
-
-
-@dataclasses.dataclass(frozen=True)
-class WordsConfig(Settings, group="model.words."):
-    """From text to a vocabulary and sentences of its words: a line (data.kind lines) or a stretch of text."""
-
-    pattern: str = r"[^\W_]+"
-    """A regular expression: each match is a word, what lies between is dropped."""
-    lower: bool = True
-    """Lower-case the text first."""
-    punctuation: Literal["drop", "keep"] = "drop"
-    """keep: each punctuation mark is a word of its own."""
-    min_count: int = 5
-    """Rarer words are dropped before windows are laid."""
-    max_vocab: int | None = None
-    """Keep only so many of the most frequent words. None: all."""
-    max_sentence: int = 1000
-    """Words in a sentence at most; a longer one is cut, and windows do not reach over the cut."""
-    phrases: float | None = None
-    """Two words a b become a_b where (count(a b) - phrase_discount) * words / (count(a) * count(b)) is above this.
-    None: no phrases; 100 is a start."""
-    phrase_discount: float = 5.0
-    """Keeps pairs of rare words apart."""
-    max_counted: int = 5_000_000
-    """Different words, or pairs of words for phrases, kept count of at once; a million take about 0.12 GB.
-    Where a text has more, those seen least so far are dropped while counting, as word2vec's programs do."""
-
-    def __post_init__(self) -> None:
-        check.at_least("model.words.min_count", self.min_count, 1)
-        check.at_least("model.words.max_vocab", self.max_vocab, 2)
-        check.between("model.words.max_sentence", self.max_sentence, 2, 2**20)
-        check.more_than("model.words.phrases", self.phrases, 0)
-        check.at_least("model.words.phrase_discount", self.phrase_discount, 0)
-        check.at_least("model.words.max_counted", self.max_counted, 2)
-        try:
-            groups = re.compile(self.pattern).groups
-        except re.error as error:
-            raise UserError(f"model.words.pattern wants a regular expression, got {self.pattern!r}: {error}") from None
-        if groups:
-            raise UserError(f"model.words.pattern wants no groups, got {self.pattern!r}: write (?:...) for (...)")
-        if re.compile(self.pattern).match(""):
-            raise UserError(f"model.words.pattern wants at least one character in a match, got {self.pattern!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +23,10 @@ class Word2vecConfig(ModelConfig):
     update; what they change is added up at the step's end.
     """
 
-    words: WordsConfig = dataclasses.field(default_factory=WordsConfig)
-    """How text becomes words."""
     predict: Literal["skip-gram", "cbow"] = "skip-gram"
     """skip-gram: a word predicts each neighbour. cbow: the neighbours together predict the word."""
     output: Literal["negative-sampling", "hierarchical-softmax"] = "negative-sampling"
-    """What is predicted: the word against drawn ones, or its path in a Huffman tree."""
+    """The prediction: a word against drawn ones, or its path in a Huffman tree."""
     d_embed: int = 100
     """Width of a vector."""
     window: int = 5
@@ -114,6 +69,11 @@ class Word2vecConfig(ModelConfig):
                 f"model.shared_negatives wants at least the {self.negatives} of model.negatives, "
                 f"got {self.shared_negatives}"
             )
+        if self.output != "negative-sampling":
+            names = ("negatives", "shared_negatives", "exponent")
+            refuse_unused(self, names, f"model.output {self.output}", "model.output negative-sampling")
+        if self.predict != "cbow":
+            refuse_unused(self, ("cbow_average",), f"model.predict {self.predict}", "model.predict cbow")
 
     @property
     def update_words(self) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxlm.config import DataConfig
 from jaxlm.data.source import read
 from jaxlm.errors import UserError, naming
-from jaxlm.tokenizers import EOS, CharTokenizer, ReanTokenizer, Tokenizer
+from jaxlm.tokenizers import EOS, Tokenizer, WordTokenizer
 
 SPLITS = ("train", "dev", "test")
 MAX_AGE = 2**16 - 1
@@ -77,10 +77,15 @@ def load(config: DataConfig, tokenizer: Tokenizer | None = None) -> Corpus:
 
 
 def tokenizer_of(config: DataConfig, whole: str, train: Sequence[str]) -> Tokenizer:
-    """The tokenizer that the settings ask for: all characters of the whole text, or words of its train split alone."""
-    if config.tokens == "characters":
-        return CharTokenizer.of_text(whole)
-    return ReanTokenizer.of_texts(train, config.min_count, config.vocab_limit)
+    """The tokenizer that data.tokens builds. Raises UserError where its tokens do not give the text back."""
+    if not config.tokens.restores_text:
+        raise UserError(
+            f"data.tokens wants tokens that give the text back, got {type(config.tokens).__name__}(): take "
+            "CharactersConfig() or ReanTokensConfig()"
+        )
+    tokenizer = config.tokens.build(whole, train)
+    assert not isinstance(tokenizer, WordTokenizer), config.tokens
+    return tokenizer
 
 
 def split_lines(text: str) -> list[str]:

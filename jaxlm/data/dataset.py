@@ -55,10 +55,12 @@ class Dataset:
         check_positions(len(corpus.tokens_N))
         data, window = config.data, config.data.example == "window"
         width = min(sequence_length(data, corpus), max_length or data.max_length)
-        columns, ranges = row_table(corpus, width)
+        columns, ranges = [np.zeros(0, np.int32)] * 3, corpus.bounds
         if window:
             width = context if context is not None else width
-            columns, ranges = {name: column[:0] for name, column in columns.items()}, corpus.bounds
+        else:
+            table, ranges = row_table(corpus, width)
+            columns = list(table.values())
         self._seed, self._order, self._shard_rows = config.seed, data.order, shard_rows
         self._start, end = corpus.bounds["train"]
         self._train = end - self._start
@@ -81,7 +83,7 @@ class Dataset:
         """Rows that a step trains on, without padding: epochs = steps * rows_per_step / examples."""
         self.targets_per_row: int = 1 if window else width
         """Predictions in a row of a batch, padding counted."""
-        host = Tokens(corpus.tokens_N, corpus.age_N, *columns.values())  # type: ignore[arg-type]
+        host = Tokens(corpus.tokens_N, corpus.age_N, *columns)  # type: ignore[arg-type]
         self._tokens = jax.device_put(host, replicated)
 
     def batches(self, step: int, K: int) -> Batch:

@@ -1,6 +1,8 @@
-"""How XLA compiles: with which options for which program, and where what it compiled is kept."""
+"""How XLA compiles: the options of each kind of program, and the bounded cache of compiled programs."""
 
+import contextlib
 import functools
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,11 @@ DROPPED = {"xla_cpu_use_fusion_emitters": (0, 11, 1)}
 UNTESTED = (0, 12, 1)
 """The JAX from which on XLA is asked for its options, which takes 0.05 s: a patch may drop one."""
 
-TINY_FLOPS = 1e7
-"""Operations in a step below which copying its weights takes a part of its time that is felt."""
+CACHE_BYTES = 2 * 2**30
+"""Bytes of compiled programs kept between processes."""
+
+CACHE_SUFFIX = "-cache"
+"""The end of the name of each program that JAX keeps."""
 
 SMALL = 2_000_000
 """Parameters below which drawing them without optimisation costs less than compiling it well."""
@@ -27,38 +32,55 @@ FEW_SAMPLES = 32
 
 
 def enable_cache(directory: Path) -> None:
-    """Keep compiled programs between runs, in the given directory unless JAX_COMPILATION_CACHE_DIR names another.
+    """Keep compiled programs between processes in directory/compiled, at most CACHE_BYTES of them at each start.
 
-    Where that cannot be read or written they are compiled each time, without a word.
+    JAX_COMPILATION_CACHE_DIR names another place, which is left to its owner and not bounded. Where the cache cannot be
+    read or written, programs are compiled each time, without a warning.
     """
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(directory / "compiled"))
+        place = directory / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(place))
+        remove_least_recent(place, CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
 
 
-def step_options(flops: float) -> Options:
-    """For the steps of a language model, each of so many operations: on a CPU, LLVM's level 3 makes a recurrent step
-    half as slow again as level 2 does, and takes a fifth longer to get there; word2vec's updates are the faster for it.
-    Where a step is tiny, XLA's region analysis spares the loop two copies of weight matrices, 4 % of the step of
-    names_mlp, and vectors of 512 bits, from which LLVM holds back where a CPU has them, another 4 % on AMD's Zen 5
-    (nothing on Intel's Emerald Rapids). On Zen 5 they are good for larger steps too (0.88 to 1.0 of their time), but
-    change their rounding.
+def remove_least_recent(directory: Path, most_bytes: int) -> None:
+    """Remove the compiled programs that were read or written longest ago, until those left have at most `most_bytes`.
+
+    A file that another process removes meanwhile, or that may not be removed, is passed over. JAX's own bound
+    (jax_compilation_cache_max_size) needs a further package, locks the cache for each program that it reads, and lists
+    it for each that it writes.
     """
-    if jax.default_backend() != "cpu":
-        return {}
-    if flops >= TINY_FLOPS:
-        return _known(xla_backend_optimization_level=2)
-    return _known(
-        xla_backend_optimization_level=2,
-        xla_cpu_copy_insertion_use_region_analysis=True,
-        xla_cpu_prefer_vector_width=512,
-    )
+    programs: list[tuple[float, int, str]] = []
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(CACHE_SUFFIX):
+                with contextlib.suppress(OSError):
+                    stat = entry.stat()
+                    programs.append((max(stat.st_atime, stat.st_mtime), stat.st_size, entry.path))
+    total = sum(size for _, size, _ in programs)
+    for _, size, path in sorted(programs):
+        if total <= most_bytes:
+            return
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+        total -= size
+
+
+def step_options() -> Options:
+    """Options for the training steps of a language model: LLVM's level 2 on a CPU, none elsewhere.
+
+    LLVM's level 3 makes the step of a GRU 1.45 times as long and that of an LSTM 1.3 times (benchmarks/makemore.py's
+    sizes, jax 0.10.2); other models' steps are as fast. word2vec's updates are faster with level 3.
+    """
+    return _known(xla_backend_optimization_level=2) if jax.default_backend() == "cpu" else {}
 
 
 def drawing_options(params: Any) -> Options:
-    """For the program that draws a tree of parameters, once: on a CPU, optimising it takes seconds, and saves 0.4 µs
-    a number. Compiled in one part instead of XLA's 32, it leaves more of two cores to the chunk beside it.
+    """Options for the program that draws a tree of parameters, once: on a CPU, it is not optimised if they are few.
+
+    That takes a third of the time to compile, seconds less on two cores for makemore's models, and 20 ms more to run.
     """
     if jax.default_backend() != "cpu" or not is_small(params):
         return {}
@@ -68,8 +90,8 @@ def drawing_options(params: Any) -> Options:
 
 
 def sampling_options(params: Any, rows: int) -> Options:
-    """For the loop that continues so many rows: on a CPU, LLVM's level 3 takes a quarter longer than level 2 and gives
-    no faster loop; a few rows of a small model are best served by level 1, which takes half as long.
+    """Options for the loop that continues so many rows: on a CPU, LLVM's level 3 takes a quarter longer than level 2
+    and gives no faster loop; a few rows of a small model are best served by level 1, which takes half as long.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -79,7 +101,7 @@ def sampling_options(params: Any, rows: int) -> Options:
 
 
 def is_small(params: Any) -> bool:
-    """Whether a model is so small that compiling what runs once takes longer than running it."""
+    """True if a model is so small that compiling what runs once takes longer than running it."""
     return sum(leaf.size for leaf in jax.tree.leaves(params)) < SMALL
 
 

@@ -1,30 +1,67 @@
-"""The mesh of devices, and how arrays lie on it."""
+"""The mesh of devices, and how arrays lie on it: one table of rules from logical axes to mesh axes."""
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxlm.config.mesh import MeshConfig
 from jaxlm.errors import UserError
 
-AXES = ("data", "fsdp", "tensor")
-"""Mesh axes: copies of the model with their own rows, slices of parameters over copies, slices within a layer."""
+Axes = Mapping[str, tuple[str | None, ...]]
+"""The logical axes of each dimension of each parameter, by the parameter's path; None: a dimension never split."""
 
-PARAMETER_AXES: tuple[tuple[str, PartitionSpec], ...] = ()
-"""(end of a parameter's path, how its dimensions lie on AXES); the first that fits decides, none means replicated."""
+RULES: dict[str, tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "embed": ("fsdp",),
+    "heads": ("tensor",),
+    "kv": ("tensor",),
+    "mlp": ("tensor",),
+    "vocab": ("tensor",),
+    "layers": (),
+    "head": (),
+    "length": (),
+}
+"""Mesh axes along which the dimensions of a logical axis are split; none: every device has all of them."""
+
+WHOLE_HEADS = ("heads", "kv")
+"""Logical axes that are never replicated instead: a head is computed by one device."""
+
+DATA_PARALLEL = MeshConfig()
+"""All devices along the mesh axis data."""
 
 
-def make_mesh(config: Any = None) -> Mesh:
-    """All devices along the data axis."""
-    shape = (jax.device_count(), 1, 1)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+def make_mesh(config: MeshConfig = DATA_PARALLEL) -> Mesh:
+    """All devices as a mesh of data x fsdp x tensor, with axis types Auto.
+
+    A size of -1 is what the other two leave. Raises UserError, with the nearest mesh of all devices, where the sizes
+    have another product than there are devices.
+    """
+    devices, sizes = jax.device_count(), config.sizes
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    shape = {name: devices // fixed if size == -1 else size for name, size in sizes.items()}
+    if math.prod(shape.values()) != devices:
+        wanted = " x ".join(f"{name} {size}" for name, size in sizes.items())
+        advice = " ".join(f"--mesh.{name} {size}" for name, size in _nearest(shape, devices).items())
+        raise UserError(
+            f"mesh.data, mesh.fsdp and mesh.tensor want a product of {devices}, the number of devices, got {wanted}; "
+            f"take {advice}"
+        )
+    types = (AxisType.Auto,) * len(shape)
+    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=types)
+
+
+def rows_multiple(mesh: Mesh) -> int:
+    """The devices along which a batch's rows are split: the number of rows must be a multiple of it."""
+    return math.prod(mesh.shape[name] for name in RULES["batch"])
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
     """Raise UserError unless the devices divide the batch."""
-    devices = mesh.shape["data"]
+    devices = rows_multiple(mesh)
     if batch_size % devices:
         raise UserError(
             f"batch_size wants a multiple of the {devices} devices, got {batch_size}; "
@@ -32,40 +69,105 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
         )
 
 
-def parameter_spec(path: str) -> PartitionSpec:
-    """How the parameter (or optimiser moment) at a path lies on the mesh."""
-    return next((spec for end, spec in PARAMETER_AXES if path.endswith(end)), PartitionSpec())
+def spec_of(mesh: Mesh, shape: tuple[int, ...], axes: tuple[str | None, ...]) -> PartitionSpec:
+    """How an array with these logical axes lies on the mesh, by RULES.
+
+    Each mesh axis splits one dimension at most, the first that has it. A dimension that the devices do not divide is
+    replicated, except heads. Raises UserError, naming mesh.tensor, where that does not divide the heads, and ValueError
+    for a logical axis that is not in RULES or another number of axes than dimensions.
+    """
+    if len(axes) != len(shape):
+        raise ValueError(f"the axes {axes} want an array of {len(axes)} dimensions, got shape {shape}")
+    entries: list[str | tuple[str, ...] | None] = []
+    taken: set[str] = set()
+    for size, axis in zip(shape, axes, strict=True):
+        if axis is not None and axis not in RULES:
+            raise ValueError(f"axes want names out of {', '.join(RULES)}, or None, got {axis!r}")
+        names = tuple(name for name in RULES[axis] if mesh.shape[name] > 1 and name not in taken) if axis else ()
+        devices = math.prod(mesh.shape[name] for name in names)
+        if size % devices and axis in WHOLE_HEADS:
+            fitting = ", ".join(str(n) for n in range(1, size + 1) if size % n == 0)
+            raise UserError(f"mesh.tensor wants a divisor of the model's {size} {axis}, got {devices}; take {fitting}")
+        if not names or size % devices:
+            entries.append(None)
+            continue
+        taken.update(names)
+        entries.append(names[0] if len(names) == 1 else names)
+    return PartitionSpec(*entries)
 
 
-def rows_multiple(mesh: Mesh) -> int:
-    return int(mesh.shape["data"])
+def state_sharding(mesh: Mesh, state: Any, axes: Axes) -> Any:
+    """A sharding for each leaf of a training state, or of a tree of parameters.
 
+    `axes` are the model's. The parameters are `state.params`, or the whole tree where there is no such field. They lie
+    by their logical axes (see `spec_of`: a dimension that the devices do not divide is replicated). Optimiser moments
+    follow by structure: a leaf whose path ends in a parameter's path, and that has its shape, lies as the parameter
+    does. All other leaves, and parameters without axes, are replicated.
+    """
+    params = getattr(state, "params", state)
+    lies: dict[str, tuple[tuple[int, ...], PartitionSpec]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name = _name(path)
+        if name in axes:
+            lies[name] = leaf.shape, spec_of(mesh, leaf.shape, axes[name])
 
-def state_sharding(mesh: Mesh, tree: Any, axes: Any = None) -> Any:
-    """A sharding for each leaf of a tree of parameters or optimiser state."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: NamedSharding(mesh, parameter_spec(jax.tree_util.keystr(path, simple=True, separator="/"))),
-        tree,
-    )
+    def lay(path: Any, leaf: Any) -> NamedSharding:
+        for end in _ends(_name(path)):
+            if end in lies:
+                shape, spec = lies[end]
+                return NamedSharding(mesh, spec if leaf.shape == shape else PartitionSpec())
+        return replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(lay, state)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device has all of it."""
+    """Every device has all of an array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_rows(mesh: Mesh, tree: Any, axis: int) -> Any:
-    """Inside jit: lay the given axis of every array along the data axis."""
-    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
+    """Lay the given axis of every array, a batch's rows, along the mesh axes data and fsdp. To be called inside jit."""
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, RULES["batch"]))
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
 
 
 @functools.cache
 def row_sharder(mesh: Mesh) -> Callable[[Any, int], Any]:
-    """`split_rows` of a mesh, the same object each time, so that programs compiled with it are shared."""
+    """`split_rows` of a mesh, the same object at each call, so that programs compiled with it are shared."""
     return functools.partial(split_rows, mesh)
 
 
 def must_block(mesh: Mesh) -> bool:
-    """Whether each call must end before the next begins: several CPU devices deadlock on queued collectives."""
+    """True if each call must end before the next begins: several CPU devices deadlock on queued collectives."""
     return mesh.size > 1 and mesh.devices.flat[0].platform == "cpu"
+
+
+def _nearest(shape: Mapping[str, int], devices: int) -> dict[str, int]:
+    """The mesh of all devices whose sizes differ least from those wanted, by the sum of |log ratio|."""
+
+    def distance(sizes: Iterable[int]) -> float:
+        return sum(abs(math.log(max(want, 1) / got)) for want, got in zip(shape.values(), sizes, strict=True))
+
+    return dict(zip(shape, min(_products(devices, len(shape)), key=distance), strict=True))
+
+
+def _products(devices: int, count: int) -> Iterator[tuple[int, ...]]:
+    """All so many sizes whose product is the number of devices."""
+    if count == 1:
+        yield (devices,)
+        return
+    for size in range(devices, 0, -1):
+        if devices % size == 0:
+            yield from ((size, *rest) for rest in _products(devices // size, count - 1))
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _ends(name: str) -> Iterator[str]:
+    """A path without its first 0, 1, 2, ... steps."""
+    while name:
+        yield name
+        name = name.partition("/")[2]

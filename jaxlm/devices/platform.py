@@ -9,7 +9,7 @@ from jaxlm.errors import UserError
 
 
 def choose_device(device: str, gpu_memory: float | None = None) -> None:
-    """Settle the platform (auto: the best that JAX finds) and the share of GPU memory taken at the start (0: as needed,
+    """Select the platform (auto: the best that JAX finds) and the share of GPU memory taken at the start (0: as needed,
     None: JAX's own policy). To be called before JAX is first used. Raises UserError where there is no such device.
     """
     if gpu_memory is not None:
@@ -39,16 +39,21 @@ def describe(gpu_memory: float) -> str:
 
 
 def numerics() -> dict[str, Any]:
-    """What numbers depend on beside a run's settings: only while it is the same is a resumed run the uninterrupted one,
-    bit for bit.
+    """What numbers depend on beside a run's settings. A resumed run equals the uninterrupted one bit for bit only while
+    JAX's version, the platform, the kind and number of devices and the switches of arithmetic stay the same.
     """
     switches = ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_matmul_precision")
     values = {name: jax.config.values[name] for name in switches}
-    return {"jax": jax.__version__, "platform": jax.default_backend(), "devices": jax.device_count()} | values
+    devices = {
+        "platform": jax.default_backend(),
+        "devices": jax.device_count(),
+        "device_kind": jax.devices()[0].device_kind,
+    }
+    return {"jax": jax.__version__} | devices | values
 
 
 def memory() -> int | None:
-    """Bytes of a device's memory, of a CPU the machine's; None where that cannot be told."""
+    """Bytes of a device's memory, of a CPU the machine's; None where it is unknown."""
     stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
     if stats:
         return stats.get("bytes_limit")

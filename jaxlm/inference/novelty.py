@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxlm.config.user_code import TrustCode
 from jaxlm.data.corpus import load
 from jaxlm.errors import UserError, check_fields
 from jaxlm.runs.directory import RunDir, read_json, write_json
@@ -93,12 +94,12 @@ def nearest(text: str, groups: Groups) -> Nearest:
     return best
 
 
-def training_lines(run: RunDir) -> list[str]:
+def training_lines(run: RunDir, trust_code: TrustCode = False) -> list[str]:
     """The lines of train, read from the run's data again.
 
     Raises UserError where the run is not of lines, or its data is missing or not what it was.
     """
-    config = run.read_config().data
+    config = run.read_config(trust_code).data
     if config.kind != "lines":
         raise UserError(
             f"--nearest wants a run on lines, got {str(run.path)!r} with data.kind {config.kind}: running text has no "
@@ -118,7 +119,7 @@ def training_lines(run: RunDir) -> list[str]:
     return corpus.lines["train"]
 
 
-def shares_of_run(run: RunDir, n: int, step: int, device: str = "auto") -> Shares:
+def shares_of_run(run: RunDir, n: int, step: int, device: str = "auto", trust_code: TrustCode = False) -> Shares:
     """Of n samples at temperature 1 from a run's best checkpoint, which is that of `step`; kept in the run directory.
 
     Raises UserError where that checkpoint cannot be used.
@@ -126,7 +127,7 @@ def shares_of_run(run: RunDir, n: int, step: int, device: str = "auto") -> Share
     kept = _kept(run)
     if kept is not None and (kept.n, kept.seed, kept.step) == (n, SEED, step):
         return kept
-    seen = _draw(run.path, n, step, device)
+    seen = _draw(run.path, n, step, device, trust_code)
     shares = Shares(n, SEED, step, *(seen.count(where) / n for where in ("train", "dev+test", "new")))
     with contextlib.suppress(OSError):
         write_json(run.novelty, dataclasses.asdict(shares))
@@ -142,7 +143,7 @@ def _kept(run: RunDir) -> Shares | None:
     return kept
 
 
-def _draw(path: Path, n: int, step: int, device: str) -> list[str]:
+def _draw(path: Path, n: int, step: int, device: str, trust_code: TrustCode = False) -> list[str]:
     """Where each of n samples has been seen."""
     from jaxlm.data.source import cache_dir
     from jaxlm.devices import compilation, platform
@@ -155,7 +156,7 @@ def _draw(path: Path, n: int, step: int, device: str) -> list[str]:
     from jaxlm.ops import prng
     from jaxlm.runs.loading import load_run
 
-    run = load_run(path)
+    run = load_run(path, trust_code=trust_code)
     if run.step != step:
         raise UserError(f"run {str(path)!r} lacks the checkpoint that was scored (step {step}): it is broken")
     texts: list[str] = []

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import flax.linen as nn
@@ -15,6 +16,10 @@ from jaxlm.tokenizers import EOS
 
 Params = dict[str, Any]
 """Nested dicts of arrays with string keys."""
+
+Axes = Mapping[str, tuple[str | None, ...]]
+"""The logical axes of each parameter's dimensions, by its path ("a/b"): names of devices.mesh.RULES, by which each is
+split over devices, or None for a dimension that is never split."""
 
 BUFFERS = "buffers"
 """The name under which parameters hold arrays that are not trained."""
@@ -39,6 +44,11 @@ class LanguageModel(Protocol[Cache]):
     @property
     def vocab_size(self) -> int:
         """Tokens in the vocabulary."""
+        ...
+
+    @property
+    def axes(self) -> Axes:
+        """Logical axes of each parameter. A parameter without an entry is replicated on all devices."""
         ...
 
     def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
@@ -88,9 +98,10 @@ class PredictsVectors(Protocol):
         ...
 
 
-def axes_of(model: Any) -> dict[str, Any]:
-    """The logical axes of a model's parameters by name; none for a user's own model without them."""
-    return dict(getattr(model, "axes", {}))
+def axes_of(model: object) -> Axes:
+    """The logical axes of a model's parameters, or of a module's; none where it is a user's own that has no `axes`."""
+    axes: Axes = getattr(model, "axes", {})
+    return axes
 
 
 def with_buffers(params: Params, buffers: Params | None) -> Params:
@@ -151,6 +162,11 @@ class WindowModel(ContextModel):
 
     module: nn.Module
 
+    @property
+    def axes(self) -> Axes:
+        """The module's."""
+        return axes_of(self.module)
+
     def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
         """Untrained parameters, by the module's initialisers."""
         ctx_NC = jnp.zeros((tok_BT.shape[0], self.context), jnp.int32)
@@ -176,6 +192,11 @@ class SequenceModel(NatsFromLogits):
     def max_length(self) -> int | None:
         """As many tokens as there are positions."""
         return self.context
+
+    @property
+    def axes(self) -> Axes:
+        """The module's."""
+        return axes_of(self.module)
 
     def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
         """Untrained parameters, by the module's initialisers."""

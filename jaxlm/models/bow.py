@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config.models import BowConfig
-from jaxlm.models.base import SequenceModel, needed
-from jaxlm.ops import affine, causal_mean, lookup
+from jaxlm.models.base import Axes, SequenceModel, needed
+from jaxlm.ops import affine, causal_mean
 
 
 class Bow(nn.Module):
@@ -29,8 +29,21 @@ class Bow(nn.Module):
         self.out_EV = self.param("out", normal(0.1 * E**-0.5), (E, V))
         self.out_bias_V = self.param("out_bias", zeros, (V,))
 
+    @property
+    def axes(self) -> Axes:
+        return {
+            "embed": ("vocab", "embed"),
+            "position": ("length", "embed"),
+            "hidden": ("embed", "mlp"),
+            "hidden_bias": ("mlp",),
+            "project": ("mlp", "embed"),
+            "project_bias": ("embed",),
+            "out": ("embed", "vocab"),
+            "out_bias": ("vocab",),
+        }
+
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
-        x_TBE = lookup(self.embed_VE, tok_BT.T) + self.position_CE[: tok_BT.shape[1], None]
+        x_TBE = self.embed_VE[tok_BT.T] + self.position_CE[: tok_BT.shape[1], None]
         return jnp.swapaxes(self._logits(x_TBE, causal_mean(x_TBE)), 0, 1)
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
@@ -39,7 +52,7 @@ class Bow(nn.Module):
     def extend(self, cache: dict[str, jax.Array], tok_BT: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         T = tok_BT.shape[1]
         place_T = jnp.minimum(cache["at"] + jnp.arange(T), self.context - 1)
-        x_BTE = lookup(self.embed_VE, tok_BT) + self.position_CE[place_T]
+        x_BTE = self.embed_VE[tok_BT] + self.position_CE[place_T]
         sum_BTE = cache["sum"][:, None] + jnp.cumsum(x_BTE, axis=1)
         count_T1 = (cache["at"] + 1 + jnp.arange(T))[:, None].astype(jnp.float32)
         return self._logits(x_BTE, sum_BTE / count_T1[None]), {"sum": sum_BTE[:, -1], "at": cache["at"] + T}

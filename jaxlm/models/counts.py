@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.models import trie
-from jaxlm.models.base import ContextModel, Params
+from jaxlm.models.base import Axes, ContextModel, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +24,11 @@ class CountModel(ContextModel):
     def order(self) -> int:
         """Tokens an n-gram has."""
         return self.context + 1
+
+    @property
+    def axes(self) -> Axes:
+        """Every array is replicated: a lookup may end anywhere in it."""
+        return {f"{name}_{length}": (None,) for name in ("token", "start") for length in range(1, self.order + 1)}
 
     def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
         """The table of no text at all."""
@@ -89,6 +94,11 @@ class AddK(CountModel):
 
     add_k: float
 
+    @property
+    def axes(self) -> Axes:
+        """Every array is replicated."""
+        return {**super().axes, "count": (None,), "total": (None,)}
+
     def fit(self, tokens_N: np.ndarray, age_N: np.ndarray) -> tuple[Params, list[str]]:
         """Count the n-grams."""
         levels = trie.count(tokens_N, age_N, self.order, self.vocab_size)
@@ -129,6 +139,12 @@ class KneserNey(CountModel):
 
     Adds `p_i`, the discounted share of each node, and `backoff_i`, one number for each context of length i.
     """
+
+    @property
+    def axes(self) -> Axes:
+        """Every array is replicated."""
+        own = {f"{name}_{length}": (None,) for name in ("p", "backoff") for length in range(1, self.order + 1)}
+        return {**super().axes, **own}
 
     def fit(self, tokens_N: np.ndarray, age_N: np.ndarray) -> tuple[Params, list[str]]:
         """Count, discount, normalise. The notes tell where the counts of counts do not allow three discounts."""

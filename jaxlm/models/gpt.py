@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax
 
 from jaxlm.config.models import GptConfig
-from jaxlm.models.base import SequenceModel, needed
+from jaxlm.models.base import Axes, SequenceModel, needed
 from jaxlm.models.transformer import INIT, Cache, Transformer, sizes
-from jaxlm.ops import affine, lookup
+from jaxlm.ops import affine
 
 
 class Gpt(Transformer):
@@ -21,11 +21,16 @@ class Gpt(Transformer):
         super().setup()
         self.out_VD = self.embed_VD if self.tied else self.param("out", normal, (V, D))
 
+    @property
+    def axes(self) -> Axes:
+        own: Axes = {"embed": ("vocab", "embed")} | ({} if self.tied else {"out": ("vocab", "embed")})
+        return {**super().axes, **own}
+
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
-        return affine(self.hidden(lookup(self.embed_VD, tok_BT)), self.out_VD.T)
+        return affine(self.hidden(self.embed_VD[tok_BT]), self.out_VD.T)
 
     def extend(self, cache: Cache, tok_BT: jax.Array) -> tuple[jax.Array, Cache]:
-        h_BTD, cache = self.extend_hidden(cache, lookup(self.embed_VD, tok_BT))
+        h_BTD, cache = self.extend_hidden(cache, self.embed_VD[tok_BT])
         return affine(h_BTD, self.out_VD.T), cache
 
 

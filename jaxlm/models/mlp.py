@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config.models import MlpConfig
-from jaxlm.models.base import WindowModel, needed
-from jaxlm.ops import dense, lookup, unembed
+from jaxlm.models.base import Axes, WindowModel, needed
+from jaxlm.ops import dense, unembed
 
 
 class Mlp(nn.Module):
@@ -22,6 +22,16 @@ class Mlp(nn.Module):
     init_style: str
     gain: float
     out_gain: float
+
+    @property
+    def axes(self) -> Axes:
+        return {
+            "embed": ("vocab", "embed"),
+            "hidden": ("embed", "mlp"),
+            "hidden_bias": ("mlp",),
+            "out": ("vocab", "embed"),
+            "out_bias": ("vocab",),
+        }
 
     @nn.compact
     def __call__(self, ctx_NC: jax.Array) -> jax.Array:
@@ -42,7 +52,7 @@ class Mlp(nn.Module):
             table_CVF = jnp.einsum("ve,cef->cvf", embed_VE, hidden_IF.reshape(C, E, F))
             sum_NF = one_hot_NCV.reshape(N, C * V) @ table_CVF.reshape(C * V, F)
         else:
-            sum_NF = dense(lookup(embed_VE, ctx_NC).reshape(N, I), hidden_IF)
+            sum_NF = dense(embed_VE[ctx_NC].reshape(N, I), hidden_IF)
         return unembed(jnp.tanh(sum_NF + hidden_bias_F), out_VF) + out_bias_V
 
 

@@ -5,7 +5,7 @@ import jax
 
 from jaxlm.config.models import MAX_ENTRIES, NgramConfig
 from jaxlm.errors import UserError
-from jaxlm.models.base import WindowModel, needed
+from jaxlm.models.base import Axes, WindowModel, needed
 from jaxlm.ops import context_index
 
 
@@ -15,6 +15,10 @@ class NgramTable(nn.Module):
     context: int
     vocab_size: int
     init_scale: float
+
+    @property
+    def axes(self) -> Axes:
+        return {"logits": (None, "vocab")}
 
     @nn.compact
     def __call__(self, ctx_NC: jax.Array) -> jax.Array:

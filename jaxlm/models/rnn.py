@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config.models import RnnConfig
-from jaxlm.models.base import SequenceModel, needed
+from jaxlm.models.base import Axes, SequenceModel, needed
 from jaxlm.ops import affine, project_lookup
 from jaxlm.ops.recurrence import gru, lstm, rnn
 
@@ -49,6 +49,23 @@ class Rnn(nn.Module):
             self.candidate_FF = self.param("candidate", normal(fan_in), (F, F))
         else:
             self.recurrent_FG = self.param("recurrent", normal(fan_in), (F, G))
+
+    @property
+    def axes(self) -> Axes:
+        own: Axes = {"recurrent": ("embed", "mlp")}
+        if self.cell == "lstm":
+            own = {**own, "start_cell": ("embed",)}
+        if self.cell == "gru":
+            own = {"gates": ("embed", "mlp"), "candidate": ("embed", "mlp")}
+        return {
+            "embed": ("vocab", "embed"),
+            "input": ("embed", "mlp"),
+            "input_bias": ("mlp",),
+            "out": ("embed", "vocab"),
+            "out_bias": ("vocab",),
+            "start": ("embed",),
+            **own,
+        }
 
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
         return self.extend(self.init_cache(tok_BT.shape[0], tok_BT.shape[1]), tok_BT)[0]

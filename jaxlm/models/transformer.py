@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config.models import TransformerConfig
-from jaxlm.models.base import needed
+from jaxlm.models.base import Axes, needed
 from jaxlm.ops import affine, causal_attention, dropout, layer_norm
 
 Layer = dict[str, jax.Array]
@@ -29,6 +29,17 @@ def sizes(config: TransformerConfig) -> dict[str, Any]:
     }
 
 
+def split_heads(x_BTD: jax.Array, p: Layer) -> list[jax.Array]:
+    """The queries, keys and values of each head, q_BTNH, k_BTNH and v_BTNH: x W + b with each one's W_DNH and b_NH."""
+    return [affine(x_BTD, p[name], p[f"{name}_bias"]) for name in ("q", "k", "v")]
+
+
+def join_heads(y_BTNH: jax.Array, p: Layer) -> jax.Array:
+    """The output of attention: y W + b over all heads at once, W_NHD being `attend`. Returns y_BTD."""
+    N, H, D = p["attend"].shape
+    return affine(y_BTNH.reshape(*y_BTNH.shape[:-2], N * H), p["attend"].reshape(N * H, D), p["attend_bias"])
+
+
 class Transformer(nn.Module):
     """x += position; L times x += attention(norm(x)), x += mlp(norm(x)); then norm(x). A subclass embeds and reads out.
 
@@ -43,16 +54,21 @@ class Transformer(nn.Module):
     dropout: float
 
     def setup(self) -> None:
-        C, L, D = self.context, self.n_layers, self.d_model
+        C, L, D, N = self.context, self.n_layers, self.d_model, self.n_heads
+        H = D // N
         normal, zeros, ones = nn.initializers.normal, nn.initializers.zeros, nn.initializers.ones
         residual = normal(INIT / (2 * L) ** 0.5)
         self.position_CD = self.param("position", normal(INIT), (C, D))
         self.layers = {
             "norm1_scale": self.param("norm1_scale", ones, (L, D)),
             "norm1_bias": self.param("norm1_bias", zeros, (L, D)),
-            "qkv": self.param("qkv", normal(INIT), (L, D, 3 * D)),
-            "qkv_bias": self.param("qkv_bias", zeros, (L, 3 * D)),
-            "attend": self.param("attend", residual, (L, D, D)),
+            "q": self.param("q", normal(INIT), (L, D, N, H)),
+            "q_bias": self.param("q_bias", zeros, (L, N, H)),
+            "k": self.param("k", normal(INIT), (L, D, N, H)),
+            "k_bias": self.param("k_bias", zeros, (L, N, H)),
+            "v": self.param("v", normal(INIT), (L, D, N, H)),
+            "v_bias": self.param("v_bias", zeros, (L, N, H)),
+            "attend": self.param("attend", residual, (L, N, H, D)),
             "attend_bias": self.param("attend_bias", zeros, (L, D)),
             "norm2_scale": self.param("norm2_scale", ones, (L, D)),
             "norm2_bias": self.param("norm2_bias", zeros, (L, D)),
@@ -63,6 +79,32 @@ class Transformer(nn.Module):
         }
         self.norm_scale_D = self.param("norm_scale", ones, (D,))
         self.norm_bias_D = self.param("norm_bias", zeros, (D,))
+
+    @property
+    def axes(self) -> Axes:
+        width, heads = ("layers", "embed"), ("layers", "heads", "head")
+        into_heads = ("layers", "embed", "heads", "head")
+        return {
+            "position": ("length", "embed"),
+            "norm1_scale": width,
+            "norm1_bias": width,
+            "q": into_heads,
+            "q_bias": heads,
+            "k": into_heads,
+            "k_bias": heads,
+            "v": into_heads,
+            "v_bias": heads,
+            "attend": ("layers", "heads", "head", "embed"),
+            "attend_bias": width,
+            "norm2_scale": width,
+            "norm2_bias": width,
+            "up": ("layers", "embed", "mlp"),
+            "up_bias": ("layers", "mlp"),
+            "down": ("layers", "mlp", "embed"),
+            "down_bias": width,
+            "norm_scale": ("embed",),
+            "norm_bias": ("embed",),
+        }
 
     def hidden(self, x_BTD: jax.Array) -> jax.Array:
         """h_BTD of embedded tokens from position 0 on. Raises ValueError for more than there are positions."""
@@ -103,7 +145,7 @@ class Transformer(nn.Module):
             k = jax.lax.dynamic_update_slice(k, k_BTNH[None], (number, 0, at, 0, 0))
             v = jax.lax.dynamic_update_slice(v, v_BTNH[None], (number, 0, at, 0, 0))
             y_BTNH, _ = causal_attention(q_BTNH, k[number], v[number], at)
-            x_BTD = x_BTD + affine(y_BTNH.reshape(x_BTD.shape), p["attend"], p["attend_bias"])
+            x_BTD = x_BTD + join_heads(y_BTNH, p)
             return (x_BTD + self._mlp(x_BTD, p), k, v), None
 
         layers = dict(self.layers), jnp.arange(self.n_layers)
@@ -114,15 +156,11 @@ class Transformer(nn.Module):
         attend, first, second = (None, None, None) if key is None else jax.random.split(key, 3)
         q_BTNH, k_BTNH, v_BTNH = self._qkv(x_BTD, p)
         y_BTNH = self._attention(q_BTNH, k_BTNH, v_BTNH, attend)
-        y_BTD = affine(y_BTNH.reshape(x_BTD.shape), p["attend"], p["attend_bias"])
-        x_BTD = x_BTD + self._drop(y_BTD, first)
+        x_BTD = x_BTD + self._drop(join_heads(y_BTNH, p), first)
         return x_BTD + self._drop(self._mlp(x_BTD, p), second)
 
     def _qkv(self, x_BTD: jax.Array, p: Layer) -> list[jax.Array]:
-        B, T, D = x_BTD.shape
-        n_BTD = layer_norm(x_BTD, p["norm1_scale"], p["norm1_bias"])
-        qkv_BTD = affine(n_BTD, p["qkv"], p["qkv_bias"])
-        return [part.reshape(B, T, self.n_heads, D // self.n_heads) for part in jnp.split(qkv_BTD, 3, axis=-1)]
+        return split_heads(layer_norm(x_BTD, p["norm1_scale"], p["norm1_bias"]), p)
 
     def _attention(self, q_BTNH: jax.Array, k_BTNH: jax.Array, v_BTNH: jax.Array, key: jax.Array | None) -> jax.Array:
         y_BTNH, w_BNTS = causal_attention(q_BTNH, k_BTNH, v_BTNH)

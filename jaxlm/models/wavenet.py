@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config.models import WavenetConfig
-from jaxlm.models.base import NatsFromLogits, Params, needed
-from jaxlm.ops import layer_norm, lookup, project_lookup
+from jaxlm.models.base import Axes, NatsFromLogits, Params, axes_of, needed
+from jaxlm.ops import layer_norm, project_lookup
 from jaxlm.tokenizers import EOS
 
 Layer = dict[str, jax.Array]
@@ -72,6 +72,24 @@ class Levels(nn.Module):
                 )
         self.levels = levels
 
+    @property
+    def axes(self) -> Axes:
+        axes: dict[str, tuple[str | None, ...]] = {
+            "embed": ("vocab", "embed"),
+            "out": ("embed", "vocab"),
+            "out_bias": ("vocab",),
+        }
+        level: dict[str, tuple[str | None, ...]] = {
+            "pair": ("embed", "mlp"),
+            "norm_scale": ("mlp",),
+            "norm_bias": ("mlp",),
+        }
+        if self.style == "gated":
+            axes |= {"enter": ("embed", "mlp"), "skip_out": ("embed", "mlp"), "skip_out_bias": ("mlp",)}
+            level = {"pair": ("embed", "mlp"), "pair_bias": ("mlp",)}
+            level |= {"residual": ("mlp", "embed"), "skip": ("mlp", "embed")}
+        return axes | {f"{name}_{i}": own for i in range(self.layers) for name, own in level.items()}
+
     def __call__(self, ctx_NC: jax.Array) -> jax.Array:
         """logits_NV after each window of 2 ** L tokens."""
         x_NTF, skips = self._enter(ctx_NC), []
@@ -108,7 +126,7 @@ class Levels(nn.Module):
     def _enter(self, tok: jax.Array) -> jax.Array:
         if self.style == "gated":
             return project_lookup(self.embed_VE, self.enter_EF, tok)
-        return lookup(self.embed_VE, tok)
+        return self.embed_VE[tok]
 
     def _join(self, p: Layer, before: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(what the next level sees, what the logits see) at each place."""
@@ -137,6 +155,11 @@ class Wavenet(NatsFromLogits):
     @property
     def max_length(self) -> None:
         """None: any number of tokens."""
+
+    @property
+    def axes(self) -> Axes:
+        """The module's."""
+        return axes_of(self.module)
 
     def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
         """Untrained parameters."""

@@ -1,7 +1,7 @@
 """Pure array mathematics: arrays in, arrays out, no Flax."""
 
 from jaxlm.ops.attention import causal_attention
-from jaxlm.ops.linear import affine, causal_mean, dense, lookup, project_lookup, unembed
+from jaxlm.ops.linear import affine, causal_mean, dense, project_lookup, unembed
 from jaxlm.ops.norms import inverse_norms, layer_norm, log_normalize, shift_logits, unit
 from jaxlm.ops.positions import sinusoids
 from jaxlm.ops.random import alias_draw, dropout
@@ -18,7 +18,6 @@ __all__ = [
     "inverse_norms",
     "layer_norm",
     "log_normalize",
-    "lookup",
     "project_lookup",
     "shift_logits",
     "sinusoids",

@@ -12,7 +12,7 @@ def causal_attention(
     (Vaswani et al. 2017, equation 1.) Returns y_BTNH and the weights before dropout, w_BNTS, both in q's dtype.
     """
     H, T, S = q_BTNH.shape[-1], q_BTNH.shape[1], k_BSNH.shape[1]
-    w_BNTS = jnp.einsum("btnh,bsnh->bnts", q_BTNH, k_BSNH) * H**-0.5
+    w_BNTS = jnp.einsum("btnh,bsnh->bnts", q_BTNH, k_BSNH, preferred_element_type=jnp.float32) * H**-0.5
     sees_TS = jnp.arange(S) <= first + jnp.arange(T)[:, None]
-    w_BNTS = jax.nn.softmax(jnp.where(sees_TS, w_BNTS.astype(jnp.float32), -jnp.inf), axis=-1).astype(q_BTNH.dtype)
+    w_BNTS = jax.nn.softmax(jnp.where(sees_TS, w_BNTS, -jnp.inf), axis=-1).astype(q_BTNH.dtype)
     return jnp.einsum("bnts,bsnh->btnh", w_BNTS, v_BSNH), w_BNTS

@@ -1,9 +1,11 @@
-"""Pure losses. Each returns (sum, count): the caller divides once, after all sums are in."""
+"""Pure losses. Each returns (sum, count): the caller divides once, after all sums are in.
+
+Every sum runs in float32, whatever the type of its inputs.
+"""
 
 import jax
 import jax.numpy as jnp
 
-from jaxlm.ops.linear import FEW_ROWS
 from jaxlm.ops.norms import shift_logits, unit
 
 
@@ -12,11 +14,9 @@ def nats_per_target(logits_NV: jax.Array, target_N: jax.Array) -> jax.Array:
 
     A target that cannot happen (its logit is -inf, or all of its row's are) costs +inf. Returns nats_N in float32.
     """
-    by_column = logits_NV.shape[0] <= FEW_ROWS  # a CPU sums many columns at once, but a row number by number
-    axis = 0 if by_column else 1
-    shifted, log_total = shift_logits(logits_NV.T if by_column else logits_NV, axis)
-    own = jnp.take_along_axis(shifted, jnp.expand_dims(target_N, axis), axis)
-    return jnp.squeeze(log_total - own, axis)
+    shifted_NV, log_total_N1 = shift_logits(logits_NV)
+    own_N1 = jnp.take_along_axis(shifted_NV, target_N[:, None], axis=1)
+    return (log_total_N1 - own_N1)[:, 0]
 
 
 def cross_entropy(
@@ -29,7 +29,8 @@ def cross_entropy(
     nats_N = nats_per_target(logits_NV, target_N)
     if weight_N is None:
         return jnp.sum(nats_N), jnp.float32(nats_N.size)
-    return jnp.sum(jnp.where(weight_N > 0, nats_N * weight_N, 0.0)), jnp.sum(weight_N.astype(jnp.float32))
+    weight_N = weight_N.astype(jnp.float32)
+    return jnp.sum(jnp.where(weight_N > 0, nats_N * weight_N, 0.0)), jnp.sum(weight_N)
 
 
 def contrastive(score_NK: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -51,24 +52,32 @@ def von_mises_fisher(emb_NE: jax.Array, unit_NE: jax.Array, weight_N: jax.Array)
     equation 4). The derivative of -log C is I_(v+1)(k) / I_v(k), for which its lower bound k / (a + sqrt(k^2 + b^2))
     stands, a = v + 1/2, b = v + 3/2 (Amos 1974); its integral is u - a log(a + u) with u = sqrt(k^2 + b^2).
     """
+    emb_NE, unit_NE = emb_NE.astype(jnp.float32), unit_NE.astype(jnp.float32)
     v = emb_NE.shape[-1] / 2 - 1
     a, b = v + 0.5, v + 1.5
     u_N = jnp.sqrt(jnp.sum(jnp.square(emb_NE), axis=-1) + b * b)
     nats_N = u_N - a * jnp.log(a + u_N) - jnp.sum(emb_NE * unit_NE, axis=-1)
-    return jnp.sum(nats_N * weight_N), jnp.sum(weight_N)
+    return _weighted(nats_N, weight_N)
 
 
 def cosine_distance(emb_NE: jax.Array, unit_NE: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
     """1 - cos(e, unit) of each row, summed by weight, and the sum of the weights."""
-    cosine_N = jnp.sum(unit(emb_NE) * unit_NE, axis=-1)
-    return jnp.sum((1 - cosine_N) * weight_N), jnp.sum(weight_N)
+    cosine_N = jnp.sum(unit(emb_NE.astype(jnp.float32)) * unit_NE.astype(jnp.float32), axis=-1)
+    return _weighted(1 - cosine_N, weight_N)
 
 
 def squared_error(emb_NE: jax.Array, row_NE: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean over the width of (e - row)^2 of each row, summed by weight, and the sum of the weights."""
-    return jnp.sum(jnp.mean(jnp.square(emb_NE - row_NE), axis=-1) * weight_N), jnp.sum(weight_N)
+    square_NE = jnp.square(emb_NE.astype(jnp.float32) - row_NE.astype(jnp.float32))
+    return _weighted(jnp.mean(square_NE, axis=-1), weight_N)
 
 
 def mean_square(tree: object) -> jax.Array:
     """Sum over the arrays of a tree of each one's mean(w ** 2)."""
-    return sum((jnp.mean(jnp.square(w)) for w in jax.tree.leaves(tree)), jnp.zeros(()))
+    return sum((jnp.mean(jnp.square(w.astype(jnp.float32))) for w in jax.tree.leaves(tree)), jnp.zeros(()))
+
+
+def _weighted(loss_N: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The weighted sum of losses, and the sum of the weights, in float32."""
+    weight_N = weight_N.astype(jnp.float32)
+    return jnp.sum(loss_N * weight_N), jnp.sum(weight_N)

@@ -13,15 +13,16 @@ def log_normalize(logits_NV: jax.Array) -> jax.Array:
     return shifted_NV - log_total_N1
 
 
-def shift_logits(logits: jax.Array, axis: int = -1) -> tuple[jax.Array, jax.Array]:
-    """Logits less the largest of their row, which lies along the axis, so that no exp overflows, and log sum_u exp of
-    what that leaves, in float32; of a row that is all -inf, itself and 0.
+def shift_logits(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Subtract the largest logit of each row, so that no exp overflows: (shifted, log sum_u exp(shifted)) in float32.
+
+    A row that is all -inf stays so, with a log-sum of 0.
     """
     z = logits.astype(jnp.float32)
-    top = jax.lax.stop_gradient(jnp.max(z, axis=axis, keepdims=True))
+    top = jax.lax.stop_gradient(jnp.max(z, axis=-1, keepdims=True))
     possible = ~jnp.isneginf(top)
     shifted = z - jnp.where(possible, top, 0.0)
-    total = jnp.sum(jnp.exp(shifted), axis=axis, keepdims=True)
+    total = jnp.sum(jnp.exp(shifted), axis=-1, keepdims=True)
     return shifted, jnp.log(jnp.where(possible, total, 1.0))
 
 
@@ -35,11 +36,11 @@ def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, eps: float =
 
 
 def inverse_norms(row_VE: jax.Array) -> jax.Array:
-    """1 / |row| of each row, and 0 for a row of zeros, in row's dtype. Returns inverse_V (any leading shape)."""
-    square = jnp.sum(jnp.square(row_VE), axis=-1)
+    """1 / |row| of each row, and 0 for a row of zeros, in float32. Returns inverse_V (any leading shape)."""
+    square = jnp.sum(jnp.square(row_VE.astype(jnp.float32)), axis=-1)
     return jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
 def unit(row_VE: jax.Array) -> jax.Array:
-    """Each row divided by its length; a row of zeros stays zero, so that its cosine with everything is 0."""
-    return row_VE * inverse_norms(row_VE)[..., None]
+    """Each row divided by its length, in row's dtype; a row of zeros stays zero, its cosine with everything being 0."""
+    return (row_VE.astype(jnp.float32) * inverse_norms(row_VE)[..., None]).astype(row_VE.dtype)

@@ -7,7 +7,7 @@ from jaxlm.errors import UserError
 from jaxlm.plots import pictures
 from jaxlm.plots.word_points import load_points
 from jaxlm.runs import metrics
-from jaxlm.runs.directory import RunDir, decoding
+from jaxlm.runs.directory import RunDir, decoding, read_json
 
 
 def draw_run(run: RunDir) -> None:
@@ -15,15 +15,16 @@ def draw_run(run: RunDir) -> None:
 
     Raises UserError where plots/ lacks the numbers to draw, or a file of the run is damaged.
     """
-    config = run.read_config()
-    numbers = run.bigrams if config.model.predicts_text else run.word_points
+    numbers = run.word_points if run.word_points.is_file() else run.bigrams
     if not numbers.is_file():
         raise UserError(f"run {str(run.path)!r} has no plots/{numbers.name}: it was trained with --no-plots")
     with rc_context(pictures.STYLE):
-        if config.model.predicts_text:
+        if numbers == run.bigrams:
             with decoding(numbers):
                 counts = load_bigrams(numbers)
-            pictures.bigram_table(counts, run.plots / "bigrams.png", run.read_tokenizer(), config.data.kind)
+            with decoding(run.config):  # read as JSON: a model's class may be in a file of the user's own
+                kind = read_json(run.config)["data"]["kind"]
+            pictures.bigram_table(counts, run.plots / "bigrams.png", run.read_tokenizer(), kind)
             pictures.frequent_pairs(counts, run.plots / "pairs.png")
         else:
             with decoding(numbers):

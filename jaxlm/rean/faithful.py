@@ -5,13 +5,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config.rean import FaithfulReanConfig
-from jaxlm.models.base import needed
-from jaxlm.models.transformer import Cache
+from jaxlm.models.base import Axes, needed
+from jaxlm.models.transformer import Cache, join_heads, split_heads
 from jaxlm.ops import causal_attention, layer_norm, sinusoids
 from jaxlm.rean.model import ReanModel
 from jaxlm.rean.table import VectorModel
-
-Layer = dict[str, jax.Array]
 
 
 class FaithfulRean(VectorModel):
@@ -27,13 +25,21 @@ class FaithfulRean(VectorModel):
     attentions: int
 
     def setup(self) -> None:
-        L, K, D = self.n_layers, self.attentions, self.d_embed
-        ones, zeros, matrix = nn.initializers.ones, nn.initializers.zeros, nn.initializers.lecun_uniform()
+        L, K, D, N = self.n_layers, self.attentions, self.d_embed, self.n_heads
+        H = D // N
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        matrix = nn.initializers.lecun_uniform(batch_axis=0)
+        into_heads = nn.initializers.lecun_uniform(in_axis=2, out_axis=(3, 4), batch_axis=(0, 1))
+        from_heads = nn.initializers.lecun_uniform(in_axis=(2, 3), out_axis=4, batch_axis=(0, 1))
         self.setup_table()
         self.attend_layers = {
-            "qkv": self.param("qkv", matrix, (L, K, D, 3 * D)),
-            "qkv_bias": self.param("qkv_bias", zeros, (L, K, 3 * D)),
-            "attend": self.param("attend", matrix, (L, K, D, D)),
+            "q": self.param("q", into_heads, (L, K, D, N, H)),
+            "q_bias": self.param("q_bias", zeros, (L, K, N, H)),
+            "k": self.param("k", into_heads, (L, K, D, N, H)),
+            "k_bias": self.param("k_bias", zeros, (L, K, N, H)),
+            "v": self.param("v", into_heads, (L, K, D, N, H)),
+            "v_bias": self.param("v_bias", zeros, (L, K, N, H)),
+            "attend": self.param("attend", from_heads, (L, K, N, H, D)),
             "attend_bias": self.param("attend_bias", zeros, (L, K, D)),
             "inner_scale": self.param("inner_scale", ones, (L, K, D)),
             "inner_bias": self.param("inner_bias", zeros, (L, K, D)),
@@ -47,6 +53,32 @@ class FaithfulRean(VectorModel):
             "leak": self.param("leak", nn.initializers.uniform(3.0), (L,)),
             "norm_scale": self.param("norm_scale", ones, (L, D)),
             "norm_bias": self.param("norm_bias", zeros, (L, D)),
+        }
+
+    @property
+    def axes(self) -> Axes:
+        width = ("layers", "layers", "embed")
+        into_heads, heads = ("layers", "layers", "embed", "heads", "head"), ("layers", "layers", "heads", "head")
+        return {
+            **self.table_axes(),
+            "q": into_heads,
+            "q_bias": heads,
+            "k": into_heads,
+            "k_bias": heads,
+            "v": into_heads,
+            "v_bias": heads,
+            "attend": ("layers", "layers", "heads", "head", "embed"),
+            "attend_bias": width,
+            "inner_scale": width,
+            "inner_bias": width,
+            "outer_scale": width,
+            "outer_bias": width,
+            "dense": ("layers", "embed", "mlp"),
+            "dense_bias": ("layers", "mlp"),
+            "steepness": ("layers",),
+            "leak": ("layers",),
+            "norm_scale": ("layers", "embed"),
+            "norm_bias": ("layers", "embed"),
         }
 
     def emb(self, tok_BT: jax.Array) -> jax.Array:
@@ -64,12 +96,11 @@ class FaithfulRean(VectorModel):
         for i in range(self.n_layers):
             for j in range(self.attentions):
                 p = {name: stack[i, j] for name, stack in self.attend_layers.items()}
-                q_BTNH, k_BTNH, v_BTNH = self._qkv(x_BTD, p)
+                q_BTNH, k_BTNH, v_BTNH = split_heads(x_BTD, p)
                 k = jax.lax.dynamic_update_slice(k, k_BTNH[None, None], (i, j, 0, at, 0, 0))
                 v = jax.lax.dynamic_update_slice(v, v_BTNH[None, None], (i, j, 0, at, 0, 0))
                 y_BTNH, _ = causal_attention(q_BTNH, k[i, j], v[i, j], at)
-                y_BTD = y_BTNH.reshape(x_BTD.shape) @ p["attend"] + p["attend_bias"]
-                y_BTD = layer_norm(y_BTD, p["inner_scale"], p["inner_bias"])
+                y_BTD = layer_norm(join_heads(y_BTNH, p), p["inner_scale"], p["inner_bias"])
                 x_BTD = layer_norm(x_BTD + y_BTD, p["outer_scale"], p["outer_bias"])
             p = {name: stack[i] for name, stack in self.dense_layers.items()}
             z_BTD = x_BTD @ p["dense"] + p["dense_bias"]
@@ -83,11 +114,6 @@ class FaithfulRean(VectorModel):
         """Mean squared error to each next vector, pads and tokens without a vector (zeros) counted."""
         square_NE = jnp.square(emb_NE - self.rows(target_N))
         return jnp.sum(jnp.mean(square_NE, axis=-1) * weight_N), jnp.sum(weight_N)
-
-    def _qkv(self, x_BTD: jax.Array, p: Layer) -> list[jax.Array]:
-        B, T, D = x_BTD.shape
-        qkv_BTD = x_BTD @ p["qkv"] + p["qkv_bias"]
-        return [part.reshape(B, T, self.n_heads, D // self.n_heads) for part in jnp.split(qkv_BTD, 3, axis=-1)]
 
 
 def build(config: FaithfulReanConfig) -> ReanModel:

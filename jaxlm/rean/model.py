@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxlm.config.rean import ReanConfig
 from jaxlm.errors import UserError
-from jaxlm.models.base import BUFFERS, Params, SequenceModel, needed
+from jaxlm.models.base import BUFFERS, Axes, Params, SequenceModel, needed
 from jaxlm.models.transformer import INIT, Cache, Transformer, sizes
 from jaxlm.ops import affine, alias_draw
 from jaxlm.rean.table import VectorModel
@@ -43,6 +43,11 @@ class Rean(VectorModel, Transformer):
         super().setup()
         self.in_ED, self.in_bias_D = self.param("in", normal, (E, D)), self.param("in_bias", zeros, (D,))
         self.out_DE, self.out_bias_E = self.param("out", normal, (D, E)), self.param("out_bias", zeros, (E,))
+
+    @property
+    def axes(self) -> Axes:
+        own: Axes = {"in": (None, "embed"), "in_bias": ("embed",), "out": ("embed", None), "out_bias": (None,)}
+        return {**super().axes, **self.table_axes(), **own}
 
     def emb(self, tok_BT: jax.Array) -> jax.Array:
         return affine(self.hidden(self._embedded(tok_BT)), self.out_DE, self.out_bias_E)
@@ -151,8 +156,9 @@ class ReanModel(SequenceModel):
         m = self.module
         if m.specials > self.vocab_size - len(words):
             raise UserError(
-                f"data.tokens wants rean for model.table {m.table} with model.objective {m.objective}, which trains "
-                "rows of the boundary and of bytes, got characters: give --data.tokens rean"
+                f"data.tokens wants ReanTokensConfig() for model.table {m.table} with model.objective {m.objective}, "
+                "which trains rows of EOS and of bytes, got tokens that are all words: write "
+                "data=DataConfig(tokens=ReanTokensConfig(), ...) in the config"
             )
         made: dict[str, np.ndarray] = {}
         if m.table != "learned":

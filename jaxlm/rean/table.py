@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlm.ops import inverse_norms, lookup, unit
+from jaxlm.models.base import Axes
+from jaxlm.ops import inverse_norms, unit
 from jaxlm.ops.losses import contrastive, cosine_distance, cross_entropy, squared_error, von_mises_fisher
 from jaxlm.tokenizers import EOS
 
@@ -86,6 +87,21 @@ class VectorModel(nn.Module):
         if self.held is not None:
             self.touched_U = self._buffer(TOUCHED, (rows,))
 
+    def table_axes(self) -> Axes:
+        """Logical axes of the parameters that `setup_table` declares."""
+        axes: dict[str, tuple[str | None, ...]] = {}
+        if self.table == "learned":
+            axes["vectors"] = ("vocab", "embed")
+        else:
+            if self.table == "tuned":
+                axes["delta"] = ("vocab", "embed")
+            if self.specials:
+                axes["special"] = (None, "embed")
+        if self.objective in ("softmax", "contrastive"):
+            axes["log_scale"] = ()
+        axes |= {"bias": ("vocab",)} if self.objective == "softmax" else {"theta": ()}
+        return axes
+
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
         return self.logits(self.emb(tok_BT))
 
@@ -98,7 +114,7 @@ class VectorModel(nn.Module):
         S = self.specials
         if not S:
             return self._table_rows(tok)
-        special = lookup(self.special_SE, jnp.minimum(tok, S - 1))
+        special = self.special_SE[jnp.minimum(tok, S - 1)]
         return jnp.where((tok < S)[..., None], special, self._table_rows(jnp.maximum(tok - S, 0)))
 
     def logits(self, emb: jax.Array) -> jax.Array:
@@ -168,9 +184,9 @@ class VectorModel(nn.Module):
     def _table_rows(self, place: jax.Array) -> jax.Array:
         """Rows of the table without the specials, by their numbers."""
         if self.held is None:
-            return lookup(self.row_VE, place)
-        row = lookup(self.trained_UE, jnp.searchsorted(self.touched_U, place))
-        return row + lookup(self.fixed_VE, place) if self.table == "tuned" else row
+            return self.row_VE[place]
+        row = self.trained_UE[jnp.searchsorted(self.touched_U, place)]
+        return row + self.fixed_VE[place] if self.table == "tuned" else row
 
     def _features(self, emb: jax.Array) -> jax.Array:
         """f(e, v) of every token."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxlm.config import RunConfig
 from jaxlm.config.rean import TableConfig
-from jaxlm.config.serialization import differences, settings_that_change_numbers, to_json
+from jaxlm.config.serialization import differences
 from jaxlm.data.rows import Batch
 from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError, naming, writing
@@ -23,8 +23,8 @@ from jaxlm.runs.fingerprint import fingerprint
 from jaxlm.runs.loading import load_vectors
 from jaxlm.training.job import Job
 from jaxlm.training.language import LanguageJob
+from jaxlm.training.run import train
 from jaxlm.training.setup import Objective, Setup, set_up
-from jaxlm.training.train import train
 
 
 def prepare(
@@ -133,7 +133,7 @@ def _kept_buffers(config: RunConfig) -> dict[str, np.ndarray] | None:
     """
     run = RunDir(directory_of(config))
     try:
-        if differences(run.read_fingerprint()["settings"], settings_that_change_numbers(to_json(config))):
+        if differences(run.read_fingerprint()["settings"], config):
             return None
         return run.read_buffers() or None
     except UserError:
@@ -147,4 +147,4 @@ def _check_place(setup: Setup, restart: bool, log: Callable[[str], None]) -> Non
         set_aside(path, log)
     with writing(path):
         if not is_free(path):
-            check_run(path, fingerprint(setup.config, setup.corpus))
+            check_run(path, fingerprint(setup.config, setup.corpus), setup.config)

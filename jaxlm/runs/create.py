@@ -23,7 +23,7 @@ UNNAMEABLE = re.compile(r"[*?\[\\\ud800-\udfff]|gs:(/|$)|^/(gs|s3|az|hf)/")
 
 def directory_of(config: RunConfig) -> Path:
     """The place of a config's run directory."""
-    return Path(config.run_dir or "runs/run")
+    return config.directory
 
 
 @contextlib.contextmanager
@@ -50,27 +50,29 @@ def claimed(
         if is_free(path):
             path.mkdir(parents=True, exist_ok=True)
         else:
-            check_run(path, now)
+            check_run(path, now, config)
     with contextlib.ExitStack() as stack:
         with writing(path):
             stack.enter_context(locked(run))
             if not run.fingerprint.exists():
                 write_json(run.fingerprint, now)
-            refuse_changes(open_existing(path), now)  # another process may have been faster
+            refuse_changes(open_existing(path), now, config)  # another process may have been faster
             state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
             if state != "done" or not _settings_readable(run):
                 _fill(run, config, data, now, buffers)
         yield run, state
 
 
-def check_run(path: Path, now: dict[str, Any] | None) -> None:
-    """Raise UserError where a directory is no run, is in use, or has another fingerprint (None: any will do)."""
+def check_run(path: Path, now: dict[str, Any] | None, config: RunConfig) -> None:
+    """Raise UserError where a directory is no run, is in use, or has another fingerprint than `now`, which is that of
+    `config` (None: any will do).
+    """
     if not RunDir(path).fingerprint.is_file():
         raise UserError(f"run_dir {str(path)!r} exists and is not a run directory: choose another with --run-dir")
     run = open_existing(path)
     with locked(run):
         if now is not None:
-            refuse_changes(run, now)
+            refuse_changes(run, now, config)
 
 
 def set_aside(path: Path, log: Callable[[str], None] = print) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from jaxlm.config import RunConfig
-from jaxlm.config.serialization import differences, from_json, settings_that_change_numbers, to_json
+from jaxlm.config.serialization import differences, from_json
+from jaxlm.config.user_code import TrustCode
 from jaxlm.data.corpus import SPLITS
 from jaxlm.errors import UserError, check_fields, naming, near_path
 from jaxlm.tokenizers import Tokenizer, WordTokenizer, tokenizer_from_json
@@ -51,15 +52,15 @@ class RunDir:
         """Whether one has been saved to its end."""
         return bool(checkpoint_steps(self.checkpoints))
 
-    def read_config(self) -> RunConfig:
-        """The resolved settings. Raises UserError where they cannot be had, or the run was trained with others."""
+    def read_config(self, trust_code: TrustCode = False) -> RunConfig:
+        """The resolved settings. Raises UserError where they cannot be had, the run was trained with others, or its
+        class is in a user's own file that has not been loaded and `trust_code` is False.
+        """
         tree = read_json(self.config)
         with naming(f"run file {str(self.config)!r}"):
-            config = from_json(tree)
-        now = settings_that_change_numbers(to_json(config))
+            config = from_json(tree, trust_code, self.path)
         with decoding(self.fingerprint, START_OVER):
-            was = {**now, **read_json(self.fingerprint).get("settings", {})}
-        edited = differences(was, {**was, **now})
+            edited = differences(read_json(self.fingerprint)["settings"], config)
         if edited:
             raise UserError(f"run file {str(self.config)!r} was edited: {'; '.join(edited)}; put back what was there")
         return config

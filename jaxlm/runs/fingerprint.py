@@ -63,15 +63,15 @@ def content_hash(params: Params) -> str:
     return hash_of(by_name(without_buffers(params)))
 
 
-def refuse_changes(run: RunDir, now: dict[str, Any]) -> None:
-    """Raise UserError with every difference where a run was begun with another fingerprint."""
+def refuse_changes(run: RunDir, now: dict[str, Any], config: RunConfig) -> None:
+    """Raise UserError with every difference where a run was begun with another fingerprint than that of `config`."""
     was = run.read_fingerprint()
     other = [name for name in HASHES if name in was and name in now and was[name] != now[name]]
     settings = dict(was["settings"])
     if "init_from" in was and was["init_from"] == now.get("init_from"):  # the same parameters, wherever they lie
         settings["init_from"] = now["settings"]["init_from"]
     changed = [f"{name} has other content (sha256 {was[name][:8]}, now {now[name][:8]})" for name in other]
-    changed += differences(settings, now["settings"])
+    changed += differences(settings, config)
     if changed:
         resumable = other == ["init_from"] and len(changed) == 1 and run.has_checkpoint
         way_on = "; or move that run away: this one resumes without it" if resumable else ""

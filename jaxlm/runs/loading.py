@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxlm.config import RunConfig
+from jaxlm.config.user_code import TrustCode
 from jaxlm.devices.mesh import make_mesh, replicated
 from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError
@@ -81,14 +82,20 @@ class VectorRun:
 
 
 def load_run(
-    path: str | Path, *, which: Literal["best", "last"] = "best", log: Callable[[str], None] | None = None
+    path: str | Path,
+    *,
+    which: Literal["best", "last"] = "best",
+    trust_code: TrustCode = False,
+    log: Callable[[str], None] | None = None,
 ) -> Run:
-    """Open a run directory with its best checkpoint by dev loss, or its last; a broken one is told to `say`.
+    """Open a run directory with its best checkpoint by dev loss, or its last; a broken one is logged.
 
-    Raises UserError where it is not a run, is from a newer format, or has no checkpoint that can be read.
+    A model class in a file of the user's own is loaded only with trust_code: True for the file that the run names, or
+    the path of the file where it was moved. Raises UserError where it is not a run, is from a newer format, or has no
+    checkpoint that can be read.
     """
     run = open_existing(Path(path))
-    config = run.read_config()
+    config = run.read_config(trust_code)
     if not config.model.predicts_text:
         raise UserError(f"run {str(path)!r} has vectors of words and gives no text a probability: ask for neighbours")
     model = config.model.build()
@@ -100,11 +107,15 @@ def load_run(
 
 
 def load_vectors(
-    path: str | Path, *, which: Literal["best", "last"] = "best", log: Callable[[str], None] | None = None
+    path: str | Path,
+    *,
+    which: Literal["best", "last"] = "best",
+    trust_code: TrustCode = False,
+    log: Callable[[str], None] | None = None,
 ) -> VectorRun:
     """Open a run directory of word2vec, as `load_run` does. Raises UserError where it is a language model's."""
     run = open_existing(Path(path))
-    config = run.read_config()
+    config = run.read_config(trust_code)
     if config.model.predicts_text:
         raise UserError(f"run {str(path)!r} is of a language model, which has no vectors of words")
     return VectorRun(Path(path), config, run.read_words(), *_load_params(run, which, log))

@@ -14,7 +14,7 @@ class WordTokenizer:
     counts: tuple[int, ...]
     """How often each stands in the text it was counted in."""
     pattern: str
-    """Its matches are a text's words (model.words.pattern and .punctuation decide it)."""
+    """Its matches are a text's words (data.tokens.pattern and .punctuation decide it)."""
     lower: bool
     phrases: tuple[tuple[str, str], ...] = ()
     """Pairs of words that are joined to one by "_"."""

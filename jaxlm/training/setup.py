@@ -17,7 +17,15 @@ from jaxlm.data.dataset import Dataset
 from jaxlm.data.rows import sequence_length
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
-from jaxlm.devices.mesh import make_mesh, must_block, replicated, row_sharder, rows_multiple, state_sharding
+from jaxlm.devices.mesh import (
+    check_batch,
+    make_mesh,
+    must_block,
+    replicated,
+    row_sharder,
+    rows_multiple,
+    state_sharding,
+)
 from jaxlm.errors import UserError
 from jaxlm.inference.evaluation import NATS_PER_TOKEN, Evaluator
 from jaxlm.models.base import LanguageModel, Params, SequenceModel, axes_of
@@ -25,7 +33,6 @@ from jaxlm.models.initialization import abstract_state, init_state
 from jaxlm.ops import prng
 from jaxlm.runs import metrics
 from jaxlm.training import optim
-from jaxlm.training.cadence import step_flops
 from jaxlm.training.init_from import Start, check_same_parameters, starting_point
 from jaxlm.training.state import Chunk, TrainState
 from jaxlm.training.step import Loss, MakeStep, language_loss, make_chunk, make_step
@@ -110,7 +117,7 @@ class Setup:
         """The compiled training: (state, its step, K) -> (state after K steps, metrics), the state's memory taken."""
         objective, config = self.objective, self.config
         step = objective.make_step(self.model, objective.loss, optimizer, config.optim.l2)
-        options = compilation.step_options(step_flops(self.parameters, self.batch_tokens))
+        options = compilation.step_options()
         compiled = jax.jit(
             make_chunk(step, rate, config.seed), donate_argnums=0, static_argnums=3, compiler_options=options
         )
@@ -146,7 +153,7 @@ def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
             f"data.example wants sequence for a {type(config.model).__name__}, which reads a text from its start, got "
             "window; give --data.example sequence"
         )
-    mesh = make_mesh(getattr(config, "mesh", None))
+    mesh = make_mesh(config.mesh)
     dataset = Dataset(
         config,
         corpus,
@@ -158,7 +165,7 @@ def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
     )
     config = config.in_steps(dataset.examples, dataset.rows_per_step)
     if config.model.trained_by_steps:
-        _check_batch(dataset.batch_size, rows_multiple(mesh))
+        check_batch(dataset.batch_size, mesh)
         optim.schedule(config.optim, config.last_step)
         if start and start.params is not None:
             check_same_parameters(config, abstract_state(model)[0], start)
@@ -181,14 +188,6 @@ def some_rows(row_R: np.ndarray, most: int) -> np.ndarray:
     if len(row_R) <= most:
         return row_R
     return np.sort(np.random.default_rng(0).choice(row_R, most, replace=False))
-
-
-def _check_batch(batch_size: int, multiple: int) -> None:
-    if batch_size % multiple:
-        raise UserError(
-            f"batch_size wants a multiple of the {multiple} devices, got {batch_size}; "
-            f"take {-(-batch_size // multiple) * multiple}"
-        )
 
 
 def _is_wide(config: RunConfig) -> bool:

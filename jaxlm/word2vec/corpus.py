@@ -1,24 +1,35 @@
 """A text as numbers of words in memory-mapped files, one for each split, kept in the cache."""
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxlm.config import DataConfig, WordsConfig
+from jaxlm.data import cache
+from jaxlm.data import corpus as corpora
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.source import cache_dir, locate
 from jaxlm.errors import UserError
 from jaxlm.tokenizers import EOS, ReanTokenizer, WordTokenizer
 from jaxlm.tokenizers.rean_tokens import FIRST_WORD, PATTERN
-from jaxlm.word2vec.vocabulary import END, encode, read_blocks, read_vocabulary, split_words
+from jaxlm.word2vec.vocabulary import END, build_vocabulary, encode, read_blocks, split_words
 
+MOST_CACHED = 4 * 2**30
+"""Bytes of encoded texts in the cache at most, the one in use apart."""
+ATTEMPTS = 3
+"""Times a text is encoded at most, where other processes remove it from the cache."""
+MAX_SENTENCE = 1000
+"""Tokens of REAN in a sentence at most; windows do not reach over the cut."""
 SHORT = 2**16
 """A vocabulary below this is stored in two bytes a word, else in four."""
 
@@ -45,7 +56,17 @@ class WordCorpus:
         return len(self.ids[split])
 
 
-def load(config: DataConfig, words: WordsConfig) -> WordCorpus:
+def load(config: DataConfig, corpus: Corpus | None = None) -> WordCorpus:
+    """The words of a text by data.tokens: WordsConfig's, or REAN's tokens, those of `corpus` where it is at hand.
+
+    Raises UserError naming the setting.
+    """
+    if isinstance(config.tokens, WordsConfig):
+        return read_words(config, config.tokens)
+    return of_tokens(corpus or corpora.load(config))
+
+
+def read_words(config: DataConfig, words: WordsConfig) -> WordCorpus:
     """Count, encode and split the text, or find that done in the cache.
 
     A sentence belongs to a split by a draw of its own, by data.split and data.split_seed. Text and numbers pass through
@@ -57,28 +78,55 @@ def load(config: DataConfig, words: WordsConfig) -> WordCorpus:
     home = cache_dir() / "words"
     digest = _file_sha256(path, setting)
     place = home / hashlib.sha256(f"{digest} {settings}".encode()).hexdigest()[:32]
-    if not (place / "words.json").is_file():
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(prefix=".part-", dir=home))
-        except OSError as error:
-            raise UserError(
-                f"the cache {str(home)!r} cannot be written: {error.strerror}; set XDG_CACHE_HOME"
-            ) from error
-        try:
+    cache.mark_used(place)
+    made, attempts = _open(place), 0
+    while made is None and attempts < ATTEMPTS:
+        with _new_entry(place) as part:
             _write(part, path, setting, config, words)
-            if not place.exists():
-                part.rename(place)
-        finally:
+        made, attempts = _open(place), attempts + 1
+    if made is None:
+        raise UserError(
+            f"the cache {str(home)!r} lost {place.name} while it was read: does another process empty it? "
+            "set XDG_CACHE_HOME"
+        )
+    cache.prune(home, MOST_CACHED, place)
+    metadata, ids = made
+    tokenizer = WordTokenizer.from_json(metadata["tokenizer"])
+    return WordCorpus(tokenizer, ids, metadata["total_words"], digest, hashlib.sha256(settings.encode()).hexdigest())
+
+
+@contextlib.contextmanager
+def _new_entry(place: Path) -> Iterator[Path]:
+    """A directory to write within; at the end it becomes the entry, unless another process has made that meanwhile."""
+    part = None
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=cache.PART, dir=place.parent))
+        yield part
+        if place.exists() and _open(place) is None:  # files of it were lost
+            cache.remove(place)
+        if not place.exists():
+            part.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # else another process was faster
+            raise UserError(
+                f"the cache {str(place.parent)!r} cannot be written: {error.strerror}; set XDG_CACHE_HOME"
+            ) from error
+    finally:
+        if part is not None:
             shutil.rmtree(part, ignore_errors=True)
-    told = json.loads((place / "words.json").read_text("utf-8"))
-    tokenizer = WordTokenizer.from_json(told["tokenizer"])
-    split_hash = hashlib.sha256(settings.encode()).hexdigest()
-    ids = {split: _map(place / f"{split}.npy") for split in SPLITS}
-    return WordCorpus(tokenizer, ids, told["total_words"], digest, split_hash)
 
 
-def of_tokens(corpus: Corpus, longest: int) -> WordCorpus:
+def _open(place: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """An entry of the cache: what words.json says, and each split's ids. None where one of its files is not there."""
+    try:
+        metadata = json.loads((place / "words.json").read_text("utf-8"))
+        return metadata, {split: _map(place / f"{split}.npy") for split in SPLITS}
+    except FileNotFoundError:
+        return None
+
+
+def of_tokens(corpus: Corpus, longest: int = MAX_SENTENCE) -> WordCorpus:
     """REAN's tokens as words: those of the vocabulary in its order, with train's counts; bytes are left out.
 
     A sentence is what a boundary ends, `longest` words at most. Vectors that are trained on train of this corpus have
@@ -87,7 +135,7 @@ def of_tokens(corpus: Corpus, longest: int) -> WordCorpus:
     assert isinstance(corpus.tokenizer, ReanTokenizer), corpus.tokenizer
     words = corpus.tokenizer.words
     if len(words) < 2:
-        raise UserError(f"data.min_count wants a text with at least two words, got {len(words)}: lower it")
+        raise UserError(f"data.tokens.min_count wants a text with at least two words, got {len(words)}: lower it")
     count_V = np.bincount(corpus.tokens("train"), minlength=corpus.tokenizer.vocab_size)[FIRST_WORD:]
     ids = {}
     for split in SPLITS:
@@ -119,14 +167,14 @@ def cut_sentences(id_N: np.ndarray, longest: int) -> np.ndarray:
 
 def _write(part: Path, path: Path, setting: str, config: DataConfig, words: WordsConfig) -> None:
     lines = config.kind == "lines"
-    tokenizer, total_words = read_vocabulary(path, setting, words, lines)
+    tokenizer, total_words = build_vocabulary(lambda: read_blocks(path, setting), setting, words, lines)
     token_of = {END: 0} | {word: number for number, word in enumerate(tokenizer.words, 1)}
     blocks = split_words(read_blocks(path, setting), tokenizer.pattern, words.lower, lines, tokenizer.phrases)
     write_splits(
         part, (encode(tokens, token_of) for tokens in blocks), tokenizer.vocab_size, words.max_sentence, config
     )
-    told = {"tokenizer": tokenizer.to_json(), "total_words": total_words}
-    (part / "words.json").write_text(json.dumps(told), "utf-8")
+    metadata = {"tokenizer": tokenizer.to_json(), "total_words": total_words}
+    (part / "words.json").write_text(json.dumps(metadata), "utf-8")
 
 
 def write_splits(
@@ -157,8 +205,8 @@ def write_splits(
 
 def _header(dtype: np.dtype, size: int) -> bytes:
     """The first 128 bytes of an .npy file of one dimension (format 1.0 pads its header with spaces to such a size)."""
-    told = str({"descr": dtype.str, "fortran_order": False, "shape": (size,)}).encode()
-    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + told.ljust(117) + b"\n"
+    header = str({"descr": dtype.str, "fortran_order": False, "shape": (size,)}).encode()
+    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + header.ljust(117) + b"\n"
 
 
 def _map(path: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxlm.config import Word2vecConfig
-from jaxlm.models.base import Params, needed
+from jaxlm.models.base import Axes, Params, needed
 from jaxlm.word2vec.gradients import cbow, skip_gram, tree
 
 
@@ -34,6 +34,11 @@ class Word2vec:
 
     config: Word2vecConfig
     vocab_size: int
+
+    @property
+    def axes(self) -> Axes:
+        """Logical axes of the two tables; a tree's inner nodes count as its vocabulary."""
+        return {"input": ("vocab", "embed"), "output": ("vocab", "embed")}
 
     def init(self, key: jax.Array) -> Params:
         """Input vectors uniform in (-1 / 2E, 1 / 2E), output vectors 0."""

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.config import DataConfig, RunConfig, Word2vecConfig, WordsConfig
-from jaxlm.data import corpus as corpora
+from jaxlm.config import DataConfig, RunConfig, Word2vecConfig
 from jaxlm.data.corpus import SPLITS
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
@@ -56,7 +55,7 @@ def prepare(
     compilation.enable_cache(cache_dir())
     if config.tensorboard:
         metrics.summary_writer()
-    corpus = _words_of(config, model)
+    corpus = word_corpora.load(config.data)
     size = corpus.tokenizer.vocab_size
     if model.vocab_size not in (None, size):
         raise UserError(f"model.vocab_size wants the {size} words of the data or none, got {model.vocab_size}")
@@ -167,10 +166,9 @@ class VectorJob(Job):
         lines = []
         trained = [line["loss"] for line in metrics.read(run.metrics) if line["split"] == "train"]
         if trained and all(loss is None for loss in trained):
-            count = "data" if self.config.data.tokens == "rean" else "model.words"
             lines.append(
                 "no pair of words was left in train, and none was trained: model.subsample 0 keeps the frequent words, "
-                f"a smaller {count}.min_count the rare ones"
+                "a smaller data.tokens.min_count the rare ones"
             )
         for split in SPLITS:
             if result[split] and result[split]["loss"] is not None:
@@ -245,18 +243,6 @@ def _check_text(data: DataConfig) -> None:
             f"data.path wants a text of sentences for word2vec, got none: the names of data.name {data.name} stand "
             "alone on their lines; give --data.path FILE"
         )
-
-
-def _words_of(config: RunConfig, model: Word2vecConfig) -> WordCorpus:
-    """The text's words, or its REAN tokens."""
-    if config.data.tokens != "rean":
-        return word_corpora.load(config.data, model.words)
-    if dataclasses.replace(model.words, max_sentence=WordsConfig().max_sentence) != WordsConfig():
-        raise UserError(
-            "model.words wants its defaults (max_sentence apart) with data.tokens rean, whose words data.min_count and "
-            "data.vocab_limit choose"
-        )
-    return word_corpora.of_tokens(corpora.load(config.data), model.words.max_sentence)
 
 
 def _check_optimizer(config: RunConfig) -> None:

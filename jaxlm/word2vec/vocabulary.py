@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -149,15 +149,18 @@ def encode(tokens: list[str], token_of: dict[str, int]) -> np.ndarray:
     return id_N[id_N >= 0]
 
 
-def read_vocabulary(path: Path, setting: str, config: WordsConfig, lines: bool) -> tuple[WordTokenizer, int]:
+def build_vocabulary(
+    read: Callable[[], Iterable[str]], setting: str, config: WordsConfig, lines: bool
+) -> tuple[WordTokenizer, int]:
     """The vocabulary of a text, and how many words the text has, rare ones counted.
 
-    Raises UserError where the file cannot be used or fewer than two words stay.
+    `read` gives the text's blocks, from its start at each call (three times for phrases). Raises UserError naming the
+    setting where fewer than two words stay.
     """
     pattern = token_pattern(config)
 
     def words(phrases: Iterable[tuple[str, str]] = ()) -> Iterator[list[str]]:
-        return split_words(read_blocks(path, setting), pattern, config.lower, lines, phrases)
+        return split_words(read(), pattern, config.lower, lines, phrases)
 
     counts, total = count_tokens(words(), config.max_counted)
     phrases: tuple[tuple[str, str], ...] = ()
@@ -168,7 +171,7 @@ def read_vocabulary(path: Path, setting: str, config: WordsConfig, lines: bool) 
     if len(kept) < 2:
         raise UserError(
             f"{setting} wants a text in which at least two words occur {config.min_count} times "
-            f"(model.words.min_count), got {len(kept)} of {len(counts):,} different words in {str(path)!r}"
+            f"(data.tokens.min_count), got {len(kept)} of {len(counts):,} different words"
         )
     tokenizer = WordTokenizer(
         tuple(word for word, _ in kept), tuple(count for _, count in kept), pattern, config.lower, phrases

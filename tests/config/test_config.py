@@ -72,10 +72,12 @@ def test_a_setting_out_of_its_range_is_refused_by_name(make, name, value):
 @pytest.mark.parametrize(
     ("make", "settings"),
     [
-        (DataConfig, {"max_length": 1, "split": (1.0, 0.0, 0.0)}),
+        (DataConfig, {"example": "sequence", "max_length": 1, "split": (1.0, 0.0, 0.0)}),
         (DataConfig, {"split": (1 / 3, 1 / 3, 1 / 3)}),
-        (OptimConfig, {"momentum": 0, "betas": (0.0, 0.0), "weight_decay": 0, "l2": 0, "clip": None, "end_factor": 1}),
-        (OptimConfig, {"momentum": 1, "end_factor": 0, "boundaries": (0,), "factors": (0,)}),
+        (OptimConfig, {"name": "adamw", "betas": (0.0, 0.0), "weight_decay": 0, "l2": 0, "clip": None}),
+        (OptimConfig, {"momentum": 0, "schedule": "linear", "end_factor": 1}),
+        (OptimConfig, {"momentum": 1, "schedule": "cosine", "end_factor": 0, "warmup": 0}),
+        (OptimConfig, {"schedule": "piecewise", "boundaries": (0,), "factors": (0,)}),
         (EvalConfig, {"every": 1, "log_every": None, "max_tokens": 1}),
         (CheckpointConfig, {"every": 1, "keep": 1}),
         (SampleConfig, {"n": 0, "temperature": 0, "max_tokens": 1}),

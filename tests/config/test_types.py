@@ -26,11 +26,12 @@ from jaxlm.config import (
 from jaxlm.errors import UserError
 from tests.conftest import REPOSITORY
 
-GROUPS = [getattr(settings, name) for name in settings.__all__ if name != "ModelConfig"]
+GROUPS = [getattr(settings, name) for name in settings.__all__ if name not in ("ModelConfig", "TokensConfig")]
 PREFIXES = {
     "RunConfig": "",
     "VectorsConfig": "model.vectors_from.",
-    "WordsConfig": "model.words.",
+    "WordsConfig": "data.tokens.",
+    "ReanTokensConfig": "data.tokens.",
     **{f"{name.capitalize()}Config": f"{name}." for name in ("data", "optim", "eval", "checkpoint", "sample")},
 }
 
@@ -62,9 +63,10 @@ MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
     (DataConfig, {"path": Path("x")}, f"data.path wants a string or None, got {Path('x')!r}"),
     (DataConfig, {"labels": ["a", "b"]}, "data.labels wants a tuple (a string, a string), got ['a', 'b']"),
     (DataConfig, {"split": (1.0, 0.0)}, "data.split wants a tuple (a number, a number, a number), got (1.0, 0.0)"),
+    (DataConfig, {"tokens": "rean"}, "data.tokens wants a TokensConfig such as CharactersConfig(), got 'rean'"),
     (OptimConfig, {"factors": (1, "2")}, "optim.factors wants a tuple (a number, ...), got (1, '2')"),
     (OptimConfig, {"name": "adam"}, "optim.name wants 'sgd' or 'adamw', got 'adam'"),
-    (WordsConfig, {"lower": 0}, "model.words.lower wants True or False, got 0"),
+    (WordsConfig, {"lower": 0}, "data.tokens.lower wants True or False, got 0"),
     (
         ReanConfig,
         {"vectors_from": VectorsConfig},

@@ -3,15 +3,13 @@
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxlm
-from jaxlm.config import DataConfig
-from jaxlm.data.batches import prepare
+from jaxlm.config import CharactersConfig, DataConfig, ReanTokensConfig
 from jaxlm.data.bigrams import count_bigrams
 from jaxlm.data.corpus import SPLITS, encode_text, from_dialogues, from_lines, from_stream, split_dialogues
 from jaxlm.tokenizers import EOS, CharTokenizer, ReanTokenizer
@@ -22,7 +20,7 @@ TALKS = [
     [f"human: what is {i}?", f"network: it is {'so ' * (i % 5)}{i}."] + ["human: thanks"] * (i % 3) for i in range(30)
 ]
 TEXT = "\n\n".join(map("\n".join, TALKS)) + "\n"
-DIALOGUES = DataConfig(kind="dialogues", example="sequence", tokens="rean", max_length=16)
+DIALOGUES = DataConfig(kind="dialogues", example="sequence", tokens=ReanTokensConfig(), max_length=16)
 turns = st.text(st.characters(exclude_characters="\n"), min_size=1).filter(str.strip)
 
 
@@ -31,7 +29,7 @@ def test_blank_lines_separate_dialogues(dialogues, blank):
     assert split_dialogues("\n" + blank.join(map("\n".join, dialogues)) + "\n") == dialogues
 
 
-@pytest.mark.parametrize("tokens", ["rean", "characters"])
+@pytest.mark.parametrize("tokens", [ReanTokensConfig(), CharactersConfig()])
 def test_a_dialogue_stays_whole_and_its_turns_in_order(tokens):
     corpus = from_dialogues(TEXT, jaxlm.DataConfig(kind="dialogues", tokens=tokens))
     starts = [*np.flatnonzero(corpus.age_N == 0).tolist(), len(corpus.tokens_N)]
@@ -50,7 +48,7 @@ def test_a_dialogue_stays_whole_and_its_turns_in_order(tokens):
 
 
 @pytest.mark.parametrize("read", [from_lines, from_stream, from_dialogues])
-@pytest.mark.parametrize("tokens", ["rean", "characters"])
+@pytest.mark.parametrize("tokens", [ReanTokensConfig(), CharactersConfig()])
 def test_the_bytes_of_all_tokens_are_those_of_the_text(read, tokens):
     kind = read.__name__.removeprefix("from_")
     corpus = read(TEXT, DataConfig(kind=kind, tokens=tokens))
@@ -63,26 +61,12 @@ def test_the_bytes_of_all_tokens_are_those_of_the_text(read, tokens):
 
 def test_words_come_from_train_alone():
     text = "\n".join(f"so it is {i // 2}-{i // 2}" for i in range(40))
-    corpus = from_lines(text, DataConfig(tokens="rean", min_count=2))
+    corpus = from_lines(text, DataConfig(tokens=ReanTokensConfig(min_count=2)))
     train = [word for line in corpus.lines["train"] for word in pieces(line)]
     assert set(corpus.tokenizer.words) == {word for word in train if train.count(word) > 1}
     assert set(corpus.tokenizer.words) < set(pieces(text))
-    limited = from_lines(text, DataConfig(tokens="rean", vocab_limit=2))
+    limited = from_lines(text, DataConfig(tokens=ReanTokensConfig(max_vocab=2)))
     assert limited.tokenizer.vocab_size == 257 + 2
-
-
-def test_training_counts_every_prediction_of_a_row_and_evaluation_each_once():
-    config = jaxlm.RunConfig(model=jaxlm.GptConfig(), data=DIALOGUES, steps=1, batch_size=64)
-    corpus = from_dialogues(TEXT, DIALOGUES)
-    batcher, host, rows = prepare(config, corpus, None)
-    chosen_B = batcher.draw(0, range(1))[0]
-    batch = batcher.at(host, jnp.asarray(chosen_B))
-    assert batch.weight is not None
-    np.testing.assert_array_equal(batch.weight.sum(1), host.length_R[chosen_B])
-    assert host.skip_R[chosen_B].any()
-    everything = batcher.rows(host, jnp.asarray(rows["train"]))
-    assert everything.weight is not None
-    assert everything.weight.sum() == corpus.size("train")
 
 
 @pytest.mark.parametrize("labels", [("human", "human"), ("a\nb", "c"), ("", "x")])
@@ -105,7 +89,7 @@ def test_pairs_of_a_large_vocabulary_are_those_of_its_frequent_tokens(monkeypatc
 @pytest.mark.parametrize("read", [from_dialogues, from_stream, from_lines])
 def test_any_model_scores_and_samples_words(read):
     kind = read.__name__.removeprefix("from_")
-    data = DataConfig(kind=kind, tokens="rean", min_count=1)
+    data = DataConfig(kind=kind, tokens=ReanTokensConfig(min_count=1))
     run = opened(jaxlm.CountsConfig(order=2, add_k=0.01), data, read(TEXT, data))
     assert isinstance(run.tokenizer, ReanTokenizer)
     score = jaxlm.score(run, TALKS[4][0] + "\n" + TALKS[4][1] + "\n").total

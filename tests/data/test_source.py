@@ -212,7 +212,7 @@ def test_a_named_set_is_downloaded_once(server, named, tmp_path):
 
 def test_the_users_own_file_is_read_instead_of_a_named_set(server, named, tmp_path):
     (tmp_path / "own.txt").write_text("ava\n")
-    assert read(DataConfig(path=str(tmp_path / "own.txt"), name="makemore")) == "ava\n"
+    assert read(DataConfig(path=str(tmp_path / "own.txt"))) == "ava\n"
     assert server.asked == 0
 
 

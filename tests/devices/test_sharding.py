@@ -12,15 +12,19 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 import jaxlm
-from jaxlm.devices import mesh as mesh_module
-from jaxlm.devices.mesh import make_mesh, state_sharding
+from jaxlm.cli.train_command import train_command
+from jaxlm.config.mesh import MeshConfig
+from jaxlm.config.serialization import from_json, settings_that_change_numbers, to_json
+from jaxlm.devices.mesh import check_batch, make_mesh, rows_multiple, spec_of, state_sharding
 from jaxlm.training import TrainState, make_chunk, make_step, optim
 from jaxlm.training.setup import settle
 from tests.conftest import NAMES, QUICK_COMPILATION, REPOSITORY
+from tests.devices import four_devices
 
 TRAIN = """
 import json, sys
@@ -121,29 +125,155 @@ def test_the_train_step_lowers_for_gpus_and_tpus(tmp_path, model, example):
     )
     program = lowered.as_text()
     assert "stablehlo.while" in program
-    assert re.search(r'sharding_constraint .*\{"data"\}', program)  # the batch lies along the data axis
+    assert re.search(r'sharding_constraint .*\{"data", "fsdp"\}', program)  # the batch's rows are split
 
 
-def test_the_mesh_has_all_devices_along_data():
-    mesh = make_mesh()
-    assert dict(mesh.shape) == {"data": jax.device_count(), "fsdp": 1, "tensor": 1}
+@pytest.fixture(scope="module")
+def on_meshes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a step of every model gives on meshes of four devices and on one, from a process of its own."""
+    path = tmp_path_factory.mktemp("meshes") / "result.json"
+    flags = f"{QUICK_COMPILATION} --xla_force_host_platform_device_count=4"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "tests.devices.four_devices", str(path)]
+    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
 
 
-def test_state_sharding_names_a_place_for_every_leaf():
-    state = {"params": {"a": np.zeros((2, 3)), "b": {"c": np.zeros(4)}}, "step": np.int32(0)}
-    placed = state_sharding(make_mesh(), state)
-    chex.assert_trees_all_equal_structs(placed, state)
-    assert {leaf.spec for leaf in jax.tree.leaves(placed)} == {PartitionSpec()}
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["data", "fsdp-tensor"])
+@pytest.mark.parametrize("name", four_devices.NAMES)
+def test_a_step_on_a_mesh_is_that_of_one_device(on_meshes, name, mesh):
+    """Its loss, and the parameters and moments after it: which follow the gradients, by the learning rate of 0.5."""
+    got = on_meshes[f"{name}/{mesh}"]
+    assert got["four"] == pytest.approx(got["one"], rel=1e-5)
+    assert got["far"] < 2e-5
+    split = {path for path, share in got["held"].items() if share < 1}
+    assert bool(split) == (mesh != "data" and name not in four_devices.COUNTED)
 
 
-def test_the_table_of_axes_is_read_by_the_end_of_a_path(monkeypatch):
-    table = (("mlp/up", PartitionSpec("fsdp", "tensor")), ("up", PartitionSpec("tensor")))
-    monkeypatch.setattr(mesh_module, "PARAMETER_AXES", table)
-    tree = {"opt_state": {"mu": {"mlp": {"up": 0, "down": 0}}}, "params": {"mlp": {"up": 0}, "up": 0}}
-    placed = state_sharding(make_mesh(), tree)
-    assert placed["params"]["mlp"]["up"].spec == placed["opt_state"]["mu"]["mlp"]["up"].spec == table[0][1]
-    assert placed["params"]["up"].spec == table[1][1]
-    assert placed["opt_state"]["mu"]["mlp"]["down"].spec == PartitionSpec()
+@pytest.mark.slow
+def test_a_device_holds_the_part_of_an_array_that_the_rules_give_it(on_meshes):
+    """On fsdp 2 x tensor 2, of parameters and of their moments: a half along each mesh axis that a dimension has."""
+    gpt = {
+        "embed": 1 / 4,  # vocab, embed
+        "position": 1 / 2,  # length, embed
+        "norm1_scale": 1 / 2,  # layers, embed
+        "q": 1 / 4,  # layers, embed, heads, head
+        "k_bias": 1 / 2,  # layers, heads, head
+        "attend": 1 / 4,  # layers, heads, head, embed
+        "up": 1 / 4,  # layers, embed, mlp
+        "up_bias": 1 / 2,  # layers, mlp
+        "down": 1 / 4,  # layers, mlp, embed
+        "down_bias": 1 / 2,  # layers, embed
+    }
+    held = on_meshes["gpt/fsdp-tensor"]["held"]
+    for name, share in gpt.items():
+        assert held[f"params/{name}"] == held[f"opt_state/0/trace/{name}"] == share, name
+    rnn = on_meshes["gru/fsdp-tensor"]["held"]
+    assert [rnn[f"params/{name}"] for name in ("gates", "out_bias", "start")] == [1 / 4, 1 / 2, 1 / 2]
+    odd = on_meshes["rean-softmax-random/fsdp-tensor"]["held"]
+    assert odd["params/special"] == 1 / 2  # 257 rows are not split, their width is
+
+
+def virtual(**sizes: int) -> AbstractMesh:
+    """A mesh of devices that are not there."""
+    shape = {"data": 1, "fsdp": 1, "tensor": 1} | sizes
+    return AbstractMesh(tuple(shape.values()), tuple(shape))
+
+
+def test_all_devices_lie_along_data_unless_the_settings_say_otherwise():
+    assert dict(make_mesh().shape) == {"data": jax.device_count(), "fsdp": 1, "tensor": 1}
+    assert dict(make_mesh(MeshConfig(fsdp=-1, data=1)).shape) == {"data": 1, "fsdp": jax.device_count(), "tensor": 1}
+    assert set(make_mesh().axis_types) == {AxisType.Auto}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "got", "advice"),
+    [
+        ({"data": 3}, "data 3 x fsdp 1 x tensor 1", "--mesh.data 8 --mesh.fsdp 1 --mesh.tensor 1"),
+        ({"data": 2, "fsdp": 3}, "data 2 x fsdp 3 x tensor 1", "--mesh.data 2 --mesh.fsdp 4 --mesh.tensor 1"),
+        ({"tensor": 3}, "data -1 x fsdp 1 x tensor 3", "--mesh.data 2 --mesh.fsdp 1 --mesh.tensor 4"),
+        (
+            {"data": 1, "fsdp": 1, "tensor": 16},
+            "data 1 x fsdp 1 x tensor 16",
+            "--mesh.data 1 --mesh.fsdp 1 --mesh.tensor 8",
+        ),
+    ],
+)
+def test_sizes_of_another_product_are_refused_with_the_nearest_mesh(monkeypatch, sizes, got, advice):
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    with pytest.raises(jaxlm.UserError) as error:
+        make_mesh(MeshConfig(**sizes))
+    assert str(error.value) == (
+        f"mesh.data, mesh.fsdp and mesh.tensor want a product of 8, the number of devices, got {got}; take {advice}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"data": 0}, "mesh.data wants a number >= 1, got 0"),
+        ({"fsdp": -2}, "mesh.fsdp wants a number >= 1, got -2"),
+        ({"tensor": -1}, "mesh.tensor wants a number of devices, got -1, which mesh.data has already; take 1"),
+    ],
+)
+def test_sizes_that_no_devices_have_are_refused(sizes, message):
+    with pytest.raises(jaxlm.UserError) as error:
+        MeshConfig(**sizes)
+    assert str(error.value) == message
+
+
+def test_a_mesh_changes_no_numbers_and_is_set_on_the_command_line(tmp_path):
+    plain = jaxlm.RunConfig(model=jaxlm.MlpConfig(), steps=1)
+    config = train_command(tmp_path / "config.py", plain, ["--mesh.data", "2", "--mesh.fsdp", "2"]).config
+    assert config.mesh == MeshConfig(data=2, fsdp=2)
+    assert from_json(to_json(config)) == config
+    assert not any(name.startswith("mesh") for name in settings_that_change_numbers(to_json(config)))
+
+
+def test_rows_are_split_over_data_and_fsdp():
+    mesh: Any = virtual(data=2, fsdp=3, tensor=5)
+    assert rows_multiple(mesh) == 6
+    with pytest.raises(jaxlm.UserError, match="batch_size wants a multiple of the 6 devices, got 8; take 12"):
+        check_batch(8, mesh)
+
+
+def test_moments_lie_as_their_parameters_and_all_else_is_replicated():
+    params = {"a": np.zeros((4, 6)), "b": {"a": np.zeros((4, 6)), "c": np.zeros(4)}, "free": np.zeros((4, 6))}
+    axes = {"a": ("embed", "mlp"), "b/a": ("mlp", "embed"), "b/c": ("embed",)}
+    optimizer = optax.chain(optax.clip(1.0), optax.masked(optax.adam(0.1), {"a": True, "b": True, "free": False}))
+    state = TrainState(step=np.int32(0), params=params, opt_state=jax.eval_shape(optimizer.init, params))  # type: ignore[arg-type]
+    mesh: Any = virtual(fsdp=2, tensor=2)
+    lies = state_sharding(mesh, state, axes)
+    chex.assert_trees_all_equal_structs(lies, state)
+    adam = lies.opt_state[1].inner_state[0]
+    for tree in (lies.params, adam.mu, adam.nu):
+        assert tree["a"].spec == PartitionSpec("fsdp", "tensor")
+        assert tree["b"]["a"].spec == PartitionSpec("tensor", "fsdp")
+        assert tree["b"]["c"].spec == PartitionSpec("fsdp")
+    assert lies.params["free"].spec == lies.step.spec == adam.count.spec == PartitionSpec()
+    reduced = {"params": params, "rows": {"a": np.zeros((4, 1))}}
+    placed = state_sharding(mesh, TrainState(step=np.int32(0), params=params, opt_state=reduced), axes)  # type: ignore[arg-type]
+    assert placed.opt_state["rows"]["a"].spec == PartitionSpec()  # another shape than the parameter's
+
+
+def test_a_dimension_that_the_devices_do_not_divide_is_replicated_but_heads_are_refused():
+    mesh: Any = virtual(fsdp=2, tensor=4)
+    assert spec_of(mesh, (27, 6), ("vocab", "embed")) == PartitionSpec(None, "fsdp")
+    assert spec_of(mesh, (8, 4), ("mlp", "vocab")) == PartitionSpec("tensor", None)  # one dimension for each mesh axis
+    assert spec_of(mesh, (2, 8, 4, 2), ("layers", "embed", "heads", "head")) == PartitionSpec(
+        None, "fsdp", "tensor", None
+    )
+    for axis in ("heads", "kv"):
+        with pytest.raises(jaxlm.UserError) as error:
+            spec_of(mesh, (8, 6, 2), ("embed", axis, "head"))
+        assert str(error.value) == f"mesh.tensor wants a divisor of the model's 6 {axis}, got 4; take 1, 2, 3, 6"
+    with pytest.raises(ValueError, match="want an array of 1 dimensions"):
+        spec_of(mesh, (8, 6), ("embed",))
+    with pytest.raises(ValueError, match="got 'width'"):
+        spec_of(mesh, (8,), ("width",))
 
 
 def test_a_device_that_is_not_here_is_the_users_mistake(tmp_path):

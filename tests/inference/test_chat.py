@@ -21,8 +21,7 @@ from tests.conftest import opened
 TEXT = "\n\n".join(["ask: one?\ntell: 1 is one.\nask: é?\ntell: no ü."] * 20)
 DATA: dict[str, Any] = {
     "kind": "dialogues",
-    "tokens": "rean",
-    "min_count": 18,
+    "tokens": jaxlm.ReanTokensConfig(min_count=18),
     "labels": ("ask", "tell"),
     "example": "sequence",
 }

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxlm.data.batches import Tokens, prepare
 
 import jaxlm
-from jaxlm.data.batches import Tokens, prepare
 from jaxlm.data.corpus import Corpus, line_ages
 from jaxlm.devices.mesh import make_mesh
 from jaxlm.inference.evaluation import Evaluator

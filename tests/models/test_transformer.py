@@ -24,7 +24,11 @@ def test_each_place_of_dropout_drops_on_its_own_and_makes_up_for_it(monkeypatch)
     tok_BT = jnp.zeros((512, 1), jnp.int32)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), jax.eval_shape(model.init, jax.random.key(0), tok_BT))
     unit_L1, eye_DD = jnp.array([[1.0], [8.0]]), jnp.eye(8)
-    values: dict[str, Any] = {"qkv_bias": 1.0, "attend": unit_L1[..., None] * 2 * eye_DD, "attend_bias": unit_L1 * 2}
+    values: dict[str, Any] = {
+        "v_bias": 1.0,
+        "attend": (unit_L1[..., None] * 2 * eye_DD).reshape(2, 2, 4, 8),
+        "attend_bias": unit_L1 * 2,
+    }
     values |= {"embed": 1.0, "down_bias": unit_L1 * 8, "out": eye_DD}
     params = zeros | {name: jnp.broadcast_to(value, zeros[name].shape) for name, value in values.items()}
     np.testing.assert_array_equal(model.apply(params, tok_BT), 1 + (2 + 2 + 8) + (16 + 16 + 64))
@@ -44,11 +48,21 @@ def test_the_more_blocks_the_less_each_adds_at_first(config, n_layers):
     model = config(context=64, n_layers=n_layers, n_heads=2, d_model=64, vocab_size=64).build()
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
     added = 0.02 / (2 * n_layers) ** 0.5
-    drawn = {"position": 0.02, "qkv": 0.02, "attend": added, "up": 0.02, "down": added, "out": 0.02}
+    drawn = {"position": 0.02, "q": 0.02, "k": 0.02, "v": 0.02, "attend": added, "up": 0.02, "down": added, "out": 0.02}
     for name, scale in drawn.items():
         assert float(params[name].std()) == pytest.approx(scale, rel=0.04), name
         assert float(params[name].mean()) == pytest.approx(0, abs=0.05 * scale), name
-    for name in ("qkv_bias", "attend_bias", "up_bias", "down_bias", "norm1_bias", "norm2_bias", "norm_bias"):
+    for name in (
+        "q_bias",
+        "k_bias",
+        "v_bias",
+        "attend_bias",
+        "up_bias",
+        "down_bias",
+        "norm1_bias",
+        "norm2_bias",
+        "norm_bias",
+    ):
         chex.assert_trees_all_equal(params[name], jnp.zeros_like(params[name]))
     for name in ("norm1_scale", "norm2_scale", "norm_scale"):
         chex.assert_trees_all_equal(params[name], jnp.ones_like(params[name]))

@@ -10,10 +10,17 @@ import numpy as np
 import pytest
 from scipy.special import ive
 
-from jaxlm.ops.linear import FEW_ROWS
-from jaxlm.ops.losses import contrastive, cross_entropy, mean_square, nats_per_target, von_mises_fisher
+from jaxlm.ops.losses import (
+    contrastive,
+    cosine_distance,
+    cross_entropy,
+    mean_square,
+    nats_per_target,
+    squared_error,
+    von_mises_fisher,
+)
 
-few_and_many = pytest.mark.parametrize("n", [40, FEW_ROWS + 1])
+few_and_many = pytest.mark.parametrize("n", [40, 300])
 
 
 def rows(scale=1.0, n=40, vocab_size=27, seed=0):
@@ -184,3 +191,23 @@ def test_contrastive_is_the_cross_entropy_of_the_own_candidate_among_those_that_
     total, count = contrastive(jnp.asarray(score_NK), jnp.asarray(weight_N))
     assert float(total) == pytest.approx(want, rel=1e-5)
     assert float(count) == 2
+
+
+@pytest.mark.parametrize("loss", [cosine_distance, squared_error, von_mises_fisher])
+def test_distances_of_half_precision_vectors_are_summed_in_float32(loss):
+    """As of the same numbers in float32, which the tests above compare with float64."""
+    emb_NE, row_NE = (jax.random.normal(jax.random.key(seed), (300, 64)).astype(jnp.bfloat16) for seed in (0, 1))
+    weight_N = (jnp.arange(300) % 3 > 0).astype(jnp.bfloat16)
+    total, count = loss(emb_NE, row_NE, weight_N)
+    chex.assert_type([total, count], jnp.float32)
+    emb64, row64 = (np.asarray(x.astype(jnp.float32), np.float64) for x in (emb_NE, row_NE))
+    if loss is cosine_distance:
+        want_N = 1 - (emb64 * row64).sum(1) / np.linalg.norm(emb64, axis=1)
+    elif loss is squared_error:
+        want_N = ((emb64 - row64) ** 2).mean(1)
+    else:
+        a, b = 31.5, 32.5
+        u_N = np.sqrt((emb64**2).sum(1) + b * b)
+        want_N = u_N - a * np.log(a + u_N) - (emb64 * row64).sum(1)
+    np.testing.assert_allclose(total, want_N[np.arange(300) % 3 > 0].sum(), rtol=1e-5, atol=1e-3)
+    assert count == 200

@@ -35,9 +35,12 @@ def test_the_forward_values_are_those_of_torch(attentions):
         for j in range(attentions):
             attention = torch.nn.MultiheadAttention(E, 8, batch_first=True)
             with torch.no_grad():
-                attention.in_proj_weight.copy_(p["qkv"][i, j].T)
-                attention.in_proj_bias.copy_(p["qkv_bias"][i, j])
-                attention.out_proj.weight.copy_(p["attend"][i, j].T)
+                into = [p[name][i, j].reshape(E, E).T for name in ("q", "k", "v")]
+                attention.in_proj_weight.copy_(torch.cat(into))
+                attention.in_proj_bias.copy_(
+                    torch.cat([p[f"{name}_bias"][i, j].reshape(E) for name in ("q", "k", "v")])
+                )
+                attention.out_proj.weight.copy_(p["attend"][i, j].reshape(E, E).T)
                 attention.out_proj.bias.copy_(p["attend_bias"][i, j])
             y, _ = attention(x, x, x, attn_mask=future, need_weights=False)
             y = norm(y, p["inner_scale"][i, j], p["inner_bias"][i, j])
@@ -52,3 +55,12 @@ def test_the_forward_values_are_those_of_torch(attentions):
     tok, target = jnp.asarray(tok_BT[:, :-1]), jnp.asarray(tok_BT[:, 1:])
     total, count = jax.jit(full.train_loss)(params, tok, target, None, jax.random.key(0))
     assert float(total / count) == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_matrices_are_drawn_by_their_own_width_however_many_blocks_there_are():
+    """lecun_uniform: U(-sqrt(3 / E), sqrt(3 / E)), whose deviation is E ** -0.5."""
+    model = FaithfulReanConfig(vocab_size=V, context=9, d_embed=64, n_layers=2, attentions=3).build()
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, T), jnp.int32))
+    for name in ("q", "k", "v", "attend", "dense"):
+        assert float(params[name].std()) == pytest.approx(64**-0.5, rel=0.03), name
+        assert float(jnp.abs(params[name]).max()) == pytest.approx((3 / 64) ** 0.5, rel=0.01), name

@@ -30,12 +30,18 @@ from jaxlm.tokenizers import ReanTokenizer, visible
 from jaxlm.tokenizers.rean_tokens import pieces
 from jaxlm.training import cadence, train
 from jaxlm.training.language import LanguageJob
+from jaxlm.word2vec.corpus import of_tokens
 from jaxlm.word2vec.training import VectorJob
 from tests.conftest import write_run
 from tests.processes import tree
 
 TEXT = "\n\n".join(f"human: what is {i % 7}?\nnetwork: it is {i % 7} of {i % 3}." for i in range(40))
-DATA: dict[str, Any] = {"kind": "dialogues", "tokens": "rean", "example": "sequence", "min_count": 1, "max_length": 16}
+DATA: dict[str, Any] = {
+    "kind": "dialogues",
+    "tokens": jaxlm.ReanTokensConfig(min_count=1),
+    "example": "sequence",
+    "max_length": 16,
+}
 SIZES: dict[str, Any] = {"n_layers": 1, "n_heads": 2, "d_model": 16, "d_embed": 8}
 SETTINGS: dict[str, Any] = {
     "text": TEXT,
@@ -376,27 +382,22 @@ def test_vectors_are_given_or_trained_and_only_for_a_table_that_wants_them():
 def test_a_table_that_is_not_learned_wants_the_tokens_of_rean(tmp_path, model, text):
     made = settings(tmp_path, model)
     (tmp_path / "text.txt").write_text(text)
-    made = dataclasses.replace(made, data=dataclasses.replace(made.data, tokens="characters", min_count=2))
-    with pytest.raises(
-        jaxlm.UserError, match=r"^data\.tokens wants rean for .*, got characters: give --data\.tokens rean"
-    ):
-        train(made, log=lambda line: None)
+    data = dataclasses.replace(made.data, tokens=jaxlm.CharactersConfig())
+    with pytest.raises(jaxlm.UserError, match=r"^data\.tokens wants .* write data=DataConfig\(tokens=ReanTokensConfig"):
+        train(dataclasses.replace(made, data=data), log=lambda line: None)
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 
 def test_word2vec_takes_the_tokens_of_rean_as_its_words(tmp_path):
     plain = jaxlm.OptimConfig()
-    model = jaxlm.Word2vecConfig(words=jaxlm.WordsConfig(max_sentence=4))
-    job = prepared(settings(tmp_path, model, optim=plain))
+    job = prepared(settings(tmp_path, jaxlm.Word2vecConfig(), optim=plain))
     corpus = load(settings(tmp_path, CHAIN).data)
     assert isinstance(corpus.tokenizer, ReanTokenizer)
     assert job.data.tokenizer.words == corpus.tokenizer.words
     first = corpus.lines["train"][0]
-    id_N = job.data.ids["train"]
+    id_N = of_tokens(corpus, longest=4).ids["train"]
     assert "".join(corpus.tokenizer.words[i - 1] for i in id_N[: np.argmin(id_N)]) == "".join(pieces(first)[:4])
     assert np.diff(np.flatnonzero(id_N == 0)).max() == 5
-    with pytest.raises(jaxlm.UserError, match=r"model\.words wants its defaults .* data\.min_count"):
-        prepared(settings(tmp_path, jaxlm.Word2vecConfig(words=jaxlm.WordsConfig(min_count=9)), optim=plain))
 
 
 def test_a_range_of_rates_wants_vectors_that_are_there(tmp_path):

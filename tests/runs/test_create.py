@@ -158,7 +158,10 @@ def test_a_finished_run_whose_settings_were_lost_has_them_again(tmp_path):
 def test_a_restart_as_word2vec_which_keeps_no_lines_has_no_hashes_of_them(tmp_path):
     with claimed(at(tmp_path / "run"), corpus()) as (run, _):
         assert run.seen.exists()
-    with claimed(at(tmp_path / "run"), dataclasses.replace(corpus(), lines={}), restart=True, log=Mock()) as (run, _):
+    with claimed(at(tmp_path / "run"), dataclasses.replace(corpus(), kind="stream"), restart=True, log=Mock()) as (
+        run,
+        _,
+    ):
         assert not run.seen.exists()
 
 

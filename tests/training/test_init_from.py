@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jaxlm.runs.restart import set_aside
 
 import jaxlm
 from jaxlm.runs.directory import RunDir
@@ -16,14 +17,15 @@ from tests.conftest import NAMES, TINY
 from tests.processes import tree
 
 SENTENCES = "\n".join(["the cat saw a dog", "a dog saw the cat", "the hen saw the dog"] * 20)
-WORD2VEC = jaxlm.Word2vecConfig(words=jaxlm.WordsConfig(min_count=1), d_embed=4, subsample=0.0)
+WORD2VEC = jaxlm.Word2vecConfig(d_embed=4, subsample=0.0)
 FIRST, RUN = RunDir(Path("first")), RunDir(Path("run"))
 
 
 def settings(model: jaxlm.ModelConfig, **changes: Any) -> jaxlm.RunConfig:
     """Of a run that begins from the first one; paths lead from the current directory."""
+    tokens = jaxlm.CharactersConfig() if model.predicts_text else jaxlm.WordsConfig(min_count=1)
     defaults: dict[str, Any] = {
-        "data": jaxlm.DataConfig(path="text.txt"),
+        "data": jaxlm.DataConfig(path="text.txt", tokens=tokens),
         "sample": jaxlm.SampleConfig(n=0),
         "steps": 3,
         "batch_size": 8,

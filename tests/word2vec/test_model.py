@@ -209,7 +209,8 @@ def test_a_shard_is_updates_one_after_another_in_the_whole_tables(predict):
 
 @pytest.mark.parametrize("predict", ["skip-gram", "cbow"])
 def test_a_shard_of_hierarchical_softmax_is_the_plain_one_on_the_whole_tables(predict):
-    config = dataclasses.replace(CONFIG, predict=predict, output="hierarchical-softmax", span=32, blocks=1, shards=1)
+    sizes: dict[str, Any] = {"vocab_size": 7, "d_embed": E, "window": W, "span": 32, "blocks": 1, "shards": 1}
+    config = jaxlm.Word2vecConfig(**sizes, subsample=0.0, predict=predict, output="hierarchical-softmax")
     params = {"input": normal(1, 7, E), "output": normal(2, 6, E)}
     part, _ = Reader(config, ID_N, COUNTS, len(ID_N), 3).part(0, 0)
     change, loss_S = jax.jit(config.build().train)(params, Arrays(*map(jnp.asarray, part)), 1.0)

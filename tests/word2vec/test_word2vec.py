@@ -35,8 +35,8 @@ def text(sentences=400):
     return "\n".join(" ".join(rng.choice(kinds[n % 2], 6)) for n in range(sentences)) + "\n"
 
 
+WORDS = jaxlm.WordsConfig(min_count=2)
 MODEL = jaxlm.Word2vecConfig(
-    words=jaxlm.WordsConfig(min_count=2),
     d_embed=8,
     window=2,
     negatives=3,
@@ -52,7 +52,7 @@ def config(tmp_path, model=MODEL, **settings):
     if not path.exists():
         path.write_text(text())
     defaults: dict[str, Any] = {
-        "data": jaxlm.DataConfig(path=str(path), split=(0.8, 0.1, 0.1)),
+        "data": jaxlm.DataConfig(path=str(path), tokens=WORDS, split=(0.8, 0.1, 0.1)),
         "optim": jaxlm.OptimConfig(lr=0.1, schedule="linear", end_factor=0.01),
         "eval": jaxlm.EvalConfig(every=4, log_every=2),
         "checkpoint": jaxlm.CheckpointConfig(every=4),
@@ -140,7 +140,13 @@ def test_a_finished_run_is_not_trained_again_and_a_changed_one_is_refused(finish
 
 @pytest.mark.parametrize(("predict", "output"), [("skip-gram", "negative-sampling"), ("cbow", "hierarchical-softmax")])
 def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypatch, predict, output):
-    model = jaxlm.Word2vecConfig(**{**MODEL.__dict__, "predict": predict, "output": output})
+    plain = jaxlm.Word2vecConfig()
+    drawn = (
+        {}
+        if output == "negative-sampling"
+        else {name: getattr(plain, name) for name in ("negatives", "shared_negatives")}
+    )
+    model = dataclasses.replace(MODEL, predict=predict, output=output, **drawn)
     real = loop.Loop._advance
 
     def die(self, caught):
@@ -188,14 +194,16 @@ def test_the_reported_loss_is_the_mean_over_pairs_of_all_steps(tmp_path):
 def test_a_text_without_pairs_has_no_loss_and_that_is_told(tmp_path, capfd):
     (tmp_path / "text.txt").write_text("a a a a a a b b b b b b\n")
     model = dataclasses.replace(MODEL, subsample=1e-9)
-    made = config(tmp_path, model, data=jaxlm.DataConfig(path=str(tmp_path / "text.txt"), split=(1, 0, 0)))
+    made = config(
+        tmp_path, model, data=jaxlm.DataConfig(path=str(tmp_path / "text.txt"), tokens=WORDS, split=(1, 0, 0))
+    )
     said: list[str] = []
     train(made, log=said.append)
     assert {line["loss"] for line in metrics.read(tmp_path / "run" / "metrics.jsonl")} == {None}
     assert json.loads((tmp_path / "run" / "eval.json").read_text())["train"] is None
     assert re.fullmatch(r"step 12/12  no loss  [\d,.]+ words/s  00:00 left\n", capfd.readouterr().err)
     (line,) = [line for line in said if "no pair of words" in line]
-    assert "model.subsample" in line and "model.words.min_count" in line and "\n" not in line
+    assert "model.subsample" in line and "data.tokens.min_count" in line and "\n" not in line
 
 
 @pytest.mark.parametrize("empty_first", [True, False])
@@ -268,4 +276,4 @@ def test_pictures_show_the_loss_per_pair_and_can_be_drawn_again(finished, monkey
 
 def test_names_that_stand_alone_are_refused_as_a_text():
     with pytest.raises(jaxlm.UserError, match=r"data.path wants a text of sentences .* give --data.path FILE"):
-        Word2vecWork(jaxlm.RunConfig(model=MODEL, steps=1))
+        Word2vecWork(jaxlm.RunConfig(model=MODEL, data=jaxlm.DataConfig(tokens=WORDS), steps=1))

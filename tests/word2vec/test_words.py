@@ -1,6 +1,7 @@
 """Text to words to numbers of words: against plain Python, block by block, and from the cache."""
 
 import itertools
+import os
 import re
 from collections import Counter
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxlm
+from jaxlm.data import cache
 from jaxlm.tokenizers import WordTokenizer
 from jaxlm.word2vec import corpus as word_corpora
 from jaxlm.word2vec import vocabulary
@@ -175,7 +177,7 @@ def sentences(id_N, tokenizer):
 def test_splits_hold_each_sentence_once_in_its_order(corpus_file, monkeypatch):
     monkeypatch.setattr(vocabulary, "BLOCK_BYTES", 500)
     data = jaxlm.DataConfig(path=str(corpus_file), split=(0.7, 0.2, 0.1))
-    corpus = word_corpora.load(data, jaxlm.WordsConfig(min_count=2))
+    corpus = word_corpora.read_words(data, jaxlm.WordsConfig(min_count=2))
     want = [line.replace(" rare", "").split() for line in corpus_file.read_text().splitlines()]
     got = {split: sentences(id_N, corpus.tokenizer) for split, id_N in corpus.ids.items()}
     assert sorted(want) == sorted(itertools.chain(*got.values()))
@@ -191,22 +193,78 @@ def test_splits_hold_each_sentence_once_in_its_order(corpus_file, monkeypatch):
 
 def test_the_cache_is_used_and_notices_another_text_or_setting(corpus_file, monkeypatch):
     data = jaxlm.DataConfig(path=str(corpus_file))
-    first = word_corpora.load(data, jaxlm.WordsConfig())
-    other = word_corpora.load(data, jaxlm.WordsConfig(min_count=70))
+    first = word_corpora.read_words(data, jaxlm.WordsConfig())
+    other = word_corpora.read_words(data, jaxlm.WordsConfig(min_count=70))
     assert other.tokenizer.vocab_size < first.tokenizer.vocab_size
     assert other.data_hash == first.data_hash and other.split_hash != first.split_hash
     with monkeypatch.context() as patch:
         patch.setattr(word_corpora, "_write", None)
-        again = word_corpora.load(data, jaxlm.WordsConfig())
+        again = word_corpora.read_words(data, jaxlm.WordsConfig())
     assert again.tokenizer == first.tokenizer
     np.testing.assert_array_equal(again.ids["train"], first.ids["train"])
     corpus_file.write_text(corpus_file.read_text() + "w1 w2\n")
-    assert word_corpora.load(data, jaxlm.WordsConfig()).data_hash != first.data_hash
+    assert word_corpora.read_words(data, jaxlm.WordsConfig()).data_hash != first.data_hash
+
+
+def test_the_cache_keeps_the_texts_used_last(corpus_file, monkeypatch):
+    data, home = jaxlm.DataConfig(path=str(corpus_file)), corpus_file.parent / "cache" / "jaxlm" / "words"
+
+    def used(min_count, after):
+        """The entries after a load, `after` seconds after the others."""
+        word_corpora.read_words(data, jaxlm.WordsConfig(min_count=min_count))
+        entries = set(home.iterdir())
+        newest = max(entries, key=lambda entry: entry.stat().st_mtime)
+        os.utime(newest, (1e9 + after, 1e9 + after))
+        return newest, entries
+
+    first, entries = used(1, 0)
+    size = sum(file.stat().st_size for file in first.iterdir())
+    monkeypatch.setattr(word_corpora, "MOST_CACHED", int(2.5 * size))
+    second, entries = used(2, 1)
+    assert entries == {first, second}
+    assert used(1, 2)[0] == first  # read again: second is now the one that was used least recently
+    third, entries = used(3, 3)
+    assert entries == {first, third}
+    monkeypatch.setattr(word_corpora, "MOST_CACHED", 0)
+    fourth, entries = used(4, 4)
+    assert entries == {fourth}
+
+
+def test_a_text_that_leaves_the_cache_while_it_is_read_is_encoded_again(corpus_file, monkeypatch):
+    data = jaxlm.DataConfig(path=str(corpus_file))
+    first = word_corpora.read_words(data, jaxlm.WordsConfig())
+    before = first.ids["train"].tolist()
+    original, removed = cache.mark_used, []
+
+    def mark_used(entry):
+        original(entry)
+        removed.append(entry)
+        (entry / "train.npy").unlink()
+        (entry / "words.json").rename(entry.parent / "words.json")
+        (entry / "dev.npy").unlink()
+        (entry / "test.npy").unlink()
+        entry.rmdir()
+
+    monkeypatch.setattr(cache, "mark_used", mark_used)
+    again = word_corpora.read_words(data, jaxlm.WordsConfig())
+    assert removed and again.ids["train"].tolist() == before == first.ids["train"].tolist()
+
+
+@pytest.mark.parametrize("lost", ["words.json", "train.npy"])
+def test_an_entry_that_lost_a_file_is_encoded_again(corpus_file, lost):
+    data, home = jaxlm.DataConfig(path=str(corpus_file)), corpus_file.parent / "cache" / "jaxlm" / "words"
+    first = word_corpora.read_words(data, jaxlm.WordsConfig())
+    (entry,) = home.iterdir()
+    (entry / lost).unlink()
+    again = word_corpora.read_words(data, jaxlm.WordsConfig())
+    assert again.tokenizer == first.tokenizer
+    np.testing.assert_array_equal(again.ids["train"], first.ids["train"])
+    assert list(home.iterdir()) == [entry]
 
 
 def test_phrases_reach_the_vocabulary(corpus_file):
     corpus_file.write_text("new york is a city\nnew york is big\na big new car is a car\n" * 20)
-    corpus = word_corpora.load(jaxlm.DataConfig(path=str(corpus_file)), jaxlm.WordsConfig(phrases=1.5))
+    corpus = word_corpora.read_words(jaxlm.DataConfig(path=str(corpus_file)), jaxlm.WordsConfig(phrases=1.5))
     assert "new_york" in corpus.tokenizer.words
     assert ("new", "york") in corpus.tokenizer.phrases
     assert WordTokenizer.from_json(corpus.tokenizer.to_json()) == corpus.tokenizer
@@ -215,12 +273,12 @@ def test_phrases_reach_the_vocabulary(corpus_file):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"pattern": "("}, "model.words.pattern wants a regular expression, got '('"),
-        ({"pattern": "(a)"}, "model.words.pattern wants no groups"),
-        ({"pattern": "a*"}, "model.words.pattern wants at least one character"),
-        ({"min_count": 0}, "model.words.min_count wants a number >= 1, got 0"),
-        ({"phrases": -1.0}, "model.words.phrases wants a number > 0"),
-        ({"max_counted": 1}, "model.words.max_counted wants a number >= 2, got 1"),
+        ({"pattern": "("}, "data.tokens.pattern wants a regular expression, got '('"),
+        ({"pattern": "(a)"}, "data.tokens.pattern wants no groups"),
+        ({"pattern": "a*"}, "data.tokens.pattern wants at least one character"),
+        ({"min_count": 0}, "data.tokens.min_count wants a number >= 1, got 0"),
+        ({"phrases": -1.0}, "data.tokens.phrases wants a number > 0"),
+        ({"max_counted": 1}, "data.tokens.max_counted wants a number >= 2, got 1"),
     ],
 )
 def test_settings_that_cannot_be_used(settings, told):
@@ -230,4 +288,4 @@ def test_settings_that_cannot_be_used(settings, told):
 
 def test_too_few_words(corpus_file):
     with pytest.raises(jaxlm.UserError, match=r"data.path wants a text in which at least two words occur 900 times"):
-        word_corpora.load(jaxlm.DataConfig(path=str(corpus_file)), jaxlm.WordsConfig(min_count=900))
+        word_corpora.read_words(jaxlm.DataConfig(path=str(corpus_file)), jaxlm.WordsConfig(min_count=900))

@@ -1,0 +1,58 @@
+"""train.py: train one run or a sweep of them, and say how to go on after a signal.
+
+Quickly imported, so that Ctrl-C is handled from the start.
+"""
+
+import math
+import shlex
+import sys
+
+from jaxlm.cli.process import EXIT_NON_FINITE, exit_codes, raise_on_signals
+from jaxlm.errors import Stopped
+
+
+def main() -> None:
+    """Train as the process's arguments say, and exit."""
+    with exit_codes(ignore_write_errors=True):
+        sys.exit(run(sys.argv[1:]))
+
+
+def run(args: list[str]) -> int:
+    """Train as the arguments say; return the exit code. Raises UserError, and NonFiniteLoss for a single run."""
+    if any(arg.startswith("--sweep") for arg in args[1:]):
+        return _sweep(args)
+    from jaxlm.cli.train_command import parse_train
+
+    command = parse_train(args)
+    if command is None:  # only help was wanted
+        return 0
+    from jaxlm.training import train
+
+    raise_on_signals()
+    try:
+        train(command.config, restart=command.restart, dry_run=command.dry_run)
+    except Stopped as stopped:
+        return _stopped(args, stopped)
+    return 0
+
+
+def _sweep(args: list[str]) -> int:
+    from jaxlm.cli.sweep_command import parse_sweep
+    from jaxlm.sweep import sweep
+
+    command = parse_sweep(args)
+    import jaxlm.training  # noqa: F401 - before signals raise: an exception in an import may be swallowed
+
+    raise_on_signals()
+    try:
+        results = sweep(command.runs, restart=command.restart, dry_run=command.dry_run)
+    except Stopped as stopped:
+        return _stopped(args, stopped)
+    return EXIT_NON_FINITE if any(math.isnan(result.loss) for result in results) else 0
+
+
+def _stopped(args: list[str], stopped: Stopped) -> int:
+    """Say how to go on after a signal; return its exit code."""
+    again = shlex.join(["python", "train.py", *(arg for arg in args if arg != "--restart")])
+    print(f"saved at step {stopped.step}; to go on, run: {again}", file=sys.stderr)
+    return 128 + stopped.signum

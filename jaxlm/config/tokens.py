@@ -1,0 +1,115 @@
+"""Settings of tokens: how text is cut into them, and how a tokenizer is built from the settings."""
+
+import abc
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from jaxlm.config import check
+from jaxlm.config.settings import Settings
+from jaxlm.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxlm.tokenizers import CharTokenizer, ReanTokenizer, Tokenizer, WordTokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class TokensConfig(Settings, abc.ABC, group="data.tokens.", example="CharactersConfig()"):
+    """How text is cut into tokens. A subclass adds its settings and builds the tokenizer from them.
+
+    A subclass in a file of your own works with train.py as these do.
+    """
+
+    restores_text: ClassVar[bool] = True
+    """False: what lies between the tokens is dropped, so that no language model can be trained on them."""
+    are_words: ClassVar[bool] = False
+    """True: tokens are words, of which word2vec can train vectors."""
+
+    @abc.abstractmethod
+    def build(self, whole: str, train: Sequence[str]) -> "Tokenizer | WordTokenizer":
+        """The tokenizer of a text, of which `train` are the lines (or the stretch) that training reads."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CharactersConfig(TokensConfig):
+    """A token for each character of the whole text."""
+
+    def build(self, whole: str, train: Sequence[str]) -> "CharTokenizer":
+        """The tokenizer of all characters of the text, in code-point order."""
+        from jaxlm.tokenizers import CharTokenizer
+
+        return CharTokenizer.of_text(whole)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReanTokensConfig(TokensConfig):
+    """Words with the white space after them, other characters alone, unknown words in bytes."""
+
+    min_count: int = 2
+    """How often train has a word at least; the rarer ones are spelled in bytes."""
+    max_vocab: int | None = None
+    """Words at most, the most frequent. None: any number."""
+
+    are_words: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check.at_least("data.tokens.min_count", self.min_count, 1)
+        check.at_least("data.tokens.max_vocab", self.max_vocab, 1)
+
+    def build(self, whole: str, train: Sequence[str]) -> "ReanTokenizer":
+        """The tokenizer of the words of train."""
+        from jaxlm.tokenizers import ReanTokenizer
+
+        return ReanTokenizer.of_texts(train, self.min_count, self.max_vocab)
+
+
+@dataclasses.dataclass(frozen=True)
+class WordsConfig(TokensConfig):
+    """Words alone, for word2vec: a sentence is a line (data.kind lines) or a stretch of text."""
+
+    pattern: str = r"[^\W_]+"
+    """A regular expression: each match is a word, what lies between is dropped."""
+    lower: bool = True
+    """Lower-case the text first."""
+    punctuation: Literal["drop", "keep"] = "drop"
+    """keep: each punctuation mark is a word of its own."""
+    min_count: int = 5
+    """Rarer words are dropped before windows are laid."""
+    max_vocab: int | None = None
+    """Keep only so many of the most frequent words. None: all."""
+    max_sentence: int = 1000
+    """Words in a sentence at most; a longer one is cut, and windows do not reach over the cut."""
+    phrases: float | None = None
+    """Two words a b become a_b where (count(a b) - phrase_discount) * words / (count(a) * count(b)) is above this.
+    None: no phrases; 100 is a start."""
+    phrase_discount: float = 5.0
+    """Keeps pairs of rare words apart."""
+    max_counted: int = 5_000_000
+    """Different words, or pairs of words for phrases, kept count of at once; a million take about 0.12 GB.
+    Where a text has more, those seen least so far are dropped while counting, as word2vec's programs do."""
+
+    restores_text: ClassVar[bool] = False
+    are_words: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check.at_least("data.tokens.min_count", self.min_count, 1)
+        check.at_least("data.tokens.max_vocab", self.max_vocab, 2)
+        check.between("data.tokens.max_sentence", self.max_sentence, 2, 2**20)
+        check.more_than("data.tokens.phrases", self.phrases, 0)
+        check.at_least("data.tokens.phrase_discount", self.phrase_discount, 0)
+        check.at_least("data.tokens.max_counted", self.max_counted, 2)
+        try:
+            groups = re.compile(self.pattern).groups
+        except re.error as error:
+            raise UserError(f"data.tokens.pattern wants a regular expression, got {self.pattern!r}: {error}") from None
+        if groups:
+            raise UserError(f"data.tokens.pattern wants no groups, got {self.pattern!r}: write (?:...) for (...)")
+        if re.compile(self.pattern).match(""):
+            raise UserError(f"data.tokens.pattern wants at least one character in a match, got {self.pattern!r}")
+
+    def build(self, whole: str, train: Sequence[str]) -> "WordTokenizer":
+        """The vocabulary of the whole text, as published: vectors are scored on words that all splits have."""
+        from jaxlm.word2vec.vocabulary import build_vocabulary
+
+        return build_vocabulary(lambda: [whole], "data.path", self, lines=True)[0]

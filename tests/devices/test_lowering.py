@@ -1,0 +1,61 @@
+"""A CPU's forms of products reach no other platform's program: the lowered text of train steps, for each platform."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from jaxlm.data.batches import Batch
+
+import jaxlm
+from jaxlm.training.state import TrainState, make_step
+
+V, ROWS = 27, 32
+MODELS = {
+    "mlp": jaxlm.MlpConfig(context=3, d_embed=10, d_hidden=200, vocab_size=V),
+    "bow": jaxlm.BowConfig(context=16, vocab_size=V),
+    "rnn": jaxlm.RnnConfig(cell="rnn", vocab_size=V),
+    "gru": jaxlm.RnnConfig(cell="gru", vocab_size=V),
+    "lstm": jaxlm.RnnConfig(cell="lstm", vocab_size=V),
+    "wavenet": jaxlm.WavenetConfig(vocab_size=V),
+    "gpt": jaxlm.GptConfig(context=16, n_layers=1, n_heads=2, d_model=16, vocab_size=V),
+}
+
+
+def lowered(name: str, platform: str) -> str:
+    """StableHLO of a model's train step by SGD."""
+    model: Any = MODELS[name].build()
+    optimizer = optax.sgd(0.1)
+    tok = jnp.zeros((ROWS, 16), jnp.int32)
+    target = tok
+    if name in ("mlp", "wavenet"):
+        tok, target = tok[:, : model.context], tok[:, 0]
+    params = jax.eval_shape(model.init, jax.random.key(0), tok)
+    state = TrainState(step=jnp.int32(0), params=params, opt_state=jax.eval_shape(optimizer.init, params))
+    step = jax.jit(make_step(model, optimizer)).trace(state, Batch(tok, target, None), jax.random.key(0))
+    return step.lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("name", MODELS)
+def test_no_barrier_of_a_cpu_reaches_another_platform(name, platform):
+    text = lowered(name, platform)
+    assert "dot_general" in text
+    assert "optimization_barrier" not in text
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_an_mlp_is_trained_by_products_without_transposes_but_on_a_cpu(platform):
+    """The CPU's forms transpose: W dy^T and its result, x, and the logits' gradient."""
+    assert "transpose" not in lowered("mlp", platform)
+    on_cpu = lowered("mlp", "cpu")
+    assert on_cpu.count("stablehlo.optimization_barrier") == 3
+    assert on_cpu.count("stablehlo.transpose") == 4
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_a_causal_mean_is_a_product_on_a_cpu_alone(platform):
+    """One for the mean and one for its gradient."""
+    products = {where: lowered("bow", where).count("stablehlo.dot_general") for where in (platform, "cpu")}
+    assert products["cpu"] == products[platform] + 2
