@@ -1,7 +1,7 @@
 """Forms of a product that only a CPU computes faster, each with what it earns; never part of a GPU's or TPU's program.
 
 XLA's CPU compiler reads a transposed operand of a small product number by number. The forms here take the product with
-the weights' rows first, and lay out the transpose of a left factor; the barriers keep XLA from turning them round again.
+the weights' rows first, and lay out the transpose of a left factor; barriers keep XLA from turning them round again.
 
 Measured with jax 0.10.2 on two cores, interleaved in one process, as medians. Tried and left out, since none earned a
 tenth of a step: an embedding's gradient as a product with one-hot rows or by a wider scatter, a loss over columns of
