@@ -85,6 +85,7 @@ def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
         ("jaxlm.ops.losses", {"jaxlm.ops"}),
         *((module, {"jaxlm.errors", *TOKENIZER}) for module in TOKENIZER),
         ("jaxlm.training.optim", {"jaxlm.errors", *CONFIG}),
+        ("jaxlm.ops.ragged", set()),
         ("jaxlm.inference.sampling", {"jaxlm.errors", "jaxlm.ops", *TOKENIZER, *CONFIG}),
         *((module, {"jaxlm.errors", "jaxlm.ops.prng", *TOKENIZER, *CONFIG, *DATA}) for module in DATA),
         *((module, {"jaxlm.errors", "jaxlm.ops", *EMBEDDINGS}) for module in EMBEDDINGS),
@@ -103,7 +104,7 @@ def test_settings_import_no_jax_and_no_other_room(module):
 
 @pytest.mark.parametrize("module", MODELS)
 def test_models_know_nothing_of_data_training_runs_or_sampling(module):
-    below = {"jaxlm.errors", "jaxlm.ops", "jaxlm.ops.recurrence", "jaxlm.ops.losses"}
+    below = {"jaxlm.errors", "jaxlm.ops", "jaxlm.ops.recurrence", "jaxlm.ops.losses", "jaxlm.ops.ragged"}
     assert own(imported_by(module)) <= below | {*TOKENIZER, *CONFIG, *MODELS}
 
 
