@@ -225,9 +225,8 @@ def decode(
             for row, tokens in zip(made, new, strict=True):
                 row += tokens
             yield new
-        ended_B = np.array([_has_ended(row, end, stop) for row in made]) | (
-            np.array([len(row) for row in made]) >= limit_B
-        )
+        count_B = np.array([len(new) for new in made], np.int32)
+        ended_B = np.array([_has_ended(row, end, stop) for row in made]) | (count_B >= limit_B)
         if most is None or not goes_on or ended_B.all():
             return
         seen = [[*row, *new][-max(1, most // 2) :] for row, new in zip(rows, made, strict=True)]
