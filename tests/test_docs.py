@@ -1,9 +1,9 @@
 """README, docs/ and examples/: what they say can be run is run, and what they name is there.
 
 A block with `<!-- run -->` on the line before it is run as it stands; `<!-- run, train.py with ARGUMENTS -->` appends
-the arguments to its train.py commands, which makes them short. `<!-- file: NAME -->` writes a block to a file. All
-train.py commands draw no pictures and no samples, which take longer than such trainings. The blocks of a page run in
-its order, in one directory that has FILES and the repository's entries, without runs at first.
+the arguments to its train.py commands, which makes them short. `<!-- file: NAME -->` writes a block to a file. The
+blocks of a page run in its order, in one directory that has FILES and the repository's entries, without runs at first.
+No pictures are drawn, which takes longer than such trainings.
 """
 
 import os
@@ -30,7 +30,6 @@ BLOCK = re.compile(
 )
 APPENDING = 'python() {{ if [ "$1" = train.py ]; then command python "$@" {}; else command python "$@"; fi; }}'
 """A function of the shell: python with more arguments for train.py."""
-BARE = "--no-plots --sample.n 0"
 MOST_WORDS = 1000
 """README's, code included."""
 
@@ -74,7 +73,7 @@ def run_block(block: Block, place: Path, env: dict[str, str]) -> None:
         command = [sys.executable, "-W", "error", "-c", block.code]
     else:
         assert block.language == "bash", block
-        script = f"{APPENDING.format(f'{BARE} {extra}')}\n{block.code}"
+        script = APPENDING.format(f"--no-plots {extra}") + f"\n{block.code}"
         command = ["bash", "-euo", "pipefail", "-c", script]
     process = subprocess.Popen(
         command,
@@ -104,7 +103,7 @@ def test_blocks_that_say_that_they_can_run_do(page, tmp_path, tmp_path_factory):
         (tmp_path / name).write_text(text, "utf-8")
     env = processes.cli(tmp_path_factory).env
     path = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
-    env = env | {"PATH": path, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    env = env | {"PATH": path, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": ""}
     for block in blocks(page):
         if block.marker:
             run_block(block, tmp_path, env)
