@@ -1,4 +1,4 @@
-"""What else does a model learn from one word? Gradients of single words, compared.
+"""Rank names by how much a model learns about them from one word: gradients of single words, compared.
 
     python train.py configs/names_mlp.py
     python examples/gradient_of_one_word.py runs/names_mlp emma

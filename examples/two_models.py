@@ -1,4 +1,4 @@
-"""Where do two models disagree? A word letter by letter, by a table of counts and by a network.
+"""Compare two models on a word, letter by letter: a table of counts and a network, for example.
 
     python train.py configs/names_kneser_ney.py && python train.py configs/names_mlp.py
     python examples/two_models.py runs/names_kneser_ney runs/names_mlp jacqueline
