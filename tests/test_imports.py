@@ -28,8 +28,9 @@ FLOORS = (
     {"inference", "plots"},
     {"training"},
     {"word2vec", "rean"},
+    {"sweep"},
     {"cli"},
-    {"leaderboard", "lr_range", "sweep", "exercises"},
+    {"leaderboard", "lr_range", "exercises"},
 )
 """The rooms from the ground up: each imports from lower floors and from itself."""
 CONFIG = [name for name in MODULES if f"{name}.".startswith("jaxlm.config.")]
