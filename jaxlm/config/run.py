@@ -28,7 +28,7 @@ class EvalConfig(Settings, group="eval."):
     """Steps between dev losses. None: a tenth of the run."""
     log_every: int | None = None
     """Steps between train lines in metrics.jsonl. None: a hundredth of the run."""
-    max_tokens: int = 1_000_000
+    max_tokens: int = 250_000
     """Predictions of train read for eval.json at most; dev and test are always read whole."""
 
     def __post_init__(self) -> None:
