@@ -1,61 +1,133 @@
-"""A loop without a model, for its tests."""
+"""A job without data or model, for the tests of the loop: its parameter counts its steps, and so does its loss."""
 
-from types import SimpleNamespace
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jaxlm
+from jaxlm.data import corpus as corpora
 from jaxlm.inference.evaluation import Score
-from jaxlm.runs import metrics
-from jaxlm.training.loop import Loop
-from jaxlm.training.plan import Plan
-from jaxlm.training.points import Tally
+from jaxlm.runs import checkpoints, metrics
+from jaxlm.runs.directory import RunDir
+from jaxlm.training.cadence import Cadence
+from jaxlm.training.job import Job
+from jaxlm.training.loop import fit
 from jaxlm.training.state import Chunk, TrainState
 
-PLAN = Plan(steps=24, chunk=2, log_every=2, eval_every=8, save_every=8)
+CADENCE = Cadence(steps=24, chunk=2, log_every=2, eval_every=8, save_every=8)
+RATE = 0.1
 
 
-class Writer(SimpleNamespace):
-    """Notes what is saved; `is_idle` and `best_step` are the test's."""
+@dataclasses.dataclass(frozen=True)
+class Fetched:
+    """An array that notes when the host reads it."""
 
-    def save(self, step: int, params: Any, training: Any, **notes: Any) -> None:
-        self.saved.append((step, float(params["w"]), notes["notes"]["tally"]["steps"]))
+    array: np.ndarray
+    note: Callable[[], None]
 
-    def wait(self) -> None:
-        """Nothing is under way."""
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        self.note()
+        return self.array.astype(dtype or self.array.dtype)
 
 
-def loop_of(log: metrics.MetricsLog, evaluate: Any, *, beside: bool = True, ran: list[int] | None = None) -> Loop:
-    """A loop whose parameter is its step; the loss of each step is its number."""
-    ran = [] if ran is None else ran
+class FakeJob(Job):
+    """The loss of step s is s, the parameter behind it s, the dev loss after it s.
 
-    def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
+    `events` has what was done, in order: ("chunk", its first step), ("fetch", its last step), ("evaluate", step).
+    `at` gives functions that are called where the chunk that ends at a step is dispatched; `loss_at` and `w_at` give
+    other losses of steps and other parameters behind them.
+    """
+
+    def __init__(self, run_dir: Path, cadence: Cadence = CADENCE, **settings: Any):
+        self.points, self.buffers, self.init_hash = cadence, {}, None
+        self.config = jaxlm.RunConfig(
+            model=jaxlm.MlpConfig(vocab_size=5, d_embed=2, d_hidden=3),
+            steps=cadence.steps,
+            run_dir=str(run_dir),
+            plots=False,
+            **settings,
+        )
+        self.events: list[tuple[str, int]] = []
+        self.chunks_asked: list[int | None] = []
+        self.at: dict[int, Callable[[], None]] = {}
+        self.loss_at: dict[int, float] = {}
+        self.w_at: dict[int, float] = {}
+        self.weighs = False
+
+    @property
+    def data(self) -> corpora.Corpus:
+        return corpora.from_lines("ab\nba\nab\nba\nab\nba\nab\nba\nab\nba\n", self.config.data)
+
+    def summary(self) -> list[str]:
+        return []
+
+    def details(self) -> list[str]:
+        return []
+
+    def cadence(self, chunk: int | None) -> Cadence:
+        self.chunks_asked.append(chunk)
+        return self.points if chunk is None else dataclasses.replace(self.points, chunk=chunk)
+
+    def abstract_state(self) -> TrainState | None:
+        return checkpoints.abstract_like(self._state(0))
+
+    def initial_state(self) -> TrainState:
+        self.events.append(("initial", 0))
+        return self._state(0)
+
+    def run_chunk(self, state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
         assert step == int(state.step)
-        ran.append(step)
-        chunk = Chunk(loss_K=np.arange(step, step + K) + 1.0, count_K=np.ones(K), lr=0.1)
-        return TrainState(step=state.step + K, params={"w": state.params["w"] + K}, opt_state=()), chunk
+        self.events.append(("chunk", step))
+        last = step + K
+        self.at.get(last, lambda: None)()
+        loss_K = np.array([self.loss_at.get(s, float(s)) for s in range(step + 1, last + 1)])
+        chunk = Chunk(
+            loss_K=Fetched(loss_K, lambda: self.events.append(("fetch", last))),  # type: ignore[arg-type]
+            count_K=np.full(K, 3),
+            lr=RATE,
+            weight_K=np.arange(step + 1, last + 1) % 3 if self.weighs else None,
+        )
+        return self._state(last), chunk
 
-    return Loop(
-        state=TrainState(step=jnp.int32(0), params={"w": jnp.float32(0)}, opt_state=()),
-        run_chunk=run_chunk,
-        evaluate=evaluate,
-        plan=PLAN,
-        log=log,
-        writer=Writer(saved=[], is_idle=True, best_step=24),  # type: ignore[arg-type]
-        progress=Mock(),
-        tally=Tally(),
-        loss_fields=lambda loss: {"unit": "nats/token"},
-        beside=beside,
-    )
+    def evaluate(self, params: Any) -> dict[str, Score]:
+        self.events.append(("evaluate", int(params["w"])))
+        return {"dev": Score(float(params["w"]), 1, 1, 0)}
+
+    def loss_fields(self, mean: float) -> dict[str, Any]:
+        return {"unit": "nats/token"}
+
+    def finish(self, run: RunDir, seconds: float) -> dict[str, Any]:
+        self.events.append(("finish", 0))
+        nothing = {"train": None, "dev": None, "test": None}
+        return {**nothing, "params": 1, "step": self.points.steps, "steps": self.points.steps, "train_time_s": seconds}
+
+    def losses(self, result: dict[str, Any], run: RunDir) -> list[str]:
+        return []
+
+    def _state(self, step: int) -> TrainState:
+        w = self.w_at.get(step, float(step))
+        state = TrainState(step=jnp.int32(step), params={"w": jnp.float32(w)}, opt_state={"m": jnp.float32(-w)})
+        return jax.device_put(state, jax.devices()[0])
 
 
-def score(params: Any) -> dict[str, Score]:
-    """A dev loss that names the step."""
-    return {"dev": Score(float(params["w"]), 1, 1, 0)}
+def fitted(job: FakeJob) -> list[str]:
+    """Run `fit` in the job's run directory; returns what it logged."""
+    run, said = RunDir(Path(str(job.config.run_dir))), list[str]()
+    run.path.mkdir(exist_ok=True)
+    fit(job, run, said.append)
+    return said
 
 
-def lines(tmp_path: Any) -> list[tuple[int, str, float]]:
-    """Step, split and loss of each line told."""
-    return [(line["step"], line["split"], line["loss"]) for line in metrics.read(tmp_path / "metrics.jsonl")]
+def lines(run_dir: Path) -> list[tuple[int, str, float]]:
+    """Step, split and loss of each line of metrics.jsonl."""
+    return [(line["step"], line["split"], line["loss"]) for line in metrics.read(run_dir / "metrics.jsonl")]
+
+
+def saved_steps(run_dir: Path) -> list[int]:
+    """The steps of the checkpoints that are there."""
+    return [one.step for one in checkpoints.saved(run_dir / "checkpoints")]

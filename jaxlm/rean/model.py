@@ -52,8 +52,8 @@ class Rean(VectorModel, Transformer):
     def emb(self, tok_BT: jax.Array) -> jax.Array:
         return affine(self.hidden(self._embedded(tok_BT)), self.out_DE, self.out_bias_E)
 
-    def extend_emb(self, cache: Cache, tok_BT: jax.Array) -> tuple[jax.Array, Cache]:
-        h_BTD, cache = self.extend_hidden(cache, self._embedded(tok_BT))
+    def extend_emb(self, cache: Cache, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:
+        h_BTD, cache = self.extend_hidden(cache, self._embedded(tok_BT), length_B)
         return affine(h_BTD, self.out_DE, self.out_bias_E), cache
 
     def _embedded(self, tok_BT: jax.Array) -> jax.Array:

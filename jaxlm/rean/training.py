@@ -68,6 +68,17 @@ def vectors_recipe(config: RunConfig) -> RunConfig:
     )
 
 
+def vectors_first(config: RunConfig, *, restart: bool) -> RunConfig | None:
+    """The run of vectors that `prepare` trains or finds done; None for a config that needs none, or no more.
+
+    `config` has the settings that depend on the data filled in.
+    """
+    model = config.model
+    if not isinstance(model, TableConfig) or model.vectors_from is None or config.init_from is not None:
+        return None
+    return None if not restart and _kept_buffers(config) else vectors_recipe(config)
+
+
 def read_vectors(path: str) -> WordVectors:
     """The vectors of a run directory of word2vec, whose words may end in white space, or of a file in any format.
 

@@ -12,7 +12,7 @@ from jaxlm.config import RunConfig
 from jaxlm.config.serialization import to_json
 from jaxlm.data.corpus import line_hashes
 from jaxlm.errors import UserError, writing
-from jaxlm.runs.directory import RunDir, open_existing, write_arrays, write_json
+from jaxlm.runs.directory import FORMAT, RunDir, open_existing, read_json, write_arrays, write_json
 from jaxlm.runs.fingerprint import Buffers, RunData, fingerprint, refuse_changes
 from jaxlm.runs.lock import locked
 
@@ -80,16 +80,22 @@ def check_run(path: Path, now: dict[str, Any] | None, config: RunConfig) -> None
 def set_aside(path: Path, log: Callable[[str], None] = print) -> None:
     """Rename an old run, if there is one, to NAME.old (or NAME.old-2, NAME.old-3, ... if that is taken).
 
-    Raises UserError if the directory is not a run or is in use.
+    Raises UserError if the directory is not a run, is in use or has a newer format, and for a path like "." or "..",
+    which would lead to the renamed run afterwards.
     """
-    if path.name in ("", ".."):  # as of "."
-        path = path.resolve()
     with writing(path):
         if is_free(path):
             return
         run = RunDir(path)
         if not run.fingerprint.is_file():
             raise UserError(f"run_dir {str(path)!r} exists and is not a run directory: choose another with --run-dir")
+        if _is_foreign(run):
+            open_existing(path)  # raises with the reason
+        if path.name in ("", ".."):
+            raise UserError(
+                f"run_dir {str(path)!r} cannot be renamed by --restart, which wants a name: "
+                f"take --run-dir {path.resolve()}"
+            )
         with locked(run):
             names = (f"{path.name}.old{f'-{number}' if number > 1 else ''}" for number in itertools.count(1))
             target = next(path.with_name(name) for name in names if not path.with_name(name).exists())
@@ -118,6 +124,16 @@ def _check_name(run_dir: Path) -> None:
             f"run_dir wants a path that checkpoints can be kept in, got {place!r}, which has {found[0]!r}: "
             "choose another with --run-dir"
         )
+
+
+def _is_foreign(run: RunDir) -> bool:
+    """True where the fingerprint is whole, but of something else or of a newer version; a torn one is a run's."""
+    try:
+        found = read_json(run.fingerprint)
+    except UserError:
+        return False
+    made = found.get("format") if isinstance(found, dict) else None
+    return not isinstance(made, int) or made > FORMAT
 
 
 def _settings_readable(run: RunDir) -> bool:

@@ -6,7 +6,8 @@ from typing import Any
 from jaxlm.data.bigrams import count_bigrams, save_bigrams
 from jaxlm.errors import one_line
 from jaxlm.inference.formatting import sorted_samples
-from jaxlm.inference.generate import classify, generate
+from jaxlm.inference.generate import generate
+from jaxlm.inference.novelty import classify
 from jaxlm.models.base import BUFFERS, with_buffers, without_buffers
 from jaxlm.ops import prng
 from jaxlm.runs.directory import RunDir, write_bytes

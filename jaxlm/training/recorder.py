@@ -54,6 +54,8 @@ class Recorder:
             run.metrics, run.tensorboard if job.config.tensorboard else None, step=step if step else -1
         )
         self._progress = Progress(steps, step, words=not job.config.model.predicts_text)
+        self._shown: tuple[int, float | None, int] | None = None
+        """Step, loss and tokens of a chunk that the progress line does not show yet."""
         self._clock = time.monotonic()
 
     def __enter__(self) -> "Recorder":
@@ -96,7 +98,9 @@ class Recorder:
             self._train_line(step, float(chunk.lr))
         if len(loss_K):
             known_K = loss_K[weight_K > 0]
-            self._progress.steps(step, float(known_K[-1]) if known_K.size else None, tokens)
+            self._shown = step, float(known_K[-1]) if known_K.size else None, tokens
+            if step < self._steps:  # the last line of progress waits for the last dev loss
+                self._show()
 
     def scores(self, step: int, scores: Mapping[str, SplitScore]) -> float | None:
         """Write newly evaluated losses of splits; returns the dev loss. Raises NonFiniteLoss."""
@@ -107,6 +111,7 @@ class Recorder:
                 self.fail(f"the {split} loss is {score.nats}", step)
             self._log.write(**score.metrics_line(step, split, seconds=seconds, time_s=self._sums.run_s))
         self._progress.dev(dev)
+        self._show()
         return dev
 
     def fail(self, reason: str, step: int) -> None:
@@ -121,6 +126,11 @@ class Recorder:
             f"{reason} at step {step} of {self._steps}; {good}; "
             f"try a smaller --optim.lr{clip}, in another --run-dir or with --restart"
         )
+
+    def _show(self) -> None:
+        if self._shown is not None:
+            self._progress.steps(*self._shown)
+            self._shown = None
 
     def _train_line(self, step: int, lr: float) -> None:
         sums = self._sums

@@ -35,7 +35,7 @@ def results(run: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     ended = json.loads((run / "eval.json").read_text())
     config = json.loads((run / "config.json").read_text())
-    del ended["train_time_s"], ended["decoded_tokens_per_s"], config["run_dir"]
+    del ended["train_time_s"], config["run_dir"]
     return {
         "step": newest,
         "state": _state(run / "checkpoints" / str(newest)),

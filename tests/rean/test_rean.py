@@ -1,4 +1,4 @@
-"""REAN: likelihoods that are normalised and fitted, losses that leave out what they should, costs without V."""
+"""REAN: likelihoods that are normalised and calibrated, losses that leave out what they should, costs without V."""
 
 import functools
 import math
@@ -12,17 +12,21 @@ import optax
 import pytest
 
 from jaxlm import FaithfulReanConfig, ReanConfig, UserError
-from jaxlm.data.batches import Batch
-from jaxlm.models.base import BUFFERS, TOUCHED, Words, with_buffers, without_buffers
+from jaxlm.data.rows import Batch
+from jaxlm.models.base import BUFFERS, with_buffers, without_buffers
 from jaxlm.ops import unit
 from jaxlm.ops.losses import nats_per_target
-from jaxlm.rean.model import treated
-from jaxlm.training import TrainState, make_step
+from jaxlm.rean.model import WordVectors, treated
+from jaxlm.rean.table import TOUCHED
+from jaxlm.rean.training import objective_of
+from jaxlm.training.state import TrainState
 
 V, E, WORDS = 300, 8, 43
 SIZES: dict[str, Any] = {"vocab_size": V, "context": 6, "d_embed": E, "n_layers": 1, "n_heads": 2}
 SPELLED = [f"w{i} " for i in range(WORDS)]
-FILE = Words([*SPELLED[:-3], "elsewhere"], np.random.default_rng(3).standard_normal((WORDS - 2, E)).astype(np.float32))
+FILE = WordVectors(
+    [*SPELLED[:-3], "elsewhere"], np.random.default_rng(3).standard_normal((WORDS - 2, E)).astype(np.float32)
+)
 COUNT_V = np.random.default_rng(4).integers(0, 50, V)
 COUNT_V[:257] //= 20
 OBJECTIVES: Any = ("softmax", "contrastive", "vmf", "cosine", "mse")
@@ -39,7 +43,7 @@ MODELS: dict[str, Any] = {
 ROWWISE = ("contrastive-tuned", "contrastive-learned")
 all_models = pytest.mark.parametrize("name", MODELS)
 decoders = pytest.mark.parametrize("name", ["contrastive-tuned", "faithful-3"])
-fitted_models = pytest.mark.parametrize("name", ["contrastive-tuned", "mse-random"])
+calibrated_models = pytest.mark.parametrize("name", ["contrastive-tuned", "mse-random"])
 
 
 @functools.cache
@@ -108,12 +112,13 @@ def test_the_future_does_not_change_the_past_and_cached_decoding_is_full_decodin
     assert np.all(np.abs(full_BTV[:, 3:] - changed_BTV[:, 3:]).max(-1) > 1e-5)
     cache, parts = model.init_cache(params, 2, 6), []
     for start, end in ((0, 4), (4, 5), (5, 6)):
-        logits_BTV, cache = call(model, "extend", params, cache, tok_BT[:, start:end])
+        length_B = jnp.full(2, end - start, jnp.int32)
+        logits_BTV, cache = call(model, "extend", params, cache, tok_BT[:, start:end], length_B)
         parts.append(logits_BTV)
     chex.assert_trees_all_close(jnp.concatenate(parts, axis=1), full_BTV, atol=2e-5)
 
 
-@fitted_models
+@calibrated_models
 def test_theta_is_where_train_is_likeliest(name):
     model, params = model_and_params(name)
     tok_BT = tokens(8, seed=1)
@@ -121,18 +126,18 @@ def test_theta_is_where_train_is_likeliest(name):
     best_BT = jnp.argmax(model.unembed({**params, "theta": jnp.float32(20.0)}, emb_BTE), axis=-1)
     target_BT = jnp.where(jnp.arange(6) % 2 == 0, best_BT, tokens(8, seed=2))
     weight_BT = jnp.ones((8, 6)).at[:, -1].set(0.0)
-    fitted = call(model, "fitted", params, tok_BT, target_BT, weight_BT)
+    calibrated = call(model, "calibrated", params, tok_BT, target_BT, weight_BT)
 
     def nats(theta: Any) -> float:
         logp_BTV = jax.nn.log_softmax(model.unembed({**params, "theta": theta}, emb_BTE))
         got_BT = jnp.take_along_axis(logp_BTV, target_BT[..., None], axis=-1)[..., 0]
         return -float(jnp.sum(got_BT * weight_BT))
 
-    theta = fitted["theta"]
+    theta = calibrated["theta"]
     assert nats(theta) < min(nats(theta * 1.2), nats(theta / 1.2))
-    again = call(model, "fitted", {**params, "theta": jnp.float32(123.0)}, tok_BT, target_BT, weight_BT)
+    again = call(model, "calibrated", {**params, "theta": jnp.float32(123.0)}, tok_BT, target_BT, weight_BT)
     assert float(again["theta"]) == float(theta)
-    chex.assert_trees_all_equal({**fitted, "theta": 0}, {**params, "theta": 0})
+    chex.assert_trees_all_equal({**calibrated, "theta": 0}, {**params, "theta": 0})
 
 
 def stepped(name: str) -> tuple[Any, Any, TrainState, Batch, jax.Array, Any]:
@@ -159,7 +164,9 @@ def test_no_operation_of_a_step_has_the_size_of_the_vocabulary_but_putting_rows_
                 sizes = {size for var in equation.outvars for size in getattr(var.aval, "shape", ())}
                 yield equation.primitive.name, bool(sizes & {V, WORDS})
 
-    found = set(made(jax.make_jaxpr(make_step(model, optimizer))(state, batch, key, buffers).jaxpr))
+    objective = objective_of(model)
+    step = objective.make_step(model, objective.loss, optimizer, 0.0)
+    found = set(made(jax.make_jaxpr(step)(state, batch, key, buffers).jaxpr))
     assert ("dot_general", False) in found
     assert {operation for operation, large in found if large} == ({"scatter"} if name in ROWWISE else set())
 
@@ -284,6 +291,6 @@ def test_vectors_are_treated_as_asked():
 def test_a_vectors_file_of_another_width_or_other_words_is_refused():
     model = MODELS["softmax-frozen"].build()
     with pytest.raises(UserError, match=r"model\.d_embed wants 5, the width of model\.vectors, got 8"):
-        model.buffers(SPELLED, COUNT_V, Words(SPELLED, np.ones((WORDS, 5), np.float32)), 0)
+        model.buffers(SPELLED, COUNT_V, WordVectors(SPELLED, np.ones((WORDS, 5), np.float32)), 0)
     with pytest.raises(UserError, match="words of the data, got none of them"):
-        model.buffers(SPELLED, COUNT_V, Words(["x"], np.ones((1, 8), np.float32)), 0)
+        model.buffers(SPELLED, COUNT_V, WordVectors(["x"], np.ones((1, 8), np.float32)), 0)

@@ -10,17 +10,20 @@ import optax
 import pytest
 
 import jaxlm
-from jaxlm.data.batches import Batch
-from jaxlm.models.base import BUFFERS, TOUCHED
-from jaxlm.training import TrainState, make_step, optim
+from jaxlm.data.rows import Batch
+from jaxlm.models.base import BUFFERS
+from jaxlm.rean.model import ReanModel
+from jaxlm.rean.row_step import make_rean_step
+from jaxlm.rean.table import TOUCHED
+from jaxlm.training import optim
+from jaxlm.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
+class Rows(ReanModel):
     """A model that squares the difference between a row's scaled sum and a target."""
 
     held: int | None = None
-    loss_unit: str = "squared"
 
     @property
     def row_table(self) -> str | None:
@@ -30,7 +33,7 @@ class Rows:
         return jnp.unique(tok, size=tok.size, fill_value=9)
 
     def on_rows(self, count: int) -> Any:
-        return Rows(held=count)
+        return dataclasses.replace(self, held=count)
 
     def train_loss(self, params: Any, tok: jax.Array, target: jax.Array, weight: Any, key: Any) -> Any:
         place = tok if self.held is None else jnp.searchsorted(params[BUFFERS][TOUCHED], tok)
@@ -38,7 +41,12 @@ class Rows:
         return jnp.sum(square), jnp.float32(square.size)
 
 
-MODEL: Any = Rows()
+NO_MODULE: Any = None
+MODEL = Rows(context=None, vocab_size=9, module=NO_MODULE, treatment="unit")
+
+
+def loss_of(model: Any, params: Any, batch: Batch, key: Any) -> tuple[jax.Array, jax.Array]:
+    return model.train_loss(params, *batch, key)
 
 
 def test_rows_that_a_step_touches_move_as_on_the_whole_table_and_the_others_stand_still():
@@ -50,7 +58,7 @@ def test_rows_that_a_step_touches_move_as_on_the_whole_table_and_the_others_stan
     moments = jax.tree.map(lambda x: x + jnp.asarray(0.2 if x.ndim else 3, x.dtype), optimizer.init(params))
     state = TrainState(jnp.int32(3), params, moments)
     batch = Batch(jnp.array([[5, 1, 5], [8, 1, 5]]), jnp.ones((2, 3)), None)
-    new, loss, count = jax.jit(make_step(MODEL, optimizer))(state, batch, jax.random.key(0))
+    new, loss, count = jax.jit(make_rean_step(MODEL, loss_of, optimizer))(state, batch, jax.random.key(0))
 
     def whole(params: Any) -> jax.Array:
         return MODEL.train_loss(params, *batch, None)[0] / 6
@@ -77,5 +85,5 @@ def test_a_penalty_on_every_row_moves_every_row():
     optimizer = optax.sgd(0.1)
     state = TrainState(jnp.int32(0), params, optimizer.init(params))
     batch = Batch(jnp.array([[5]]), jnp.ones((1, 1)), None)
-    new, _, _ = jax.jit(make_step(MODEL, optimizer, l2=0.5))(state, batch, jax.random.key(0))
+    new, _, _ = jax.jit(make_rean_step(MODEL, loss_of, optimizer, l2=0.5))(state, batch, jax.random.key(0))
     np.testing.assert_allclose(new.params["table"][0], 1 - 0.1 * 0.5 * 2 / 18, rtol=1e-6)

@@ -12,25 +12,26 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from jaxlm.rean.vectors import recipe
-from jaxlm.runs.claims import hold
 
 import jaxlm
 from jaxlm import lr_range, training
 from jaxlm.data.corpus import from_dialogues, load
 from jaxlm.devices.mesh import make_mesh, replicated
+from jaxlm.errors import Stopped
 from jaxlm.inference.generate import by_vector
 from jaxlm.models.base import BUFFERS, with_buffers
+from jaxlm.rean.training import vectors_recipe
 from jaxlm.runs import checkpoints
+from jaxlm.runs.create import claimed
 from jaxlm.runs.directory import RunDir, write_json
 from jaxlm.runs.loading import load_vectors
 from jaxlm.sweep import Variant, named, sweep
 from jaxlm.tokenizers import ReanTokenizer, visible
 from jaxlm.tokenizers.rean_tokens import pieces
-from jaxlm.training import Stopped, loop, plan, train
-from jaxlm.training.setup import settle
+from jaxlm.training import cadence, train
+from jaxlm.training.language import LanguageJob
 from jaxlm.word2vec.corpus import of_tokens
-from jaxlm.word2vec.training import Word2vecWork
+from jaxlm.word2vec.training import VectorJob
 from tests.conftest import write_run
 from tests.processes import tree
 
@@ -61,19 +62,26 @@ GIVEN = ("human", "network", ":", "what", "is", "it", "of", "unknown")
 
 def stop(patch: pytest.MonkeyPatch, *, vectors: bool) -> None:
     """Send a signal in the first chunk of the vectors' training, or of the training that follows it."""
-    advance = loop.Loop._advance
+    job: Any = VectorJob if vectors else LanguageJob
+    run_chunk = job.run_chunk
 
-    def stopped(self: loop.Loop, caught: list[int]) -> Any:
-        return advance(self, [signal.SIGTERM] if (self.plan.steps != SETTINGS["steps"]) == vectors else caught)
+    def stopped(self: Any, *args: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return run_chunk(self, *args)
 
-    patch.setattr(loop.Loop, "_advance", stopped)
+    patch.setattr(job, "run_chunk", stopped)
+
+
+def prepared(config: jaxlm.RunConfig, **options: Any) -> Any:
+    """The job of a config, as `train` prepares it."""
+    return config.model.prepare(config, **{"restart": False, "dry_run": False, "log": lambda line: None, **options})
 
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     """A run on vectors of its own, trained in steps of five."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "CHUNK_SIZES", (5,))
+        patch.setattr(cadence, "CHUNK_SIZES", (5,))
         return write_run(tmp_path_factory.mktemp("chain"), CHAIN, name="whole", **SETTINGS)
 
 
@@ -90,7 +98,7 @@ def test_vectors_stand_beside_their_run_however_it_is_spelled(tmp_path, monkeypa
     (tmp_path / "run" / "x").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "run")
     config = dataclasses.replace(settings(tmp_path, CHAIN), run_dir=spelled.format(place=tmp_path / "run"))
-    assert recipe(config).run_dir == str(tmp_path / "run_vectors")
+    assert vectors_recipe(config).run_dir == str(tmp_path / "run_vectors")
 
 
 @pytest.fixture
@@ -139,7 +147,7 @@ def test_vectors_are_trained_first_on_the_tokens_of_train_alone(chain):
 
 
 def test_a_chain_that_is_stopped_in_either_part_goes_on_to_the_uninterrupted_one(chain, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "CHUNK_SIZES", (5,))
+    monkeypatch.setattr(cadence, "CHUNK_SIZES", (5,))
     for vectors in (True, False):
         with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
             stop(patch, vectors=vectors)
@@ -156,18 +164,26 @@ def test_a_chain_that_is_stopped_in_either_part_goes_on_to_the_uninterrupted_one
         write_run(tmp_path, other, **SETTINGS)
 
 
-@pytest.mark.parametrize("there", [True, False])
 @pytest.mark.parametrize("vectors", [True, False])
-def test_a_restart_that_is_stopped_in_the_vectors_is_still_to_come_for_a_run_that_is_there(
-    chain, tmp_path, monkeypatch, there, vectors
-):
-    if there:
-        shutil.copytree(chain, tmp_path / "run")
-    monkeypatch.setattr(plan, "CHUNK_SIZES", (5,))
-    stop(monkeypatch, vectors=vectors)
-    with pytest.raises(Stopped) as stopped:
-        train(settings(tmp_path, CHAIN, batch_size=8), restart=True, log=lambda line: None)
-    assert stopped.value.restart == (there and vectors)
+def test_a_restart_renames_both_runs_and_goes_on_without_it_where_it_was_stopped(chain, tmp_path, monkeypatch, vectors):
+    for ending in ("", "_vectors"):
+        shutil.copytree(f"{chain}{ending}", tmp_path / f"run{ending}")
+    config = settings(tmp_path, CHAIN, batch_size=8)
+    monkeypatch.setattr(cadence, "CHUNK_SIZES", (5,))
+    said: list[str] = []
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop(patch, vectors=vectors)
+        train(config, restart=True, log=said.append)
+    assert [line for line in said if "renamed" in line] == [
+        f"{tmp_path}/{name} is renamed to {tmp_path}/{name}.old" for name in ("run", "run_vectors")
+    ]
+    for ending in ("", "_vectors"):
+        assert RunDir(tmp_path / f"run{ending}.old").read_eval() == RunDir(Path(f"{chain}{ending}")).read_eval()
+    said.clear()
+    train(config, log=said.append)
+    stopped = tmp_path / ("run_vectors" if vectors else "run")
+    assert f"resuming {stopped} at step 5" in said and not any("renamed" in line for line in said)
+    assert RunDir(tmp_path / "run").read_eval()["dev"] == RunDir(chain).read_eval()["dev"]
 
 
 @pytest.mark.parametrize("done", [True, False])
@@ -218,7 +234,7 @@ def swept(chain, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("ending", ["", "_vectors"])
-def test_a_sweep_throws_nothing_away_before_all_its_directories_are_held(swept, tmp_path, ending):
+def test_a_sweep_renames_nothing_where_one_of_its_directories_is_in_use(swept, tmp_path, ending):
     used = f"{swept[-1].config.run_dir}{ending}"
     before = tree(tmp_path)
     with RunDir(Path(used)).lock.open("a") as lock:
@@ -228,18 +244,20 @@ def test_a_sweep_throws_nothing_away_before_all_its_directories_are_held(swept, 
     assert tree(tmp_path) == before
 
 
-def test_a_sweep_restarts_the_vectors_too_with_other_settings(swept, tmp_path):
+def test_a_sweep_restarts_the_vectors_too_with_other_settings(swept, tmp_path, monkeypatch):
     longer = dataclasses.replace(CHAIN, vectors_from=dataclasses.replace(WORD2VEC, epochs=3.0))
     runs = variants(tmp_path, longer)
     before = tree(tmp_path)
     with pytest.raises(jaxlm.UserError, match=r"0\.01_vectors' belongs to other data or settings: steps: "):
         sweep(runs)
     assert tree(tmp_path) == before
-    sweep(runs, restart=True)
+    trained: list[str | None] = []
+    monkeypatch.setattr(training, "train", lambda config, **rest: trained.append(config.run_dir))
+    with pytest.raises(jaxlm.UserError, match=r"is missing|does not exist|cannot be read"):
+        sweep(runs, restart=True)  # the results of runs that this test does not train
     for path in [f"{run.config.run_dir}{ending}" for run in runs for ending in ("", "_vectors")]:
-        run = RunDir(Path(path))
-        assert not run.eval.exists() and not run.checkpoints.exists() and not run.buffers.exists()
-    sweep(runs)
+        assert not Path(path).exists() and RunDir(Path(f"{path}.old")).eval.exists()
+    assert trained == [runs[0].config.run_dir]
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -255,7 +273,7 @@ def test_no_vectors_are_trained_where_the_run_itself_could_not_be(chain, tmp_pat
 def test_a_dry_run_trains_no_vectors_and_writes_nothing(tmp_path):
     said: list[str] = []
     train(settings(tmp_path, CHAIN), dry_run=True, log=said.append)
-    assert [line.split(":")[0] for line in said if line.startswith(("first", "param", "const"))] == [
+    assert [line.split(":")[0] for line in said if line.startswith(("first", "param", "buffers"))] == [
         f"first the vectors, in {tmp_path / 'run_vectors'}", "parameters", "parameters", "buffers"
     ]  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
@@ -263,19 +281,19 @@ def test_a_dry_run_trains_no_vectors_and_writes_nothing(tmp_path):
 
 def test_vectors_come_from_a_file_and_another_file_is_another_run(tmp_path, vectors):
     config = settings(tmp_path, jaxlm.ReanConfig(table="frozen", vectors=str(vectors), rows="unit", **SIZES))
-    job = settle(config)
-    word = job.corpus.tokenizer.encode("what ")[0]
+    job = prepared(config)
+    word = job.data.tokenizer.encode("what ")[0]
     given = jaxlm.Embeddings.load(vectors)["what"]
-    row_VE = job.arrays["vectors"]
+    row_VE = job.buffers["vectors"]
     np.testing.assert_allclose(row_VE[word - 257], given / np.linalg.norm(given), rtol=1e-5)
-    assert not row_VE[job.corpus.tokenizer.encode("?")[0] - 257].any()
-    with hold(job.config, job.corpus, restart=False, buffers=job.arrays) as (_, state):
+    assert not row_VE[job.data.tokenizer.encode("?")[0] - 257].any()
+    with claimed(job.config, job.data, buffers=job.buffers) as (_, state):
         assert state == "new"
     jaxlm.Embeddings(("what",), np.ones((1, 8))).save(vectors)
-    job = settle(config)
+    job = prepared(config)
     with (
-        pytest.raises(jaxlm.UserError, match="constants has other content"),
-        hold(job.config, job.corpus, restart=False, buffers=job.arrays),
+        pytest.raises(jaxlm.UserError, match="buffers has other content"),
+        claimed(job.config, job.data, buffers=job.buffers),
     ):
         pass
 
@@ -283,25 +301,25 @@ def test_vectors_come_from_a_file_and_another_file_is_another_run(tmp_path, vect
 def test_vectors_come_from_a_run_of_word2vec_with_the_white_space_of_its_words(chain, tmp_path):
     config = settings(tmp_path, jaxlm.ReanConfig(table="frozen", vectors=f"{chain}_vectors", rows="unit", **SIZES))
     kept = RunDir(chain).read_buffers()
-    np.testing.assert_array_equal(settle(config).arrays["vectors"], kept["vectors"])
+    np.testing.assert_array_equal(prepared(config).buffers["vectors"], kept["vectors"])
 
 
 def test_a_run_that_began_from_another_keeps_its_vectors_when_that_is_gone(chain, tmp_path):
     first = tmp_path / "first"
     shutil.copytree(chain, first)
     config = settings(tmp_path, CHAIN, init_from=str(first))
-    job = settle(config)
-    with hold(job.config, job.corpus, restart=False, buffers=job.arrays) as (run, _):
+    job = prepared(config)
+    with claimed(job.config, job.data, buffers=job.buffers) as (run, _):
         run.eval.write_text("{}")
     shutil.rmtree(first)
-    later = settle(config, resumes=True)
-    assert not later.learns_vectors and later.corpus.tokenizer == job.corpus.tokenizer
+    later = prepared(config)
+    assert later.data.tokenizer == job.data.tokenizer and not (tmp_path / "run_vectors").exists()
     kept = RunDir(chain).read_buffers()
-    assert kept.keys() == later.arrays.keys()
+    assert kept.keys() == later.buffers.keys()
     for name, array in kept.items():
-        np.testing.assert_array_equal(later.arrays[name], array)
+        np.testing.assert_array_equal(later.buffers[name], array)
     with pytest.raises(jaxlm.UserError, match=r"init_from: run '.*first' does not exist"):
-        settle(config)
+        prepared(config, restart=True)
 
 
 def test_the_samples_of_vectors_show_the_white_space_of_their_words(chain):
@@ -322,15 +340,15 @@ def test_the_samples_of_vectors_show_the_white_space_of_their_words(chain):
 def test_a_vectors_file_that_cannot_be_used_is_told_in_a_line(tmp_path, vectors, change, message):
     change(vectors)
     with pytest.raises(jaxlm.UserError, match=message):
-        settle(settings(tmp_path, jaxlm.ReanConfig(table="tuned", vectors=str(vectors), **SIZES)))
+        prepared(settings(tmp_path, jaxlm.ReanConfig(table="tuned", vectors=str(vectors), **SIZES)))
 
 
 def test_decoding_by_vector_takes_the_nearest_or_says_that_none_is(tmp_path, vectors):
     config = settings(tmp_path, jaxlm.FaithfulReanConfig(vectors=str(vectors), d_embed=8, n_layers=1, n_heads=2))
-    job = settle(config)
-    model: Any = job.model
-    params = with_buffers(jax.jit(model.init)(jax.random.key(0), np.zeros((1, 1), np.int32)), job.buffers())
-    run = by_vector(jaxlm.Run(tmp_path, job.config, job.corpus.tokenizer, model, params, 0))
+    job = prepared(config)
+    model: Any = job.setup.model
+    params = with_buffers(jax.jit(model.init)(jax.random.key(0), np.zeros((1, 1), np.int32)), job.buffers)
+    run = by_vector(jaxlm.Run(tmp_path, job.config, job.data.tokenizer, model, params, 0))
 
     def said(run: jaxlm.Run) -> str:
         return jaxlm.generate(run, prompt="human: what ", key=jax.random.key(0), max_tokens=4)[0]
@@ -372,10 +390,10 @@ def test_a_table_that_is_not_learned_wants_the_tokens_of_rean(tmp_path, model, t
 
 def test_word2vec_takes_the_tokens_of_rean_as_its_words(tmp_path):
     plain = jaxlm.OptimConfig()
-    work = Word2vecWork(settings(tmp_path, jaxlm.Word2vecConfig(), optim=plain))
+    job = prepared(settings(tmp_path, jaxlm.Word2vecConfig(), optim=plain))
     corpus = load(settings(tmp_path, CHAIN).data)
     assert isinstance(corpus.tokenizer, ReanTokenizer)
-    assert work.corpus.tokenizer.words == corpus.tokenizer.words
+    assert job.data.tokenizer.words == corpus.tokenizer.words
     first = corpus.lines["train"][0]
     id_N = of_tokens(corpus, longest=4).ids["train"]
     assert "".join(corpus.tokenizer.words[i - 1] for i in id_N[: np.argmin(id_N)]) == "".join(pieces(first)[:4])

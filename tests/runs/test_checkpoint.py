@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxlm.runs.claims import is_free
 
 from jaxlm.devices.mesh import make_mesh, replicated
 from jaxlm.errors import UserError
 from jaxlm.runs import checkpoints
+from jaxlm.runs.create import is_free
 from jaxlm.runs.directory import checkpoint_steps
 from jaxlm.runs.loading import load_run
 
@@ -29,7 +29,7 @@ def state(seed: int, width: int = 3) -> dict[str, Any]:
 def save(directory: Path, losses: dict[int, float | None], keep: int = 2, width: int = 3) -> None:
     with checkpoints.CheckpointWriter(directory, keep) as writer:
         for step, loss in losses.items():
-            writer.save(step, **state(step, width), dev_loss=loss, notes={"tally": {"steps": step}})
+            writer.save(step, state(step, width), dev_loss=loss, metadata={"sums": {"loss": step}})
 
 
 def load(directory: Path, step: int, width: int = 3):
@@ -52,7 +52,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path):
         (1, 3.0),
         (2, checkpoints.NO_DEV_LOSS),
     ]
-    assert checkpoints.saved(tmp_path / "checkpoints")[0].notes["tally"] == {"steps": 1}
+    assert checkpoints.saved(tmp_path / "checkpoints")[0].metadata["sums"] == {"loss": 1}
 
 
 @pytest.mark.parametrize("name", ["a%5Bb", "two\nlines", "~", "a{b,c}", "a.orbax-checkpoint-tmp", "s3:/x", "日 本"])
@@ -69,21 +69,19 @@ def test_the_newest_and_the_best_stay(tmp_path):
     assert [one.step for one in checkpoints.best_first(tmp_path / "checkpoints")] == [2, 5, 4]
 
 
-def test_the_writer_knows_the_best_before_it_is_on_disk(tmp_path):
-    with checkpoints.CheckpointWriter(tmp_path / "checkpoints", 2) as writer:
-        assert writer.best_step is None
-        for step, loss, best in ((1, None, 1), (2, None, 2), (3, 2.0, 3), (4, 2.5, 3), (5, 2.0, 5)):
-            writer.save(step, **state(step), dev_loss=loss, notes={})
-            assert writer.best_step == best
-    assert checkpoints.best_first(tmp_path / "checkpoints")[0].step == 5
-    with checkpoints.CheckpointWriter(tmp_path / "checkpoints", 2) as writer:
-        assert writer.best_step == 5
+def test_a_writer_of_a_resumed_run_keeps_the_best_of_before(tmp_path):
+    """Of equal ones the newest is the best."""
+    save(tmp_path / "checkpoints", {1: None, 2: 2.0})
+    save(tmp_path / "checkpoints", {3: 2.5, 4: None, 5: None})
+    assert checkpoint_steps(tmp_path / "checkpoints") == [2, 4, 5]
+    save(tmp_path / "checkpoints", {6: 2.0, 7: None, 8: None})
+    assert checkpoint_steps(tmp_path / "checkpoints") == [6, 7, 8]
 
 
 def test_a_saved_step_can_be_saved_again(tmp_path):
     save(tmp_path / "checkpoints", {1: 3.0, 2: 2.0})
     with checkpoints.CheckpointWriter(tmp_path / "checkpoints", 2) as writer:
-        writer.save(2, **state(7), dev_loss=1.0, notes={})
+        writer.save(2, state(7), dev_loss=1.0, metadata={})
     assert bits(load(tmp_path / "checkpoints", 2)) == bits(state(7))
 
 
@@ -126,13 +124,23 @@ def test_a_run_that_is_moved_while_it_trains_is_not_made_again_in_its_old_place(
     run = tmp_path / "run"
     run.mkdir()
     with checkpoints.CheckpointWriter(run / "checkpoints", 2) as writer:
-        writer.save(1, **state(1), dev_loss=None, notes={})
+        writer.save(1, state(1), dev_loss=None, metadata={})
         writer.wait()
         run.rename(tmp_path / "elsewhere")
-        writer.save(2, **state(2), dev_loss=None, notes={})
+        for _ in range(2):
+            with pytest.raises(UserError, match=r"run_dir '.*run' is gone: .*put it back"):
+                writer.save(2, state(2), dev_loss=None, metadata={})
+    assert not run.exists() and checkpoint_steps(tmp_path / "elsewhere" / "checkpoints") == [1]
+
+
+def test_a_run_that_is_moved_during_a_save_is_reported(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    with checkpoints.CheckpointWriter(run / "checkpoints", 2) as writer:
+        writer.save(1, state(1), dev_loss=None, metadata={})
+        run.rename(tmp_path / "elsewhere")
         with pytest.raises(UserError, match=r"run_dir '.*run' is gone: .*put it back"):
             writer.wait()
-    assert not run.exists() and checkpoint_steps(tmp_path / "elsewhere" / "checkpoints") == [1]
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["as an error", "as broken"])
@@ -145,8 +153,8 @@ def test_a_run_that_trains_is_read_though_its_checkpoints_go(tmp_path, mlp_run, 
     def late(directory: Path, asked: checkpoints.Saved, everywhere: Any) -> Any:
         if asked.step == one.step:  # a better one takes its place
             with checkpoints.CheckpointWriter(directory, 1) as writer:
-                training = {"step": jnp.int32(0)}
-                writer.save(one.step + 1, mlp_run.params, training, dev_loss=one.dev_loss - 1, notes={})
+                items = {"params": mlp_run.params, "training": {"step": jnp.int32(0)}}
+                writer.save(one.step + 1, items, dev_loss=one.dev_loss - 1, metadata={})
             assert not (directory / str(one.step)).exists()
             if told:
                 raise UserError("left as it is")
@@ -158,11 +166,11 @@ def test_a_run_that_trains_is_read_though_its_checkpoints_go(tmp_path, mlp_run, 
     assert said == []
 
 
-def test_notes_that_are_a_directory_are_none(tmp_path):
+def test_metadata_that_are_a_directory_are_none(tmp_path):
     save(tmp_path / "checkpoints", {1: 3.0, 2: 2.0})
-    notes = tmp_path / "checkpoints" / "2" / checkpoints.NOTES
-    notes.unlink()
-    notes.mkdir()
+    metadata = tmp_path / "checkpoints" / "2" / checkpoints.METADATA
+    metadata.unlink()
+    metadata.mkdir()
     assert [one.step for one in checkpoints.saved(tmp_path / "checkpoints")] == [1]
 
 
@@ -217,7 +225,7 @@ def test_a_broken_old_checkpoint_costs_no_newer_one(tmp_path, content):
     (directory / "1" / "_CHECKPOINT_METADATA").write_bytes(content)
     assert checkpoints.set_aside_unreadable(directory) == [1]
     with checkpoints.CheckpointWriter(directory, 2) as writer:
-        writer.save(4, **state(4), dev_loss=4.0, notes={})
+        writer.save(4, state(4), dev_loss=4.0, metadata={})
     assert checkpoint_steps(directory) == [2, 3, 4]
     assert bits(load(directory, 3)) == bits(state(3))
 
@@ -228,7 +236,8 @@ def test_sampling_takes_the_next_best_checkpoint_that_can_be_read(tmp_path, mlp_
     (best,) = checkpoints.saved(directory)
     other = jax.tree.map(lambda x: x + 1, mlp_run.params)
     with checkpoints.CheckpointWriter(directory, 2) as writer:
-        writer.save(best.step + 1, other, {"step": jnp.int32(0)}, dev_loss=best.dev_loss + 1, notes={})
+        items = {"params": other, "training": {"step": jnp.int32(0)}}
+        writer.save(best.step + 1, items, dev_loss=best.dev_loss + 1, metadata={})
     assert bits(load_run(tmp_path / "run").params) == bits(mlp_run.params) != bits(other)
     assert load_run(tmp_path / "run", which="last").step == best.step + 1
     (directory / str(best.step) / "params" / "manifest.ocdbt").write_bytes(b"")
@@ -240,10 +249,10 @@ def test_sampling_takes_the_next_best_checkpoint_that_can_be_read(tmp_path, mlp_
 
 
 @pytest.mark.parametrize("change", ['"dev_loss_":', '"dev_loss": "1.0", "_":', '"dev_loss": [], "_":'])
-def test_notes_without_a_dev_loss_are_broken(tmp_path, change):
+def test_metadata_without_a_dev_loss_are_broken(tmp_path, change):
     save(tmp_path / "checkpoints", {1: 3.0, 2: 2.0})
-    notes = tmp_path / "checkpoints" / "2" / checkpoints.NOTES
-    notes.write_text(notes.read_text().replace('"dev_loss":', change))
+    metadata = tmp_path / "checkpoints" / "2" / checkpoints.METADATA
+    metadata.write_text(metadata.read_text().replace('"dev_loss":', change))
     assert [one.step for one in checkpoints.best_first(tmp_path / "checkpoints")] == [1]
     assert checkpoints.unreadable(tmp_path / "checkpoints") == [2]
 
@@ -258,25 +267,23 @@ def test_a_kill_while_orbax_deletes_an_old_checkpoint_is_no_news(tmp_path, left)
         path.unlink()
     assert checkpoints.set_aside_unreadable(directory) == []
     with checkpoints.CheckpointWriter(directory, 2) as writer:
-        writer.save(5, **state(5), dev_loss=5.0, notes={})
+        writer.save(5, state(5), dev_loss=5.0, metadata={})
     assert checkpoint_steps(directory) == [1, 4, 5] and not (tmp_path / "broken").exists()
 
 
 @pytest.mark.parametrize("step", [1, 2])
-def test_a_checkpoint_that_has_lost_its_notes_alone_is_news(tmp_path, step):
+def test_a_checkpoint_that_has_lost_its_metadata_alone_is_news(tmp_path, step):
     save(tmp_path / "checkpoints", {1: 1.0, 2: 2.0})
-    (tmp_path / "checkpoints" / str(step) / checkpoints.NOTES).unlink()
+    (tmp_path / "checkpoints" / str(step) / checkpoints.METADATA).unlink()
     assert checkpoints.set_aside_unreadable(tmp_path / "checkpoints") == [step]
     assert (tmp_path / "broken" / str(step)).is_dir()
 
 
-def test_each_save_that_has_ended_is_told(tmp_path):
-    told: list[list[int]] = []
+def test_a_save_is_on_disk_with_its_checksums_once_it_was_awaited(tmp_path):
     directory = tmp_path / "checkpoints"
-    with checkpoints.CheckpointWriter(
-        directory, 2, when_saved=lambda: told.append(checkpoint_steps(directory))
-    ) as writer:
+    with checkpoints.CheckpointWriter(directory, 2) as writer:
         for step in (1, 2):
-            writer.save(step, **state(step), dev_loss=1.0, notes={})
+            writer.save(step, state(step), dev_loss=1.0, metadata={})
             writer.wait()
-    assert told == [[1], [1, 2]]
+            assert checkpoint_steps(directory)[-1] == step
+            assert (directory / str(step) / checkpoints.CHECKSUMS).exists()

@@ -1,60 +1,74 @@
-"""The progress line: losses, a speed that says something, and the time left."""
+"""metrics.jsonl and TensorBoard's files of a run that is resumed."""
 
-import io
+import struct
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jaxlm.runs.metrics import Progress, per_second
+from jaxlm.errors import UserError
+from jaxlm.runs import metrics
+from jaxlm.runs.metrics import MetricsLog
+
+pytest.importorskip("tensorboardX")
 
 
-class Terminal(io.StringIO):
-    """A stream on which the line moves."""
+def events(directory: Path) -> list[Any]:
+    """The events of all files in their order, read as records: length, checksum, content, checksum."""
+    from tensorboardX.proto.event_pb2 import Event
 
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """The time, which stands still but for the test."""
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    return now
-
-
-@pytest.mark.parametrize(
-    ("rate", "shown"),
-    [(0.0042, "0.0042"), (0.35, "0.35"), (1 / 3, "0.33"), (2.0, "2"), (9.94, "9.9"), (10.4, "10"), (21345.6, "21,346")],
-)
-def test_a_slow_speed_has_two_digits_and_a_fast_one_none_behind_the_point(rate, shown):
-    assert per_second(rate) == shown
+    found = []
+    for path in sorted(directory.iterdir()):
+        raw = path.read_bytes()
+        while raw:
+            (length,) = struct.unpack("<Q", raw[:8])
+            found.append(Event.FromString(raw[12 : 12 + length]))
+            raw = raw[16 + length :]
+    return found
 
 
-def test_slow_steps_tell_their_rate_and_what_is_left(clock):
-    out = io.StringIO()
-    progress = Progress(20, 4, out)
-    progress.dev(2.5)
-    clock[0] += 20
-    progress.steps(11, 3.0)
-    assert out.getvalue() == "step 11/20  loss 3.0000  dev 2.5000  0.35 steps/s  00:25 left\n"
+def shown(directory: Path) -> dict[tuple[str, int], float]:
+    """What TensorBoard shows: a session that starts at a step takes back all from there on."""
+    from tensorboardX.proto.event_pb2 import SessionLog
+
+    values: dict[tuple[str, int], float] = {}
+    for event in events(directory):
+        if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+            values = {key: value for key, value in values.items() if key[1] < event.step}
+        for value in event.summary.value:
+            assert (value.tag, event.step) not in values
+            values[value.tag, event.step] = value.simple_value
+    return values
 
 
-def test_words_are_told_in_words_of_this_sitting(clock):
-    out = io.StringIO()
-    progress = Progress(20, 4, out, words=True)
-    for step in (5, 6):
-        clock[0] += 5
-        progress.steps(step, None if step == 6 else 3.0, 65_536)
-    assert out.getvalue().splitlines() == [
-        "step 5/20  loss 3.0000  13,107 words/s  01:15 left",
-        "step 6/20  no loss  13,107 words/s  01:10 left",
-    ]
+def write(log: MetricsLog, steps: range, loss: float) -> None:
+    for step in steps:
+        log.write(step=step, split="train", loss=loss, unit="nats/token", nats_per_token=loss)
 
 
-def test_a_terminal_has_the_words_too(clock):
-    out = Terminal()
-    progress = Progress(2, 0, out, words=True)
-    clock[0] += 4
-    progress.steps(2, 3.0, 10_000)
-    progress.close()
-    assert "loss 3.0000  2,500 words/s" in out.getvalue()
+@pytest.mark.parametrize("step", [-1, 0, 4])
+def test_a_resumed_run_takes_back_what_lies_beyond_its_checkpoint(tmp_path, monkeypatch, step):
+    """In both places, so that they show the same: lines up to the checkpoint of before, and new ones."""
+    with MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard") as log:
+        write(log, range(8), 2.0)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 60)  # a file is named by its second
+    with MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", step=step) as log:
+        write(log, range(step + 1, 6), 1.0)
+    want = {number: 2.0 if number <= step else 1.0 for number in range(6)}
+    lines = metrics.read(tmp_path / "metrics.jsonl")
+    assert {line["step"]: line["loss"] for line in lines} == want and len(lines) == 6
+    found = shown(tmp_path / "tensorboard")
+    assert found == {("train/nats_per_token", number): loss for number, loss in want.items()}
+
+
+def test_what_is_no_number_is_null(tmp_path):
+    with MetricsLog(tmp_path / "metrics.jsonl", None) as log:
+        log.write(step=1, split="train", loss=float("nan"), unit="nats/token")
+    assert metrics.read(tmp_path / "metrics.jsonl")[0]["loss"] is None
+
+
+def test_a_log_that_cannot_be_written_is_a_line(tmp_path):
+    with pytest.raises(UserError, match=r"^run_dir '.*gone' cannot be written: No such file or directory$"):
+        MetricsLog(tmp_path / "gone" / "metrics.jsonl", None)

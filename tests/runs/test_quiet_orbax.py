@@ -8,7 +8,7 @@ from tests.conftest import REPOSITORY
 LATE = """
 import asyncio, time
 import tensorstore
-from jaxlm import quiet_orbax
+from jaxlm.runs import quiet_orbax
 quiet_orbax.api()
 promise, future = tensorstore.Promise.new()
 async def read():
@@ -35,14 +35,14 @@ def test_a_result_that_comes_when_nobody_waits_is_not_printed():
 FULL = """
 import pathlib, resource, sys
 import jax
-from jaxlm.checkpoint import CheckpointWriter
+from jaxlm.runs.checkpoints import CheckpointWriter
 from jaxlm.errors import UserError
 parts = {name: jax.numpy.full(60_000, 1 / 3) * jax.random.uniform(jax.random.key(0), 60_000) for name in "abcd"}
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 for attempt in range(10):
     try:
         with CheckpointWriter(pathlib.Path(sys.argv[1]) / str(attempt), keep=1) as writer:
-            writer.save(1, parts, parts, dev_loss=1.0, notes={})
+            writer.save(1, {"params": parts, "training": parts}, dev_loss=1.0, metadata={})
     except UserError as error:
         print(error)
 """
@@ -51,17 +51,17 @@ for attempt in range(10):
 LEFT_BEHIND = """
 import asyncio, gc, pathlib, sys, time
 import jax
-from jaxlm import checkpoint
+from jaxlm.runs import checkpoints
 from jaxlm.errors import UserError
 directory = pathlib.Path(sys.argv[1])
 parts = {"a": jax.numpy.zeros(3), "b": jax.numpy.zeros((2, 3))}
-with checkpoint.CheckpointWriter(directory, keep=1) as writer:
-    writer.save(1, parts, parts, dev_loss=1.0, notes={})
-one = checkpoint.saved(directory)[0]
-wider = checkpoint.abstract_like({"params": parts | {"a": jax.numpy.zeros(4)}})
+with checkpoints.CheckpointWriter(directory, keep=1) as writer:
+    writer.save(1, {"params": parts, "training": parts}, dev_loss=1.0, metadata={})
+one = checkpoints.saved(directory)[0]
+wider = checkpoints.abstract_like({"params": parts | {"a": jax.numpy.zeros(4)}})
 for attempt in range(30):
     try:
-        checkpoint.load(directory, one, wider)
+        checkpoints.load(directory, one, wider)
     except UserError as error:
         print(error)
     gc.collect()

@@ -52,7 +52,9 @@ def test_settings_that_were_edited_since_are_refused_by_name(tmp_path, change, m
     run, config = directory.RunDir(tmp_path), RunConfig(model=CountsConfig())
     tree = to_json(config)
     directory.write_json(run.config, tree)
-    directory.write_json(run.fingerprint, {"format": 1, "settings": {**settings_that_change_numbers(tree), **change}})
+    directory.write_json(
+        run.fingerprint, {"format": directory.FORMAT, "settings": {**settings_that_change_numbers(tree), **change}}
+    )
     if message is None:
         assert run.read_config() == config
     else:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jaxlm.runs.restart import set_aside
 
 import jaxlm
 from jaxlm.runs.directory import RunDir
@@ -87,11 +86,11 @@ def test_a_run_that_has_begun_needs_the_other_no_more(config):
     refused("init_from: run 'frist' does not exist", dataclasses.replace(config, init_from="frist"))
 
 
-def test_a_killed_restart_is_undone_where_the_other_is_gone(config):
-    set_aside(RUN)
+def test_a_restart_that_is_refused_leaves_the_old_run_where_it_was(config):
+    """The other is gone, which is found before anything is renamed."""
     shutil.rmtree(FIRST.path)
-    said = quietly(config)
-    assert "is back" in said and "trained already" in said
+    refused("init_from: run 'first' does not exist", config, restart=True)
+    assert "trained already" in quietly(config)
 
 
 def test_without_a_checkpoint_a_run_cannot_go_on_from_what_is_gone(config):
@@ -119,13 +118,13 @@ def test_a_run_that_has_begun_goes_on_once_what_it_began_from_is_moved_away(conf
     shutil.copytree(FIRST.path, "kept")
     shutil.rmtree(FIRST.path)
     shutil.copytree(RUN.path, FIRST.path)
-    refused("; or move that run away: this one goes on without it$", config)
+    refused("; or move that run away: this one resumes without it$", config)
     FIRST.path.rename("moved")
     assert "trained already" in quietly(config)
     shutil.rmtree(RUN.checkpoints)
     RUN.eval.unlink()
     Path("moved").rename(FIRST.path)
-    refused("to throw the old run away$", config)
+    refused("to rename the old run and begin anew$", config)
 
 
 @pytest.mark.parametrize("gone", [False, True])

@@ -1,261 +1,336 @@
-"""The loop runs ahead of scores and saves, and tells its points in their order."""
+"""The loop: what is done at which step and in which order, signals, and resumed runs."""
 
 import dataclasses
-import io
 import itertools
 import math
 import signal
-import threading
-import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock, Mock
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlm.inference.evaluation import Score
-from jaxlm.runs import metrics
-from jaxlm.training.loop import AHEAD, COPIED_BYTES, COPIES, _all_finite
-from jaxlm.training.points import Best, Point, Tally
-from jaxlm.training.signals import Stopped
-from jaxlm.training.state import Chunk, TrainState
-from tests.loops import PLAN, lines, loop_of, score
+from jaxlm.devices import platform
+from jaxlm.errors import Stopped
+from jaxlm.runs import checkpoints, metrics
+from jaxlm.runs.checkpoints import CheckpointWriter
+from jaxlm.training.cadence import Cadence
+from jaxlm.training.loop import all_finite
+from tests.loops import CADENCE, FakeJob, fitted, lines, saved_steps
 
-PATIENCE = 20.0
-"""Seconds to wait for what another thread is to do."""
+UNEVEN = Cadence(steps=24, chunk=2, log_every=6, eval_every=8, save_every=4)
+"""Checkpoints lie between train lines."""
+TIMES = ("tokens_per_s", "time_s")
 
 
-@pytest.mark.parametrize("beside", [True, False])
-def test_lines_and_saves_are_those_of_their_steps(tmp_path, log, beside):
-    loop = loop_of(log, score, beside=beside)
-    loop.run()
+def without_times(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl but for the clock's numbers."""
+    return [
+        {name: value for name, value in line.items() if name not in TIMES}
+        for line in metrics.read(run_dir / "metrics.jsonl")
+    ]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def saves(monkeypatch) -> list[tuple[int, float, float | None]]:
+    """Step, parameter and dev loss of each save, in order."""
+    seen: list[tuple[int, float, float | None]] = []
+    save = CheckpointWriter.save
+
+    def noting(self: CheckpointWriter, step: int, items: Any, **rest: Any) -> None:
+        seen.append((step, float(items["params"]["w"]), rest["dev_loss"]))
+        save(self, step, items, **rest)
+
+    monkeypatch.setattr(CheckpointWriter, "save", noting)
+    return seen
+
+
+def raised(signum: signal.Signals = signal.SIGTERM) -> Callable[[], None]:
+    return lambda: signal.raise_signal(signum)
+
+
+def test_lines_scores_and_saves_are_those_of_their_steps(run, saves):
+    fitted(FakeJob(run))
     train = [(step, "train", step - 0.5) for step in range(2, 25, 2)]
     dev = [(step, "dev", float(step)) for step in (0, 8, 16, 24)]
-    assert lines(tmp_path) == sorted(train + dev, key=lambda line: (line[0], line[1] == "dev"))
-    assert loop.writer.saved == [(8, 8.0, 0), (16, 16.0, 0), (24, 24.0, 0)]  # type: ignore[attr-defined]
+    assert lines(run) == sorted(train + dev, key=lambda line: (line[0], line[1] == "dev"))
+    assert saves == [(8, 8.0, 8.0), (16, 16.0, 16.0), (24, 24.0, 24.0)]
+    assert saved_steps(run) == [8, 16, 24]  # the best is the first, and two newest stay
 
 
-@pytest.mark.parametrize("beside", [True, False])
-def test_the_last_line_of_progress_has_the_last_dev_loss(log, beside):
-    out = io.StringIO()
-    loop = loop_of(log, score, beside=beside)
-    loop.progress = metrics.Progress(24, 0, out)
-    loop.run()
-    assert out.getvalue().splitlines()[-1].startswith("step 24/24  loss 24.0000  dev 24.0000  ")
+def test_a_body_runs_a_chunk_logs_the_one_before_evaluates_and_saves(run, monkeypatch):
+    """Numbers of a chunk are read while the next one runs, and before a score or a save of the state behind it."""
+    job = FakeJob(run)
+    write, save = metrics.MetricsLog.write, CheckpointWriter.save
+
+    def writing(self: metrics.MetricsLog, **line: Any) -> None:
+        job.events.append((line["split"], line["step"]))
+        write(self, **line)
+
+    def saving(self: CheckpointWriter, step: int, *rest: Any, **more: Any) -> None:
+        job.events.append(("save", step))
+        save(self, step, *rest, **more)
+
+    monkeypatch.setattr(metrics.MetricsLog, "write", writing)
+    monkeypatch.setattr(CheckpointWriter, "save", saving)
+    fitted(job)
+    expected: list[tuple[str, int]] = [("initial", 0), ("evaluate", 0), ("dev", 0)]
+    for first in (0, 8, 16):
+        expected.append(("chunk", first))
+        for step in (first + 2, first + 4, first + 6):
+            expected += [("chunk", step), ("fetch", step), ("train", step)]
+        end = first + 8
+        expected += [("fetch", end), ("train", end), ("evaluate", end), ("dev", end), ("save", end)]
+    assert job.events == expected
 
 
-def test_chunks_run_while_scores_are_awaited_but_not_past_the_next_ones_without_room(tmp_path, log):
-    ran: list[int] = []
-    more, told_before = threading.Event(), []
-
-    def evaluate(params: Any) -> dict[str, Score]:
-        told_before.append(lines(tmp_path))
-        if len(told_before) == 1:
-            assert more.wait(PATIENCE), "no further chunk was begun"
-        return score(params)
-
-    loop = loop_of(log, evaluate, ran=ran)
-    loop.room = 1
-    advance = loop._advance
-
-    def noting(caught: list[int]) -> None:
-        advance(caught)
-        if len(ran) == 3:
-            assert lines(tmp_path) == []  # those of step 0 come first
-            more.set()
-
-    loop._advance = noting  # type: ignore[method-assign]
-    loop.run()
-    assert [line for line in told_before[1] if line[1] == "dev"] == [(0, "dev", 0.0)]
-    assert [line for line in told_before[2] if line[1] == "dev"] == [(0, "dev", 0.0), (8, "dev", 8.0)]
+def test_steps_off_the_grid_are_run_one_by_one(run):
+    job = FakeJob(run, Cadence(steps=23, chunk=5, log_every=5, eval_every=10, save_every=15))
+    fitted(job)
+    assert [step for name, step in job.events if name == "chunk"] == [0, 5, 10, 15, 20, 21, 22]
+    assert [step for step, split, _ in lines(run) if split == "train"] == [5, 10, 15, 20, 23]
+    assert [step for step, split, _ in lines(run) if split == "dev"] == [0, 10, 20, 23]
+    assert saved_steps(run) == [15, 23]
 
 
-def test_all_chunks_run_while_the_first_scores_are_awaited_where_copies_are_small(tmp_path, log):
-    ran: list[int] = []
-    more = threading.Event()
-
-    def evaluate(params: Any) -> dict[str, Score]:
-        assert more.wait(PATIENCE), "no further chunk was begun"
-        return score(params)
-
-    loop = loop_of(log, evaluate, ran=ran)
-    advance = loop._advance
-
-    def noting(caught: list[int]) -> None:
-        advance(caught)
-        if len(ran) == PLAN.steps // PLAN.chunk:
-            more.set()
-
-    loop._advance = noting  # type: ignore[method-assign]
-    loop.run()
-    assert [line for line in lines(tmp_path) if line[1] == "dev"] == [(s, "dev", float(s)) for s in (0, 8, 16, 24)]
-    assert [step for step, *_ in loop.writer.saved] == [8, 16, 24]  # type: ignore[attr-defined]
+def test_the_last_line_of_progress_has_the_last_dev_loss(run, capfd):
+    fitted(FakeJob(run))
+    assert capfd.readouterr().err.splitlines()[-1].startswith("step 24/24  loss 24.0000  dev 24.0000  ")
 
 
-@pytest.mark.parametrize(("numbers", "room"), [(1, COPIES), (COPIED_BYTES // 16, 3), (COPIED_BYTES // 4, 1)])
-def test_copies_that_wait_are_bounded_in_number_and_bytes(log, numbers, room):
-    loop = loop_of(log, score)
-    state = TrainState(step=jnp.int32(0), params={"w": np.zeros(numbers, np.float32)}, opt_state=())
-    assert dataclasses.replace(loop, state=state).room == room
+def test_a_train_line_is_the_mean_by_weight_since_the_line_before(run):
+    job = FakeJob(run, UNEVEN)
+    job.weighs = True
+    fitted(job)
+    for step, split, loss in lines(run):
+        if split == "train":
+            step_K = np.arange(step - 5, step + 1)
+            assert loss == pytest.approx((step_K * (step_K % 3)).sum() / (step_K % 3).sum())
 
 
-def test_one_copy_waits_once_the_first_save_has_ended(log):
-    loop = loop_of(log, score)
-    loop.plan = dataclasses.replace(PLAN, steps=40)
-    loop.room, loop.writer.is_idle = 2, False  # type: ignore[misc]
-    advance, saved_at = loop._advance, {}
-
-    def noting(caught: list[int]) -> None:
-        advance(caught)
-        saved_at[loop.step] = [step for step, *_ in loop.writer.saved]  # type: ignore[attr-defined]
-
-    loop._advance = noting  # type: ignore[method-assign]
-    loop.run()
-    assert [saved_at[step] for step in (16, 24, 32, 40)] == [[], [8], [8, 16, 24], [8, 16, 24, 32]]
-
-
-def test_chunks_run_while_a_save_goes_on(log):
-    ran: list[int] = []
-    loop = loop_of(log, score, ran=ran)
-    loop.room = 1
-    loop.writer.is_idle = False  # type: ignore[misc]
-    advance, saved_before = loop._advance, {}
-
-    def noting(caught: list[int]) -> None:
-        advance(caught)
-        saved_before[loop.step] = len(loop.writer.saved)  # type: ignore[attr-defined]
-
-    loop._advance = noting  # type: ignore[method-assign]
-    loop.run()
-    assert saved_before[14] == 0  # the writer is never idle: a save waits until the next is due
-    assert saved_before[16] == 1
-    assert saved_before[24] == 2
-    assert len(loop.writer.saved) == 3  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(("best_step", "best"), [(24, Best({"w": 24.0}, score({"w": 24.0}))), (16, None)])
-def test_all_losses_are_told_before_the_last_save_is_awaited(tmp_path, log, best_step, best):
-    loop = loop_of(log, score)
-    order: list[Any] = []
-    loop.when_told = lambda best: order.append((lines(tmp_path)[-1][:2], best))
-    loop.writer.best_step = best_step  # type: ignore[misc]
-    loop.writer.wait = lambda: order.append("wait")  # type: ignore[method-assign]
-    loop.run()
-    assert order == [((24, "dev"), best), "wait"]
-
-
-@pytest.mark.parametrize("moment", ["run_chunk", "_add_losses", "_settle", "wait"])
-def test_a_signal_at_any_moment_stops_at_a_step_that_is_saved(log, moment):
-    """In a chunk; while a point is reached; in what follows the last chunk; while the last save is awaited."""
-    loop = loop_of(log, score, beside=False)
-    place: Any = loop.writer if moment == "wait" else loop
-    real, calls = getattr(place, moment), Mock()
-
-    def interrupted(*args: Any) -> Any:
-        calls()
-        if calls.call_count == (1 if moment in ("_settle", "wait") else 3):
-            signal.raise_signal(signal.SIGTERM)
-        return real(*args)
-
-    setattr(place, moment, interrupted)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("at", [6, 8, 24])
+def test_a_signal_in_a_chunk_stops_behind_it_with_the_state_saved(run, saves, signum, at):
+    job = FakeJob(run)
+    job.at[at] = raised(signum)
     with pytest.raises(Stopped) as stopped:
-        loop.run()
-    step = {"run_chunk": 6, "_add_losses": 6}.get(moment, 24)
+        fitted(job)
+    assert (stopped.value.signum, stopped.value.step) == (signum, at)
+    assert saves[-1] == (at, float(at), float(at) if at % 8 == 0 else None)
+    assert saved_steps(run)[-1] == at
+    assert [line for line in lines(run) if line[1] == "train"][-1][0] == at
+
+
+@pytest.mark.parametrize(("moment", "step"), [("evaluate", 2), ("save", 8), ("wait", 24)])
+def test_a_signal_at_any_other_moment_stops_at_a_step_that_is_saved(run, monkeypatch, moment, step):
+    """In the first evaluation, in a save, and while the last save is awaited."""
+    job = FakeJob(run)
+    owner: Any = job if moment == "evaluate" else CheckpointWriter
+    real = getattr(owner, moment)
+
+    def interrupted(*args: Any, **rest: Any) -> Any:
+        if moment != "wait" or saved_steps(run)[-1:] == [16]:
+            monkeypatch.setattr(owner, moment, real)
+            signal.raise_signal(signal.SIGTERM)
+        return real(*args, **rest)
+
+    monkeypatch.setattr(owner, moment, interrupted)
+    with pytest.raises(Stopped) as stopped:
+        fitted(job)
     assert (stopped.value.signum, stopped.value.step) == (signal.SIGTERM, step)
-    saved = loop.writer.saved[-1]  # type: ignore[attr-defined]
-    assert saved[:2] == (step, float(step))
+    assert saved_steps(run)[-1] == step
 
 
-def test_a_signal_ends_what_is_done_once_all_is_told(log):
+def test_behind_the_loop_a_signal_does_what_it_did_before(run):
     class Ended(Exception):
         """What the process's own handler raises."""
 
     def handler(signum: int, frame: Any) -> None:
         raise Ended
 
-    loop = loop_of(log, score)
-    loop.when_told = lambda best: signal.raise_signal(signal.SIGTERM)
     before = signal.signal(signal.SIGTERM, handler)
     try:
+        fitted(FakeJob(run))
         with pytest.raises(Ended):
-            loop.run()
+            signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize(("steps", "begun"), [(40, AHEAD + 1), (4, 2)])
-def test_what_the_start_need_not_wait_for_begins_behind_the_first_chunks_or_the_last(log, steps, begun):
-    ran: list[int] = []
-    loop = loop_of(log, score, ran=ran)
-    loop.plan = dataclasses.replace(PLAN, steps=steps)
-    seen: list[int] = []
-    loop.meanwhile = lambda: seen.append(len(ran))
-    loop.run()
-    assert seen == [begun]
+def test_a_second_signal_does_what_it_did_before(run):
+    job = FakeJob(run)
+
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    job.at[6] = twice
+    with pytest.raises(KeyboardInterrupt):
+        fitted(job)
 
 
-def test_a_few_chunks_wait_for_the_one_that_runs(log):
-    """Work that has not arrived is left alone until more than AHEAD chunks are behind it."""
-    loop = loop_of(log, score)
-    late = MagicMock(is_ready=lambda: False)
-    real = loop.run_chunk
-
-    def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
-        state, chunk = real(state, step, K)
-        return state, chunk.replace(lr=late)  # type: ignore[attr-defined]
-
-    loop.run_chunk = run_chunk
-    loop.thread.submit(int)  # there is a thread to shut down
-    for behind in range(1, AHEAD + 3):
-        loop._advance([])
-        assert len(loop.running) == min(behind, AHEAD)
-    loop.thread.shutdown()
-
-
-def test_steps_that_end_unseen_share_the_time(log):
-    """A thread that imports holds the interpreter, and two chunks are found ended at once."""
-    loop = loop_of(log, score)
-    began, _ = loop.newest_end
-    chunk = Chunk(loss_K=np.ones(1), count_K=np.ones(1), lr=0.1)
-    loop.running += [Point(step, chunk, True, None, None) for step in (10, 11, 15)]
-    time.sleep(0.03)
-    loop._end_next()
-    now, last = loop.newest_end
-    assert (last, len(loop.running), now - began > 0.03) == (15, 0, True)
-    shares = [((point.ended or 0.0) - began) / (now - began) for point in loop.ended]
-    assert shares == pytest.approx([10 / 15, 11 / 15, 1])
-    loop.running.append(Point(16, chunk, True, None, None))
-    loop._end_next()
-    assert loop.ended[-1].ended == loop.newest_end[0] > now
+@pytest.mark.parametrize("stops", [(4,), (6, 8, 22), (2, 24)])
+def test_a_run_that_is_stopped_and_resumed_writes_the_lines_of_the_uninterrupted_one(tmp_path, stops):
+    """Train lines come every six steps and span the stops; their sums are those of both parts."""
+    whole, part = FakeJob(tmp_path / "whole", UNEVEN), tmp_path / "part"
+    whole.weighs = True
+    fitted(whole)
+    for stop in (*stops, None):
+        job = FakeJob(part, UNEVEN)
+        job.weighs = True
+        if stop is None:
+            assert fitted(job)[0] == f"resuming {part} at step {stops[-1]}"
+        else:
+            job.at[stop] = raised()
+            with pytest.raises(Stopped):
+                fitted(job)
+    assert without_times(part) == without_times(tmp_path / "whole")
+    one, other = (checkpoints.saved(place / "checkpoints")[-1].metadata for place in (tmp_path / "whole", part))
+    assert one["step"] == other["step"] == 24
+    for name, value in one["sums"].items():
+        assert name.endswith("_s") or other["sums"][name] == value
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_a_run_that_died_goes_on_from_its_newest_checkpoint_and_cuts_what_lies_beyond(tmp_path):
+    """As after a kill: there are lines beyond the checkpoint, and nothing of the chunk that ran."""
+
+    class Killed(BaseException):
+        """In place of a kill."""
+
+    def die() -> None:
+        raise Killed
+
+    fitted(FakeJob(tmp_path / "whole", UNEVEN))
+    run = tmp_path / "run"
+    job = FakeJob(run, UNEVEN)
+    job.at[16] = die
+    with pytest.raises(Killed):
+        fitted(job)
+    assert saved_steps(run)[-1] == 12 and lines(run)[-1][0] == 12
+    with (run / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 14, "split": "train", "loss": 9.0, "unit": "nats/token"}\n{"step": 14, "spl')
+    job = FakeJob(run, UNEVEN)
+    fitted(job)
+    assert next(step for name, step in job.events if name == "chunk") == 12
+    assert without_times(run) == without_times(tmp_path / "whole")
+
+
+def test_a_resumed_run_makes_no_initial_state_and_scores_no_start(run):
+    job = FakeJob(run)
+    job.at[16] = raised()
+    with pytest.raises(Stopped):
+        fitted(job)
+    job = FakeJob(run)
+    fitted(job)
+    assert job.events[0] == ("chunk", 16) and ("initial", 0) not in job.events and ("evaluate", 0) not in job.events
+
+
+def test_the_chunks_of_a_resumed_run_are_those_of_its_checkpoint(run):
+    """Though this machine's choice would be another."""
+    job = FakeJob(run)
+    job.at[6] = raised()
+    with pytest.raises(Stopped):
+        fitted(job)
+    again = FakeJob(run, dataclasses.replace(CADENCE, chunk=8, log_every=8))
+    fitted(again)
+    assert (job.chunks_asked, again.chunks_asked) == ([None], [CADENCE.chunk])
+    assert [step for name, step in again.events if name == "chunk"] == list(range(6, 24, 2))
+
+
+def test_a_finished_training_without_its_results_runs_no_step_again(run):
+    fitted(FakeJob(run))
+    before, job = lines(run), FakeJob(run)
+    assert fitted(job) == [f"resuming {run} at step 24"]
+    assert job.events == [] and lines(run) == before
+
+
+@pytest.mark.parametrize("stopped_at", [16, 24])
+def test_other_numerics_are_logged_where_steps_are_left(run, monkeypatch, stopped_at):
+    job = FakeJob(run)
+    job.at[stopped_at] = raised()
+    with pytest.raises(Stopped):
+        fitted(job)
+    now = platform.numerics()
+    monkeypatch.setattr(platform, "numerics", lambda: {**now, "devices": 7, "jax": "99", "new": 1})
+    said = fitted(FakeJob(run))
+    changed = f"trained with jax {now['jax']} (now 99), devices {now['devices']} (now 7): what follows may not be bit"
+    assert [line.startswith(changed) for line in said] == ([False, True] if stopped_at == 16 else [False])
+
+
+def test_the_kind_of_device_is_among_the_numerics(run):
+    fitted(FakeJob(run))
+    assert "device_kind" in checkpoints.saved(run / "checkpoints")[-1].metadata["numerics"]
+
+
+def test_the_parameters_are_calibrated_before_they_are_scored_and_saved(run, saves):
+    job = FakeJob(run)
+    job.calibrate = lambda params: {"w": params["w"] + 100}  # type: ignore[method-assign]
+    fitted(job)
+    assert [(step, w) for step, w, _ in saves] == [(8, 108.0), (16, 116.0), (24, 124.0)]
+    assert [loss for _, split, loss in lines(run) if split == "dev"] == [0.0, 108.0, 116.0, 124.0]
+
+
 @pytest.mark.parametrize("number", [0.0, 3e38, math.nan, math.inf, -math.inf])
-def test_one_parameter_that_is_no_number_is_seen_on_every_device(monkeypatch, backend, number):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    params = {"a": jnp.ones((3, 2)), "b": {"c": jnp.zeros(4).at[2].set(number)}}
-    assert _all_finite(params) == math.isfinite(number)
+def test_one_parameter_that_is_no_number_is_seen(number):
+    params = {"a": jnp.ones((3, 2)), "b": {"c": jnp.zeros(4).at[2].set(number)}, "d": jnp.arange(3)}
+    assert all_finite(params) == math.isfinite(number)
 
 
-def test_the_speed_of_a_train_line_is_that_since_the_line_before(tmp_path, log):
-    loop_of(log, score).run()
-    train = [line for line in metrics.read(tmp_path / "metrics.jsonl") if line["split"] == "train"]
-    assert len(train) == 12
-    times = [0.0, *(line["time_s"] for line in train)]
-    for line, (before, now) in zip(train, itertools.pairwise(times), strict=True):
-        assert line["tokens_per_s"] == pytest.approx(PLAN.log_every / (now - before))
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """The time, which stands still but for the test."""
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
 
 
-def test_a_resumed_loop_counts_the_time_of_the_sittings_before(tmp_path, log):
-    state = TrainState(step=jnp.int32(8), params={"w": jnp.float32(8)}, opt_state=())
-    tally = Tally(loss_sum=7.5, steps=1, tokens=50, seconds=100.0, seconds_at_line=90.0)
-    loop = dataclasses.replace(loop_of(log, score), state=state, tally=tally)
-    assert loop.seconds == 90
-    loop.run()
-    first, *_, last = [line for line in metrics.read(tmp_path / "metrics.jsonl") if line["split"] == "train"]
-    assert (first["step"], first["loss"]) == (10, (7.5 + 9 + 10) / 3)
-    assert first["time_s"] > 100
-    assert first["tokens_per_s"] == pytest.approx((50 + PLAN.log_every) / (first["time_s"] - 90))
-    assert loop.seconds == last["time_s"] > first["time_s"]
+def test_the_speed_of_a_train_line_is_that_of_training_since_the_line_before(run, clock):
+    """A chunk takes a second and a score ten, which count for the time of the run alone."""
+    job = FakeJob(run)
+    evaluate = job.evaluate
+
+    def tick(seconds: float) -> None:
+        clock[0] += seconds
+
+    def slow(params: Any) -> Any:
+        tick(10)
+        return evaluate(params)
+
+    job.at = {step: lambda: tick(1) for step in range(2, 25, 2)}
+    job.evaluate = slow  # type: ignore[method-assign]
+    fitted(job)
+    found = metrics.read(run / "metrics.jsonl")
+    train = [line for line in found if line["split"] == "train"]
+    assert sum(2 * 3 / line["tokens_per_s"] for line in train) == pytest.approx(12)
+    assert [line["time_s"] for line in found if line["split"] == "dev"] == [10, 24, 38, 52]
+    assert all(a["time_s"] <= b["time_s"] for a, b in itertools.pairwise(found))
+
+
+def test_a_resumed_run_counts_the_time_of_the_runs_before(run, clock):
+    job = FakeJob(run, UNEVEN)
+
+    def tick() -> None:
+        clock[0] += 5
+        signal.raise_signal(signal.SIGTERM)
+
+    job.at[4] = tick
+    with pytest.raises(Stopped):
+        fitted(job)
+    clock[0] += 1000
+    job = FakeJob(run, UNEVEN)
+
+    def one() -> None:
+        clock[0] += 1
+
+    job.at[6] = one
+    fitted(job)
+    first = next(line for line in metrics.read(run / "metrics.jsonl") if line["split"] == "train")
+    assert (first["step"], first["time_s"]) == (6, 6)
+    assert first["tokens_per_s"] == pytest.approx(6 * 3 / 6)

@@ -1,69 +1,145 @@
-"""What is no number ends the loop: no such state is saved, and the save under way is awaited."""
+"""What is no number ends the training: no such state is saved. What the disk does not take is reported."""
 
 import math
+from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from jaxlm.errors import NonFiniteLoss
+from jaxlm.errors import NonFiniteLoss, UserError
 from jaxlm.inference.evaluation import Score
-from jaxlm.training.loop import Loop
-from jaxlm.training.state import Chunk, TrainState
-from tests.loops import loop_of, score
+from jaxlm.runs import checkpoints
+from jaxlm.runs.checkpoints import CheckpointWriter
+from jaxlm.training.cadence import Cadence
+from tests.loops import FakeJob, fitted, lines, saved_steps
+
+SHORT = Cadence(steps=2, chunk=1, log_every=1, eval_every=1, save_every=2)
+"""As word2vec's run of a few steps: all of it is two chunks."""
 
 
-def spoil(loop: Loop, at: int, *, loss: float | None = None, w: float | None = None) -> None:
-    """Make the loss of the chunk that ends at a step, or the parameter that it leads to, another."""
-    real = loop.run_chunk
-
-    def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
-        state, chunk = real(state, step, K)
-        if step + K == at and loss is not None:
-            chunk = chunk.replace(loss_K=np.full(K, loss))  # type: ignore[attr-defined]
-        if step + K == at and w is not None:
-            state = state.replace(params={"w": jnp.float32(w)})  # type: ignore[attr-defined]
-        return state, chunk
-
-    loop.run_chunk = run_chunk
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "run"
 
 
-def steady(params: Any) -> dict[str, Score]:
-    """A dev loss that the parameters do not change."""
-    return {"dev": Score(1.0, 1, 1, 0)}
+@pytest.mark.parametrize(("nats", "step"), [(math.nan, 0), (math.inf, 0), (math.nan, 16)])
+def test_a_dev_loss_that_is_no_number_ends_the_training(run, nats, step):
+    job = FakeJob(run)
+    evaluate = job.evaluate
+    job.evaluate = lambda params: (  # type: ignore[method-assign]
+        {"dev": Score(nats, 1, 1, 0)} if float(params["w"]) == step else evaluate(params)
+    )
+    good = "no checkpoint was saved before" if step == 0 else "the last good checkpoint is step 8"
+    with pytest.raises(NonFiniteLoss, match=rf"^the dev loss is {nats} at step {step} of 24; {good}; try a smaller"):
+        fitted(job)
+    assert saved_steps(run) == ([8] if step else [])
 
 
-@pytest.mark.parametrize("beside", [True, False])
-@pytest.mark.parametrize("nats", [math.nan, math.inf])
-def test_a_dev_loss_that_is_no_number_ends_the_training(log, nats, beside):
-    loop = loop_of(log, lambda params: {"dev": Score(nats, 1, 1, 0)}, beside=beside)
-    with pytest.raises(NonFiniteLoss, match=rf"^the dev loss is {nats} at step 0 of 24; no checkpoint was saved"):
-        loop.run()
-    assert loop.writer.saved == []  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("beside", [True, False])
 @pytest.mark.parametrize(
     ("step", "saved", "good"),
     [(8, [], "no checkpoint was saved before"), (16, [8], "the last good checkpoint is step 8")],
 )
-def test_a_parameter_that_is_no_number_is_not_saved(log, step, saved, good, beside):
+def test_a_parameter_that_is_no_number_is_not_saved(run, step, saved, good):
     """Though all losses are numbers."""
-    loop = loop_of(log, steady, beside=beside)
-    spoil(loop, step, w=math.nan)
+    job = FakeJob(run)
+    job.w_at[step] = math.nan
+    job.evaluate = lambda params: {"dev": Score(1.0, 1, 1, 0)}  # type: ignore[method-assign]
     with pytest.raises(NonFiniteLoss, match=rf"^a parameter is not a number at step {step} of 24; {good};"):
-        loop.run()
-    assert [step for step, *_ in loop.writer.saved] == saved  # type: ignore[attr-defined]
+        fitted(job)
+    assert saved_steps(run) == saved
 
 
-@pytest.mark.parametrize("beside", [True, False])
-def test_a_loss_that_is_no_number_waits_for_the_save_under_way(log, beside):
-    loop = loop_of(log, score, beside=beside)
-    spoil(loop, 12, loss=math.nan)
-    order: list[Any] = []
-    loop.writer.save = lambda step, *rest, **notes: order.append(step)  # type: ignore[method-assign]
-    loop.writer.wait = lambda: order.append("wait")  # type: ignore[method-assign]
-    with pytest.raises(NonFiniteLoss, match=r"^the loss is nan at step 11 of 24; the last good checkpoint is step 8;"):
-        loop.run()
-    assert order == [8, "wait"]
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("bad", "good"), [(1, "no checkpoint was saved"), (11, "the last good checkpoint is step 8;"), (24, "step 16;")]
+)
+def test_the_first_loss_that_is_no_number_is_named_with_its_step(run, bad, good, loss):
+    """It is seen before the state behind it is scored or saved, and the save under way is completed."""
+    job = FakeJob(run)
+    job.loss_at[bad] = loss
+    with pytest.raises(NonFiniteLoss, match=rf"^the loss is {loss} at step {bad} of 24; .*{good}"):
+        fitted(job)
+    assert saved_steps(run) == [step for step in (8, 16) if step < bad]
+    assert max(step for step, *_ in lines(run)) < bad
+    for one in checkpoints.saved(run / "checkpoints"):
+        assert (run / "checkpoints" / str(one.step) / checkpoints.CHECKSUMS).exists()
+
+
+def test_a_resumed_run_names_the_checkpoint_that_it_began_from(run):
+    job = FakeJob(run)
+    job.loss_at[10] = math.nan
+    for _ in range(2):
+        with pytest.raises(NonFiniteLoss, match=r"step 10 of 24; the last good checkpoint is step 8;"):
+            fitted(job)
+
+
+class Lost:
+    """The response of a save whose files the disk did not take."""
+
+    def result(self) -> None:
+        raise OSError(28, "No space left on device")
+
+
+class Full:
+    """Orbax's checkpointer on a full disk."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def save_checkpointables_async(self, step: int, items: Any, **rest: Any) -> Lost:
+        return Lost()
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def full(monkeypatch) -> Full:
+    """A disk that takes no checkpoint, which comes out when its files are written."""
+    made = Full()
+    training = type("training", (), {"Checkpointer": lambda *args, **rest: made})
+    monkeypatch.setattr("jaxlm.runs.quiet_orbax.api", lambda: type("api", (), {"training": training}))
+    return made
+
+
+def test_the_error_of_a_save_in_the_first_chunks_is_not_lost(run, full):
+    """The only save of a run is awaited after its last step, and its checkpointer closed."""
+    with pytest.raises(UserError, match=r"run' does not take the checkpoint \(No space left .* whole: none"):
+        fitted(FakeJob(run, SHORT))
+    assert full.closed == 1
+
+
+def test_the_error_of_a_save_ends_the_training_at_the_next(run, full):
+    job = FakeJob(run)
+    with pytest.raises(UserError, match="does not take the checkpoint"):
+        fitted(job)
+    assert max(step for name, step in job.events if name == "chunk") == 14
+    assert full.closed == 1
+
+
+def test_what_fails_in_a_chunk_is_not_replaced_by_the_error_of_a_save(run, full):
+    job = FakeJob(run)
+    job.loss_at[11] = math.nan
+    with pytest.raises(NonFiniteLoss):
+        fitted(job)
+    assert full.closed == 1
+
+
+def test_a_checkpointer_is_closed_where_training_fails(run, monkeypatch):
+    closed = []
+    leave = CheckpointWriter.__exit__
+
+    def noting(self: CheckpointWriter, *args: Any) -> None:
+        leave(self, *args)
+        closed.append(self)
+
+    monkeypatch.setattr(CheckpointWriter, "__exit__", noting)
+    job = FakeJob(run)
+
+    def fail() -> None:
+        raise MemoryError
+
+    job.at[12] = fail
+    with pytest.raises(MemoryError):
+        fitted(job)
+    assert len(closed) == 1 and saved_steps(run) == [8]

@@ -10,10 +10,11 @@ import optax
 import pytest
 
 from jaxlm.config import NgramConfig, OptimConfig
-from jaxlm.data.batches import Batch
+from jaxlm.data.rows import Batch
 from jaxlm.errors import UserError
 from jaxlm.training.optim import count_parameters, in_steps, schedule, transformation
-from jaxlm.training.state import TrainState, make_step
+from jaxlm.training.state import TrainState
+from jaxlm.training.step import language_loss, make_step
 
 PARAMS = {"w": np.array([[1.0, -2.0], [0.5, 3.0]], np.float32), "b": np.array([0.1, -0.3], np.float32)}
 
@@ -183,7 +184,7 @@ def test_l2_adds_its_gradient_and_leaves_the_reported_loss(l2):
     optimizer = transformation(OptimConfig(lr=0.1), 10)
     state = TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
     batch = Batch(jnp.asarray(ctx_B1), jnp.asarray(target_B), None)
-    state, loss, count = jax.jit(make_step(model, optimizer, l2))(state, batch, jax.random.key(0))
+    state, loss, count = jax.jit(make_step(model, language_loss, optimizer, l2))(state, batch, jax.random.key(0))
     (moved_VV,) = jax.tree.leaves(state.params)
     np.testing.assert_allclose(moved_VV, w_VV - 0.1 * (gradient_VV + l2 * 2 * w_VV / w_VV.size), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(loss, -np.log(p_BV[np.arange(3), target_B]).mean(), rtol=1e-6)

@@ -11,35 +11,31 @@ import optax
 import pytest
 
 import jaxlm
+from jaxlm.data.rows import Batch
 from jaxlm.ops import losses
-from jaxlm.training import TrainState, make_chunk, make_step, optim
-from jaxlm.training.setup import settle
+from jaxlm.training import optim
+from jaxlm.training.setup import set_up
+from jaxlm.training.state import TrainState
+from jaxlm.training.step import language_loss, make_step
 from tests.conftest import NAMES
 
 MODEL = jaxlm.MlpConfig(d_embed=4, d_hidden=16)
 
 
 def chunk_of(tmp_path: Any, **changes: Any) -> tuple[Any, TrainState]:
-    """The compiled chunk of a tiny run as a function of (state, K), and a first state."""
+    """The compiled training of a tiny run as a function of (state, K), and a first state."""
     path = tmp_path / "text.txt"
     path.write_text("\n".join(NAMES))
     data = jaxlm.DataConfig(path=str(path), **changes.pop("data", {}))
     config = jaxlm.RunConfig(**{"model": MODEL, "data": data, "steps": 40, "batch_size": 8, **changes})
-    job = settle(config)
-    optimizer = optim.transformation(config.optim, 40)
-    chunk = make_chunk(
-        make_step(job.model, optimizer, config.optim.l2),
-        job.batcher,
-        optim.schedule(config.optim, 40),
-        job.mesh,
-        seed=0,
-    )
-    params = jax.jit(job.model.init)(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
+    setup = set_up(config)
+    optimizer, rate = optim.transformation(config.optim, 40), optim.schedule(config.optim, 40)
+    run_chunk = setup.chunk_runner(optimizer, rate)
+    params = jax.jit(setup.model.init)(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
     state = TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
-    compiled, tokens = jax.jit(chunk), jax.device_put(job.host)
 
     def run(state: TrainState, K: int) -> Any:
-        return compiled(state, tokens, job.batcher.draw(0, range(int(state.step), int(state.step) + K)))
+        return run_chunk(jax.tree.map(jnp.copy, state), int(state.step), K)  # it takes the state's memory
 
     return run, state
 
@@ -86,7 +82,7 @@ def test_each_step_drops_something_else(tmp_path, dropout):
 
 
 def test_a_step_is_an_update_by_the_gradient_of_the_mean_loss_and_its_penalty():
-    """By hand: p - lr * grad(mean nats + l2 * sum of mean squares); the loss told is without the penalty."""
+    """By hand: p - lr * grad(mean nats + l2 * sum of mean squares); the reported loss is without the penalty."""
     model = MODEL.filled(5, 9).build()
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
     ctx_BC, target_B = jnp.array([[0, 0, 1], [0, 1, 4], [3, 2, 2]]), jnp.array([2, 0, 4])
@@ -96,8 +92,8 @@ def test_a_step_is_an_update_by_the_gradient_of_the_mean_loss_and_its_penalty():
         return -logp_BV[jnp.arange(3), target_B].mean() + l2 * sum((w**2).mean() for w in jax.tree.leaves(params))
 
     optimizer = optax.sgd(0.2)
-    step = jax.jit(make_step(model, optimizer, l2=0.5))
-    batch = jaxlm.data.batches.Batch(ctx_BC, target_B, None)
+    step = jax.jit(make_step(model, language_loss, optimizer, l2=0.5))
+    batch = Batch(ctx_BC, target_B, None)
     state = TrainState(step=jnp.int32(7), params=params, opt_state=optimizer.init(params))
     after, loss, count = step(state, batch, jax.random.key(0))
     grads = jax.jit(jax.grad(by_hand))(params, 0.5)
@@ -110,11 +106,11 @@ def test_padding_does_not_train():
     model = MODEL.filled(5, 9).build()
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
     optimizer = optax.sgd(0.2)
-    step = jax.jit(make_step(model, optimizer))
+    step = jax.jit(make_step(model, language_loss, optimizer))
     state = TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
     tok_BT, target_BT = jnp.array([[0, 3, 1, 4]]), jnp.array([[3, 1, 2, 2]])
-    padded = jaxlm.data.batches.Batch(tok_BT, target_BT, jnp.array([[1.0, 1.0, 0.0, 0.0]]))
-    short = jaxlm.data.batches.Batch(tok_BT[:, :2], target_BT[:, :2], None)
+    padded = Batch(tok_BT, target_BT, jnp.array([[1.0, 1.0, 0.0, 0.0]]))
+    short = Batch(tok_BT[:, :2], target_BT[:, :2], None)
     one, two = step(state, padded, jax.random.key(0)), step(state, short, jax.random.key(0))
     chex.assert_trees_all_close(one, two, atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""The grid of a run, what fit writes when, and which checkpoint counts."""
+"""The cadence of a run, what training writes when, and which checkpoint counts."""
 
 import dataclasses
 import json
@@ -16,8 +16,8 @@ from jaxlm.errors import NonFiniteLoss
 from jaxlm.inference.evaluation import Evaluator, Score
 from jaxlm.runs import checkpoints, metrics
 from jaxlm.runs.directory import RunDir
-from jaxlm.training import Plan
-from jaxlm.training.setup import settle
+from jaxlm.training.cadence import Cadence
+from jaxlm.training.setup import set_up
 from tests.conftest import NAMES
 
 MODEL = jaxlm.MlpConfig(d_embed=4, d_hidden=16)
@@ -32,39 +32,61 @@ def config(steps: int, **settings: Any) -> jaxlm.RunConfig:
     steps=st.integers(1, 300_000),
     parameters=st.integers(100, 10**9),
     tokens=st.integers(1, 10**5),
-    cadence=st.none() | st.integers(1, 5000),
+    every=st.none() | st.integers(1, 5000),
+    rate=st.floats(1e9, 1e16),
+    chunk=st.none() | st.integers(1, 2000),
 )
 @settings(deadline=None)
-def test_cadences_lie_on_the_grid(steps, parameters, tokens, cadence):
-    evals = jaxlm.EvalConfig(every=cadence, log_every=cadence)
-    plan = Plan.of(config(steps, eval=evals, checkpoint=jaxlm.CheckpointConfig(every=cadence)), parameters, tokens)
-    assert 1 <= plan.chunk <= steps and plan.steps == steps
-    for every in (plan.log_every, plan.eval_every, plan.save_every):
-        assert every > 0 and every % plan.chunk == 0
-        if cadence is not None:
-            assert cadence <= every < cadence + plan.chunk
-    assert plan.at(steps, plan.eval_every)
-    assert plan.at(plan.eval_every, plan.eval_every)
-    assert plan.eval_every == 1 or not plan.at(plan.eval_every - 1, plan.eval_every) or plan.eval_every - 1 == steps
+def test_cadences_lie_on_the_grid(steps, parameters, tokens, every, rate, chunk):
+    evals, saves = jaxlm.EvalConfig(every=every, log_every=every), jaxlm.CheckpointConfig(every=every)
+    made = Cadence.of(config(steps, eval=evals, checkpoint=saves), parameters, tokens, rate=rate, chunk=chunk)
+    assert made.chunk == chunk if chunk else 1 <= made.chunk <= steps
+    assert made.steps == steps
+    for found in (made.log_every, made.eval_every, made.save_every):
+        assert found > 0 and found % made.chunk == 0
+        if every is not None:
+            assert every <= found < every + made.chunk
+    for due, found in ((made.logs, made.log_every), (made.evaluates, made.eval_every), (made.saves, made.save_every)):
+        assert due(steps) and due(found)
+        assert found == 1 or not due(found - 1) or found - 1 == steps
+
+
+@given(steps=st.integers(1, 3000), chunk=st.integers(1, 300), start=st.integers(0, 3000))
+@settings(deadline=None)
+def test_the_chunks_of_a_run_end_at_its_grid_wherever_it_begins(steps, chunk, start):
+    """A resumed run meets every point of the grid from its first step on, and the last step."""
+    made, step, ends = Cadence(steps, chunk, chunk, chunk, chunk), min(start, steps), []
+    while step < steps:
+        step += made.size_at(step)
+        ends.append(step)
+    first = min(start, steps)
+    assert {end for end in range(first + 1, steps + 1) if end % chunk == 0} <= set(ends)
+    assert not ends or ends[-1] == steps
+    assert len(ends) <= (steps - first) // chunk + 2 * chunk
 
 
 def test_the_chunk_divides_usual_lengths_and_grows_with_smaller_models():
-    assert Plan.of(config(200_000), 12_000, 32).chunk == 1000
-    assert Plan.of(config(3_500), 12_000, 32).chunk == 500
-    assert Plan.of(config(300), 729, 200_000).chunk == 10
-    assert Plan.of(config(100), 10**9, 10**4).chunk == 1
+
+    def of(steps: int, parameters: int, tokens: int, rate: float = 2e10) -> Cadence:
+        return Cadence.of(config(steps), parameters, tokens, rate=rate)
+
+    assert of(200_000, 12_000, 32).chunk == 1000
+    assert of(3_500, 12_000, 32).chunk == 500
+    assert of(300, 729, 200_000).chunk == 10
+    assert of(300, 729, 200_000, rate=2e13).chunk == 20  # the batches of a chunk lie in memory together
+    assert of(100, 10**9, 10**4).chunk == 1
+    assert of(1000, 10**7, 10**4, rate=2e13).chunk == 10
     for steps in (100, 1000, 5000, 20_000, 200_000):
-        assert steps % Plan.of(config(steps), 12_000, 32).chunk == 0
-    plan = Plan.of(config(200_000), 12_000, 32)
-    assert (plan.log_every, plan.eval_every, plan.save_every) == (2000, 20_000, 20_000)
+        assert steps % of(steps, 12_000, 32).chunk == 0
+    made = of(200_000, 12_000, 32)
+    assert (made.log_every, made.eval_every, made.save_every) == (2000, 20_000, 20_000)
 
 
-def test_the_grid_does_not_depend_on_where_a_run_begins():
-    """A plan knows no first step: what is due is decided by the step alone."""
-    plan = Plan(steps=23, chunk=5, log_every=5, eval_every=10, save_every=15)
-    assert [step for step in range(1, 24) if plan.at(step, plan.log_every)] == [5, 10, 15, 20, 23]
-    assert [step for step in range(1, 24) if plan.at(step, plan.eval_every)] == [10, 20, 23]
-    assert [step for step in range(1, 24) if plan.at(step, plan.save_every)] == [15, 23]
+def test_what_is_due_is_decided_by_the_step_alone():
+    made = Cadence(steps=23, chunk=5, log_every=5, eval_every=10, save_every=15)
+    assert [step for step in range(1, 24) if made.logs(step)] == [5, 10, 15, 20, 23]
+    assert [step for step in range(1, 24) if made.evaluates(step)] == [10, 20, 23]
+    assert [step for step in range(1, 24) if made.saves(step)] == [15, 23]
 
 
 def test_metrics_are_written_at_the_start_at_each_cadence_and_at_the_end(make_run):
@@ -138,8 +160,8 @@ def test_a_run_whose_last_checkpoint_is_its_best_is_scored_with_it(make_run):
 
 
 @pytest.mark.parametrize("model, times", [(MODEL, 2), (jaxlm.CountsConfig(order=2), 1)], ids=["mlp", "counts"])
-def test_no_parameters_are_scored_twice_on_dev(make_run, monkeypatch, model, times):
-    """Those of the start and the end, or the counts; eval.json takes what the run has found already."""
+def test_dev_is_scored_at_its_points_and_every_split_at_the_end(make_run, monkeypatch, model, times):
+    """At the start and the end, or the counts; then for eval.json."""
     scored, score = [], Evaluator.__call__
 
     def noting(self: Evaluator, params: Any, row_R: np.ndarray) -> Score:
@@ -148,10 +170,24 @@ def test_no_parameters_are_scored_twice_on_dev(make_run, monkeypatch, model, tim
 
     monkeypatch.setattr(Evaluator, "__call__", noting)
     path = make_run(model, steps=10)
-    rows = settle(RunDir(path).read_config()).rows
-    assert scored.count(tuple(rows["dev"])) == times
+    rows = set_up(RunDir(path).read_config()).dataset.rows
+    assert scored.count(tuple(rows["dev"])) == times + 1
     assert scored.count(tuple(rows["test"])) == scored.count(tuple(rows["train"])) == 1
+    assert scored[-3:] == [tuple(rows[split]) for split in ("train", "dev", "test")]
     assert json.loads((path / "eval.json").read_text())["dev"]["tokens"] == len(rows["dev"])
+
+
+@pytest.mark.parametrize("example", ["window", "sequence"])
+def test_the_predictions_of_train_that_eval_json_reads_are_bounded(make_run, example):
+    evals = jaxlm.EvalConfig(max_tokens=60)
+    path = make_run(steps=2, eval=evals, data={"example": example, "max_length": 15})
+    result = json.loads((path / "eval.json").read_text())
+    corpus = set_up(RunDir(path).read_config()).corpus
+    assert corpus.size("train") > 200
+    assert {split: result[split]["tokens"] for split in ("dev", "test")} == {
+        split: corpus.size(split) for split in ("dev", "test")
+    }
+    assert result["train"]["tokens"] == 60 if example == "window" else 4 <= result["train"]["tokens"] < 60
 
 
 def test_counts_are_one_step_whatever_steps_says(make_run):
@@ -184,7 +220,7 @@ def test_a_later_failure_names_the_checkpoint_to_go_back_to(make_run, tmp_path):
 def test_epochs_are_turned_into_steps(tmp_path):
     (tmp_path / "text.txt").write_text("\n".join(NAMES))
     data = jaxlm.DataConfig(path=str(tmp_path / "text.txt"))
-    job = settle(jaxlm.RunConfig(model=MODEL, data=data, epochs=2.0, batch_size=16))
+    job = set_up(jaxlm.RunConfig(model=MODEL, data=data, epochs=2.0, batch_size=16))
     tokens = sum(len(line) + 1 for line in job.corpus.lines["train"])
     assert job.config.steps == math.ceil(2 * tokens / 16)
     assert job.config.epochs is None
@@ -205,11 +241,11 @@ def test_a_run_can_start_from_the_parameters_of_another(make_run, mlp_run):
     ("start", "text", "message"),
     [("nobody", "emma", "^init_from: run '.*nobody' does not exist"), (None, "Éva", "^init_from: the character 'É'")],
 )
-def test_what_a_run_cannot_start_from_is_told_by_name(mlp_run, tmp_path, start, text, message):
+def test_what_a_run_cannot_start_from_is_named(mlp_run, tmp_path, start, text, message):
     (tmp_path / "text.txt").write_text(text)
     data = jaxlm.DataConfig(path=str(tmp_path / "text.txt"))
     with pytest.raises(jaxlm.UserError, match=message):
-        settle(jaxlm.RunConfig(model=MODEL, data=data, steps=1, init_from=start or str(mlp_run.path)))
+        set_up(jaxlm.RunConfig(model=MODEL, data=data, steps=1, init_from=start or str(mlp_run.path)))
 
 
 @pytest.mark.parametrize("model", [jaxlm.GptConfig(), jaxlm.RnnConfig(), jaxlm.BowConfig()])
@@ -217,4 +253,4 @@ def test_a_model_that_reads_from_the_start_is_not_trained_on_windows(tmp_path, m
     (tmp_path / "text.txt").write_text("\n".join(NAMES))
     data = jaxlm.DataConfig(path=str(tmp_path / "text.txt"))
     with pytest.raises(jaxlm.UserError, match=f"data.example wants sequence for a {type(model).__name__}"):
-        settle(jaxlm.RunConfig(model=model, data=data, steps=1))
+        set_up(jaxlm.RunConfig(model=model, data=data, steps=1))

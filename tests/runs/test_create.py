@@ -1,8 +1,11 @@
+"""Making, claiming and setting aside a run directory: whole whenever a process is killed, one training at a time."""
+
 import dataclasses
 import errno
+import fcntl
 import json
 import os
-import signal
+import stat
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -13,8 +16,9 @@ import pytest
 from jaxlm.config import DataConfig, MlpConfig, OptimConfig, RunConfig
 from jaxlm.data import corpus as corpora
 from jaxlm.errors import UserError
-from jaxlm.runs import claims, directory
-from tests import processes
+from jaxlm.runs import create, directory
+from jaxlm.runs.create import claimed
+from jaxlm.runs.directory import RunDir
 from tests.processes import tree
 
 TEXT = "emma\nolivia\nava\nisabella\nmia\nzoe\nnora\nlily\nella\naria\n"
@@ -31,7 +35,7 @@ def at(path: Path, **settings) -> RunConfig:
 
 def test_a_new_run_directory_holds_all_that_sampling_needs(tmp_path):
     config = at(tmp_path / "deep" / "run")
-    with claims.hold(config, corpus(), restart=False) as (run, state):
+    with claimed(config, corpus()) as (run, state):
         assert state == "new" and run.path == tmp_path / "deep" / "run"
     assert run.read_config() == config
     assert run.read_tokenizer() == corpus().tokenizer
@@ -44,15 +48,15 @@ def test_a_new_run_directory_holds_all_that_sampling_needs(tmp_path):
 
 def test_lines_are_hashed_once_for_a_new_run(tmp_path, monkeypatch):
     hashed = Mock(side_effect=corpora.line_hashes)
-    monkeypatch.setattr(claims, "line_hashes", hashed)
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=False):
+    monkeypatch.setattr(create, "line_hashes", hashed)
+    with claimed(at(tmp_path / "run"), corpus()):
         assert [call.args[0] for call in hashed.call_args_list] == list(corpus().lines.values())
 
 
 def test_the_state_follows_from_what_is_there(tmp_path):
     config = at(tmp_path / "run")
     for expected, made in (("new", "checkpoints/7"), ("resume", "eval.json"), ("done", "plots")):
-        with claims.hold(config, corpus(), restart=False) as (run, state):
+        with claimed(config, corpus()) as (run, state):
             assert state == expected
         (run.path / made).mkdir(parents=True)
 
@@ -60,13 +64,14 @@ def test_the_state_follows_from_what_is_there(tmp_path):
 @pytest.mark.parametrize("restart", [True, False])
 def test_a_run_that_is_made_has_all_its_files(tmp_path, restart):
     table = {"vectors": np.ones((2, 3))}
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=restart, buffers=table) as (run, state):
+    with claimed(at(tmp_path / "run"), corpus(), restart=restart, buffers=table) as (run, state):
         assert state == "new" and run.read_seen() and run.read_buffers()
 
 
 @pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("name", ["link", "empty", "locked"])
-def test_an_empty_directory_becomes_a_run_and_stays_where_it_is(tmp_path, monkeypatch, name, restart):
+def test_an_empty_directory_becomes_a_run_and_stays_where_it_is(tmp_path, monkeypatch, name, inside, restart):
     """In its place it is the same directory as before: a disk may be mounted there, or a shell be in it."""
     for path in (tmp_path / "empty", tmp_path / "locked"):
         path.mkdir()
@@ -75,9 +80,11 @@ def test_an_empty_directory_becomes_a_run_and_stays_where_it_is(tmp_path, monkey
     (tmp_path / "link").symlink_to("empty")
     inode = (tmp_path / name).stat().st_ino
     monkeypatch.chdir(tmp_path / name)
-    for path in (tmp_path / name, Path()):
-        with claims.hold(at(path), corpus(), restart=restart) as (run, state):
-            assert state == "new" and run.read_config() == at(path) and run.read_seen() and run.read_tokenizer()
+    path = Path() if inside else tmp_path / name
+    with claimed(at(path), corpus(), restart=restart) as (run, state):
+        assert state == "new" and run.read_config() == at(path) and run.read_seen() and run.read_tokenizer()
+    with claimed(at(path), corpus()) as (_, state):
+        assert state == "new"
     assert (tmp_path / name).stat().st_ino == inode
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "link", "locked"}
 
@@ -85,73 +92,76 @@ def test_an_empty_directory_becomes_a_run_and_stays_where_it_is(tmp_path, monkey
 @pytest.mark.parametrize("changes", [{"settings": ...}, {"settings": []}, {"data": 3}, {"buffers": 3}])
 def test_a_damaged_fingerprint_is_a_line_and_can_be_started_over(tmp_path, changes):
     config, table = at(tmp_path / "run"), {"vectors": np.ones((2, 3))}
-    with claims.hold(config, corpus(), restart=False, buffers=table) as (run, _):
+    with claimed(config, corpus(), restart=False, buffers=table) as (run, _):
         whole = json.loads(run.fingerprint.read_text())
     run.fingerprint.write_text(json.dumps({k: v for k, v in (whole | changes).items() if v is not ...}))
     (name,) = changes
     with (
         pytest.raises(UserError, match=rf"fingerprint\.json.*{name}.*--restart"),
-        claims.hold(config, corpus(), restart=False, buffers=table),
+        claimed(config, corpus(), restart=False, buffers=table),
     ):
         pass
-    with claims.hold(config, corpus(), restart=True, buffers=table) as (run, state):
+    with claimed(config, corpus(), restart=True, buffers=table, log=Mock()) as (run, state):
         assert state == "new" and run.read_fingerprint() == whole
 
 
-def test_restart_throws_everything_away_but_what_is_not_the_runs(tmp_path):
-    table = {"vectors": np.ones((2, 3))}
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=False, buffers=table) as (run, _):
-        assert run.read_buffers()
-    for name in ("checkpoints/7/params", "broken/3", "plots", "tensorboard"):
-        (run.path / name).mkdir(parents=True)
-    for path in (run.eval, run.novelty, run.metrics, run.samples, run.path / "notes.txt"):
-        path.write_text("{}")
-    changed = at(tmp_path / "run", seed=5)
-    with claims.hold(changed, corpus("bob\nabe\n"), restart=True) as (run, state):
-        assert state == "new" and run.read_config() == changed and not run.read_buffers()
-        (run.checkpoints / "1").mkdir(parents=True)
-    assert set(run.read_tokenizer().words) == set("abeo")
-    left = {path.name for path in run.path.iterdir()}
-    own = {"config.json", "tokenizer.json", "seen.npz", "fingerprint.json", "checkpoints", ".lock"}
-    assert left == own | {"notes.txt"}
-
-
 @pytest.mark.parametrize("restart", [True, False])
-@pytest.mark.parametrize("content", ['{"theirs": 1}', '{"format": 2, "settings": {}}'])
+@pytest.mark.parametrize("content", ['{"theirs": 1}', "[]", json.dumps({"format": directory.FORMAT + 1})])
 def test_what_is_no_run_or_a_newer_one_is_left_alone(tmp_path, content, restart):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "fingerprint.json").write_text(content)
     with (
         pytest.raises(UserError, match=r"is not a run directory|update jaxlm"),
-        claims.hold(at(tmp_path / "run"), corpus(), restart=restart),
+        claimed(at(tmp_path / "run"), corpus(), restart=restart),
     ):
         pass
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {"checkpoints", "fingerprint.json", ".lock"}
 
 
+def test_a_run_of_the_first_format_is_refused_in_a_line_that_names_the_fix(tmp_path):
+    with claimed(at(tmp_path / "run"), corpus()) as (run, _):
+        pass
+    found = json.loads(run.fingerprint.read_text())
+    run.fingerprint.write_text(json.dumps(found | {"format": 1}))
+    before = tree(run.path)
+    with (
+        pytest.raises(UserError, match=r"run' has format 1, this version reads format 2: .*--restart") as error,
+        claimed(at(tmp_path / "run"), corpus()),
+    ):
+        pass
+    assert "\n" not in str(error.value) and set(tree(run.path)) - set(before) <= {str(run.lock)}
+    with claimed(at(tmp_path / "run"), corpus(), restart=True, log=Mock()) as (_, state):
+        assert state == "new"
+    assert json.loads((tmp_path / "run.old" / "fingerprint.json").read_text())["format"] == 1
+
+
 def test_files_that_were_lost_are_there_again_before_a_run_goes_on(tmp_path):
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, _):
+    with claimed(at(tmp_path / "run"), corpus()) as (run, _):
         run.checkpoints.mkdir()
     words = run.read_tokenizer().words
     run.tokenizer.unlink()
     run.seen.write_bytes(b"torn")
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, state):
+    with claimed(at(tmp_path / "run"), corpus()) as (run, state):
         assert state == "resume" and run.read_tokenizer().words == words and run.read_seen()
 
 
 def test_a_finished_run_whose_settings_were_lost_has_them_again(tmp_path):
     """As where the file of a model class was moved."""
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, _):
+    with claimed(at(tmp_path / "run"), corpus()) as (run, _):
         run.eval.write_text("{}")
     run.config.write_text("{}")
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, state):
+    with claimed(at(tmp_path / "run"), corpus()) as (run, state):
         assert state == "done" and run.read_config() == at(tmp_path / "run")
 
 
-def test_a_restart_as_word2vec_which_keeps_no_lines_throws_their_hashes_away(tmp_path):
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, _):
+def test_a_restart_as_word2vec_which_keeps_no_lines_has_no_hashes_of_them(tmp_path):
+    with claimed(at(tmp_path / "run"), corpus()) as (run, _):
         assert run.seen.exists()
-    with claims.hold(at(tmp_path / "run"), dataclasses.replace(corpus(), kind="stream"), restart=True):
+    with claimed(at(tmp_path / "run"), dataclasses.replace(corpus(), kind="stream"), restart=True, log=Mock()) as (
+        run,
+        _,
+    ):
         assert not run.seen.exists()
 
 
@@ -160,20 +170,20 @@ def test_a_restart_as_word2vec_which_keeps_no_lines_throws_their_hashes_away(tmp
 def test_a_place_that_checkpoints_could_not_be_named_in_is_refused(tmp_path, name, restart):
     with (
         pytest.raises(UserError, match=r"^run_dir wants a path that checkpoints can be kept in, got .* --run-dir$"),
-        claims.hold(at(tmp_path / name / "run"), corpus(), restart=restart),
+        claimed(at(tmp_path / name / "run"), corpus(), restart=restart),
     ):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_every_difference_is_listed(tmp_path):
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=False):
+    with claimed(at(tmp_path / "run"), corpus()):
         pass
     before = tree(tmp_path)
     changed = at(tmp_path / "run", steps=11, optim=OptimConfig(lr=0.2), data=DataConfig(split_seed=1))
     with (
         pytest.raises(UserError, match=r"--run-dir.*--restart") as error,
-        claims.hold(changed, corpus(TEXT + "zed\n", split_seed=1), restart=False),
+        claimed(changed, corpus(TEXT + "zed\n", split_seed=1)),
     ):
         pass
     for name in ("data has", "tokenizer has", "split has", "steps: 10, now 11", "optim.lr: 0.1, now 0.2"):
@@ -184,86 +194,27 @@ def test_every_difference_is_listed(tmp_path):
 
 @pytest.mark.parametrize("restart", [False, True])
 def test_one_process_at_a_time(tmp_path, restart):
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=False):
+    with claimed(at(tmp_path / "run"), corpus()):
         before = tree(tmp_path)
         with (
             pytest.raises(UserError, match="in use by another process"),
-            claims.hold(at(tmp_path / "run"), corpus(), restart=restart),
+            claimed(at(tmp_path / "run"), corpus(), restart=restart),
         ):
             pass
         assert tree(tmp_path) == before
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=restart) as (_, state):
+    with claimed(at(tmp_path / "run"), corpus(), restart=restart, log=Mock()) as (_, state):
         assert state == "new"
 
 
 def test_a_directory_name_need_not_be_utf8(tmp_path):
     config = at(tmp_path / "run", data=DataConfig(path=os.fsdecode(b"na\xefmes.txt")))
-    with claims.hold(config, corpus(), restart=False) as (run, _):
+    with claimed(config, corpus()) as (run, _):
         assert run.read_config() == config
-
-
-KILL = """\
-import os, signal, sys
-from jaxlm import claims
-
-from pathlib import Path
-from typing import Any
-name, count = sys.argv[2], int(sys.argv[3])
-original, calls = getattr(Path, name), [0]
-def dying(self, *args, **kwargs):
-    if Path(sys.argv[1]).parent in self.parents:
-        calls[0] += 1
-        if calls[0] == count:
-            os.kill(os.getpid(), signal.SIGKILL)
-    return original(self, *args, **kwargs)
-setattr(Path, name, dying)
-with claims.hold(at(Path(sys.argv[1])), corpus(), restart=False):
-    pass
-"""
-
-
-@pytest.mark.parametrize(("call", "count"), [("write_bytes", 2), ("replace", 3), ("rename", 1)])
-def test_killed_while_the_run_directory_is_made(tmp_path, tmp_path_factory, call, count):
-    """SIGKILL before the n-th call of a method of Path on something of the run."""
-    killed = processes.cli(tmp_path_factory).python("-c", KILL, tmp_path / "run", call, count)
-    assert killed.code == -signal.SIGKILL, killed.stderr
-    assert not (tmp_path / "run").exists()
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, state):
-        assert state == "new" and run.read_seen() and run.read_tokenizer()
-
-
-@pytest.mark.parametrize("target", ["config.json", "tokenizer.json", "seen.npz"])
-def test_a_restart_that_is_killed_leaves_no_file_of_two_runs(tmp_path, monkeypatch, target):
-    """The file after `target` is never written. What the old command then finds is whole and its own."""
-    old, new = (at(tmp_path / "run"), corpus()), (at(tmp_path / "run"), corpus("bob\nabe\nzoë\n"))
-    with claims.hold(*old, restart=False):
-        pass
-
-    class KilledError(BaseException):
-        pass
-
-    order = ["config.json", "tokenizer.json", "seen.npz", "fingerprint.json"]
-    dies_at = order[order.index(target) + 1]
-    write_bytes = directory.write_bytes
-
-    def dying(path, content):
-        if path.name == dies_at:
-            raise KilledError
-        write_bytes(path, content)
-
-    monkeypatch.setattr(directory, "write_bytes", dying)
-    with pytest.raises(KilledError), claims.hold(*new, restart=True):
-        pass
-    monkeypatch.undo()
-    with claims.hold(*old, restart=False) as (run, state):
-        assert state == "new"
-        assert run.read_tokenizer() == old[1].tokenizer
-        assert run.read_seen()["train"].tolist() == sorted(map(corpora.line_hash, old[1].lines["train"]))
 
 
 def test_a_finished_run_that_may_not_be_written_is_done_as_any_other(tmp_path, monkeypatch):
     """As a colleague's, or one on a disk that is mounted for reading."""
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=False) as (run, _):
+    with claimed(at(tmp_path / "run"), corpus()) as (run, _):
         run.eval.write_text("{}")
     real = Path.open
 
@@ -273,11 +224,71 @@ def test_a_finished_run_that_may_not_be_written_is_done_as_any_other(tmp_path, m
         return real(path, mode, *rest, **more)
 
     monkeypatch.setattr(Path, "open", refusing)
-    with claims.hold(at(tmp_path / "run"), corpus(), restart=False) as (_, state):
+    with claimed(at(tmp_path / "run"), corpus()) as (_, state):
         assert state == "done"
     run.eval.unlink()
     with (
         pytest.raises(UserError, match=r"run_dir '.*run' cannot be written: Permission denied"),
-        claims.hold(at(tmp_path / "run"), corpus(), restart=False),
+        claimed(at(tmp_path / "run"), corpus()),
     ):
         pass
+
+
+def test_a_run_that_another_process_has_made_meanwhile_is_the_one_that_is_used(tmp_path, monkeypatch):
+    mkdir = Path.mkdir
+
+    def late(self: Path, *args: Any, **rest: Any) -> None:
+        monkeypatch.setattr(Path, "mkdir", mkdir)
+        with claimed(at(tmp_path / "run"), corpus()) as (run, _):
+            (run.checkpoints / "5").mkdir(parents=True)
+        mkdir(self, *args, **rest)
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    with claimed(at(tmp_path / "run"), corpus()) as (run, state):
+        assert state == "resume"
+    assert (run.checkpoints / "5").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_an_empty_directory_that_another_process_is_making_a_run_of_is_left_to_it(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    with run.lock.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="in use by another process"), claimed(at(run.path), corpus()):
+            pass
+    assert [path.name for path in run.path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("writes", [1, 2, 3, 4])
+def test_a_full_disk_is_a_line_and_with_room_the_same_command_makes_the_run(tmp_path, monkeypatch, writes):
+    left, write_bytes = [writes], Path.write_bytes
+
+    def full(self: Path, content: bytes) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return write_bytes(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    table = {"vectors": np.ones((2, 3))}
+    with (
+        pytest.raises(UserError, match=r"^run_dir .* cannot be written: No space left on device$"),
+        claimed(at(tmp_path / "run"), corpus(), buffers=table),
+    ):
+        pass
+    monkeypatch.undo()
+    with claimed(at(tmp_path / "run"), corpus(), buffers=table) as (run, state):
+        assert state == "new" and run.read_seen() and run.read_buffers() and run.read_tokenizer()
+    assert not list(run.path.glob("*.part"))
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o002])
+def test_a_run_directory_has_the_rights_that_the_users_mask_leaves(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with claimed(at(tmp_path / "run"), corpus()) as (run, _):
+            rights = stat.S_IMODE(run.path.stat().st_mode)
+    finally:
+        os.umask(before)
+    assert rights & 0o777 == 0o777 & ~mask
