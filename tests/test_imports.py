@@ -86,7 +86,7 @@ def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
         *((module, {"jaxlm.errors", *TOKENIZER}) for module in TOKENIZER),
         ("jaxlm.training.optim", {"jaxlm.errors", *CONFIG}),
         ("jaxlm.ops.ragged", set()),
-        ("jaxlm.inference.sampling", {"jaxlm.errors", "jaxlm.ops", *TOKENIZER, *CONFIG}),
+        ("jaxlm.inference.sampling", {"jaxlm.errors", "jaxlm.ops", "jaxlm.tokenizers", *TOKENIZER, *CONFIG}),
         *((module, {"jaxlm.errors", "jaxlm.ops.prng", *TOKENIZER, *CONFIG, *DATA}) for module in DATA),
         *((module, {"jaxlm.errors", "jaxlm.ops", *EMBEDDINGS}) for module in EMBEDDINGS),
     ],
