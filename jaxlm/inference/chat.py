@@ -25,8 +25,8 @@ class Chat:
     max_tokens: int = 200
     """Tokens of an answer, at most."""
     turns: list[list[int]] = dataclasses.field(default_factory=list)
-    """The tokens of each turn's text so far, EOS at its end: those of the text, as a prompt has them, since an answer may
-    be drawn in other tokens than its text is encoded in."""
+    """The tokens of each turn's text so far, EOS at its end: those of the text, as a prompt has them, since an answer
+    may be drawn in other tokens than its text is encoded in."""
 
     def reset(self) -> None:
         """Forget what has been said."""
