@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jaxlm.runs.claims import hold
 
 import jaxlm
 from jaxlm import leaderboard
@@ -18,6 +17,7 @@ from jaxlm.data.corpus import load
 from jaxlm.errors import UserError
 from jaxlm.inference import novelty
 from jaxlm.leaderboard import rank, read_row, read_rows, table
+from jaxlm.runs.create import claimed
 from jaxlm.runs.directory import FORMAT, RunDir, read_json
 from jaxlm.runs.metrics import read
 from tests.conftest import NAMES, REPOSITORY
@@ -290,7 +290,7 @@ def test_a_restart_forgets_the_samples(tmp_path):
     (tmp_path / "text.txt").write_text("\n".join(NAMES))
     data = jaxlm.DataConfig(path=str(tmp_path / "text.txt"))
     config = jaxlm.RunConfig(model=jaxlm.CountsConfig(), data=data, run_dir=str(tmp_path / "run"))
-    with hold(config, load(data), restart=False) as (run, _):
+    with claimed(config, load(data)) as (run, _):
         run.novelty.touch()
-    with hold(config, load(data), restart=True) as (run, _):
+    with claimed(config, load(data), restart=True) as (run, _):
         assert not run.novelty.exists()

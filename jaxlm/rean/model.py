@@ -143,6 +143,19 @@ class ReanModel(SequenceModel):
         theta = self._apply(params, tok, *_columns(target, weight), method="calibrated_theta")
         return {**params, "theta": theta}
 
+    def check_words(self, words: Sequence[str]) -> None:
+        """Raise UserError where tokens that would have trained rows, as EOS and bytes have, are words.
+
+        `words` are the last tokens of the vocabulary.
+        """
+        m = self.module
+        if m.specials > self.vocab_size - len(words):
+            raise UserError(
+                f"data.tokens wants ReanTokensConfig() for model.table {m.table} with model.objective {m.objective}, "
+                "which trains rows of EOS and of bytes, got tokens that are all words: write "
+                "data=DataConfig(tokens=ReanTokensConfig(), ...) in the config"
+            )
+
     def buffers(
         self, words: Sequence[str], count_V: np.ndarray, vectors: WordVectors | None, seed: int
     ) -> dict[str, np.ndarray]:
@@ -154,12 +167,7 @@ class ReanModel(SequenceModel):
         that would have trained rows, as the boundary and bytes have, are words.
         """
         m = self.module
-        if m.specials > self.vocab_size - len(words):
-            raise UserError(
-                f"data.tokens wants ReanTokensConfig() for model.table {m.table} with model.objective {m.objective}, "
-                "which trains rows of EOS and of bytes, got tokens that are all words: write "
-                "data=DataConfig(tokens=ReanTokensConfig(), ...) in the config"
-            )
+        self.check_words(words)
         made: dict[str, np.ndarray] = {}
         if m.table != "learned":
             made["vectors"] = self._vectors(words, vectors, np.random.default_rng([seed, DRAWN]))[m.specials :]

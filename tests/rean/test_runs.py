@@ -376,7 +376,11 @@ def test_vectors_are_given_or_trained_and_only_for_a_table_that_wants_them():
 @pytest.mark.parametrize("text", [TEXT, TEXT + "".join(map(chr, range(0x4E00, 0x4F00)))], ids=["few", "many"])
 @pytest.mark.parametrize(
     "model",
-    [jaxlm.ReanConfig(table="random", **SIZES), CHAIN, dataclasses.replace(CHAIN, table="frozen", objective="softmax")],
+    [
+        jaxlm.ReanConfig(table="random", **SIZES),
+        CHAIN,
+        dataclasses.replace(CHAIN, table="frozen", objective="softmax", negatives=1024),
+    ],
     ids=lambda model: model.table,
 )
 def test_a_table_that_is_not_learned_wants_the_tokens_of_rean(tmp_path, model, text):

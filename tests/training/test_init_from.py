@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jaxlm.runs.restart import set_aside
 
 import jaxlm
 from jaxlm.runs.directory import RunDir
