@@ -1,10 +1,10 @@
-"""Word vectors against gensim, in one process and in turn: loading files, neighbours, analogy questions.
+"""Benchmark word vectors against gensim, alternating in one process: loading files, neighbours, analogy questions.
 
     pip install -e ".[bench]" && python benchmarks/embeddings.py glove.6B.50d.subset.txt questions-words.txt
 
-Neighbours are sought in a table of random vectors; beside their times stands the share of what the machine's memory can
-read and of what its cores can multiply, measured here too. gensim answers one query at a time and its evaluation one
-question at a time, so batches are compared with as many calls.
+Neighbours are searched in a table of random vectors; their times are also given as shares of the machine's memory
+bandwidth and of its cores' product rate, both measured here. gensim answers one query or question at a time, so a batch
+is compared with as many calls.
 """
 
 import argparse
@@ -23,19 +23,21 @@ import numpy as np
 from gensim.models import KeyedVectors
 
 from jaxlm import Embeddings
-from jaxlm.embeddings.evaluation import evaluate_analogies
-from jaxlm.embeddings.search import nearest, unit
+from jaxlm.embeddings.intrinsic_evaluation import evaluate_analogies
+from jaxlm.embeddings.search import nearest_rows, unit_rows
 
 TABLE, BATCHES, NEIGHBOURS = (1_000_000, 100), (1, 32, 256), 10
+"""Words and width of the searched table, queries in a batch, and neighbours of each query."""
 BINARY = (200_000, 100)
-"""Words and numbers of the binary file."""
+"""Words and width of the binary file."""
 CORES = len(os.sched_getaffinity(0))
+"""Cores that this process may use."""
 EVERY = 40
-"""Each so manieth question is asked."""
+"""One in this many questions is answered."""
 
 
 def main() -> None:
-    """Print the tables."""
+    """Run all three benchmarks and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("glove", type=Path, help="vectors in GloVe's text format")
     parser.add_argument("questions", type=Path, help="questions-words.txt")
@@ -48,7 +50,7 @@ def main() -> None:
 
 
 def loading(glove: Path, scratch: Path, rounds: int) -> None:
-    """Seconds to load a text and a binary file, and to save the text."""
+    """Print the seconds to load a text and a binary file, and to save the text."""
     V, E = BINARY
     words = tuple(f"word{row}" for row in range(V))
     binary = scratch / "vectors.bin"
@@ -79,7 +81,7 @@ def loading(glove: Path, scratch: Path, rounds: int) -> None:
 
 
 def questions(glove: Path, path: Path, scratch: Path) -> None:
-    """Seconds for a part of the analogy questions, answered alike."""
+    """Print the seconds for a part of the analogy questions, and the correct answers of both."""
     lines = path.read_text("utf-8").splitlines()
     some = scratch / "questions.txt"
     some.write_text("\n".join(line for i, line in enumerate(lines) if line.startswith(":") or i % EVERY == 0), "utf-8")
@@ -94,10 +96,10 @@ def questions(glove: Path, path: Path, scratch: Path) -> None:
 
 
 def neighbours(rounds: int) -> None:
-    """Milliseconds for a batch's nearest rows, with the shares of the machine's limits."""
+    """Print the milliseconds for a batch's nearest rows, and their shares of the machine's limits."""
     V, E = TABLE
     host_VE = random_table(V, E)
-    unit_VE = jax.jit(unit)(jnp.asarray(host_VE))
+    unit_VE = jax.jit(unit_rows)(jnp.asarray(host_VE))
     theirs = KeyedVectors(E)
     theirs.add_vectors([str(row) for row in range(V)], host_VE)
     theirs.fill_norms()
@@ -108,7 +110,7 @@ def neighbours(rounds: int) -> None:
         query_BE = host_VE[:B]
 
         def ours(query_BE: np.ndarray = query_BE) -> None:
-            jax.block_until_ready(nearest(unit_VE, jnp.asarray(query_BE), NEIGHBOURS))
+            jax.block_until_ready(nearest_rows(unit_VE, jnp.asarray(query_BE), NEIGHBOURS))
 
         def peer() -> None:
             theirs.similar_by_vector(host_VE[0], topn=NEIGHBOURS)
@@ -122,26 +124,26 @@ def neighbours(rounds: int) -> None:
 
 
 def random_table(V: int, E: int) -> np.ndarray:
-    """Normal numbers, vec_VE in float32."""
+    """Draw vec_VE in float32 from the standard normal distribution."""
     return np.random.default_rng(0).standard_normal((V, E), dtype=np.float32)
 
 
 def timed(once: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of a call, and what it gives."""
+    """Time one call; returns its seconds and its result."""
     began = time.perf_counter()
     result = once()
     return time.perf_counter() - began, result
 
 
 def in_turn(rounds: int, ours: Callable[[], Any], peer: Callable[[], Any]) -> tuple[float, float]:
-    """Median seconds of two calls, measured in alternation after one each."""
+    """Median seconds of two calls, alternated after one warm-up of each."""
     ours(), peer()
     times = [(timed(ours)[0], timed(peer)[0]) for _ in range(rounds)]
     return statistics.median(t for t, _ in times), statistics.median(t for _, t in times)
 
 
 def read_bytes(size: int = 10**8) -> float:
-    """Bytes a second at which all cores together read a large array: the best of several squared lengths."""
+    """Bytes a second at which all cores together read a large array, by the fastest of several dot products."""
     part = size // CORES
     x_NS = np.ones((CORES, part), np.float32)
     with ThreadPoolExecutor(CORES) as pool:
@@ -149,14 +151,14 @@ def read_bytes(size: int = 10**8) -> float:
 
 
 def product_flops(size: int = 2048) -> float:
-    """Operations a second of a large float32 product on all cores."""
+    """Floating-point operations a second of a large float32 product on all cores."""
     x = jnp.ones((size, size), jnp.float32)
     product = jax.jit(lambda x: x @ x)
     return 2 * size**3 / best(lambda: jax.block_until_ready(product(x)))
 
 
 def best(once: Callable[[], Any]) -> float:
-    """The least seconds of several calls after the first."""
+    """Fewest seconds of several calls after a warm-up."""
     once()
     return min(timed(once)[0] for _ in range(5))
 

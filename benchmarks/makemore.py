@@ -1,9 +1,9 @@
-"""Every model of makemore against plain eager PyTorch, in one process and in turn: training, sampling, counting.
+"""Benchmark makemore's models against eager PyTorch, alternating in one process: training, sampling, counting.
 
     pip install -e ".[bench]" && python benchmarks/makemore.py names.txt [--models rnn gru] [--rounds 5]
 
-makemore's sizes: batches of 32 whole names (the WaveNet: 32 windows of the lecture), 64 wide, AdamW. PyTorch runs with
-1 and with 2 threads and the better one counts. Compilation is left out: it is named beside the speeds.
+Sizes are makemore's: batches of 32 whole names (the WaveNet: 32 windows of the lecture), 64 wide, AdamW. PyTorch runs
+with 1 and with 2 threads, and the faster one counts. Compilation is not part of the speeds; its time is printed.
 """
 
 import argparse
@@ -37,15 +37,19 @@ MODELS: dict[str, ModelConfig] = {
     "wavenet": jaxlm.WavenetConfig(),
     "transformer": jaxlm.GptConfig(),
 }
+"""Configs of the models, by name."""
 BATCHES = (1, 50, 1000)
+"""Names sampled together."""
 NEW_TOKENS = 16
+"""Tokens sampled for each name."""
 COUNTED_TOKENS = 10_000_000
+"""Tokens counted."""
 SECONDS = 0.5
-"""Of work in one measurement, roughly."""
+"""Approximate duration of one measurement."""
 
 
 def main() -> None:
-    """Print the three tables."""
+    """Run the three benchmarks and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help="a list of names")
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
@@ -76,7 +80,7 @@ def main() -> None:
 
 
 def setup_of(name: str, data: str) -> Setup:
-    """The settings of makemore's script, on all names but 1,000."""
+    """Set up a model with the settings of makemore's script, on all names but 1,000."""
     return set_up(
         jaxlm.RunConfig(
             model=MODELS[name],
@@ -94,7 +98,7 @@ def setup_of(name: str, data: str) -> Setup:
 
 
 def our_training(setup: Setup) -> tuple[Callable[[], float], float, float]:
-    """A function that trains chunks and gives its seconds a step; the seconds to compile it; operations of a step."""
+    """Build our training: (function that trains and returns seconds a step, compile seconds, operations a step)."""
     optimizer = optim.transformation(setup.config.optim, 10_000)
     run_chunk = setup.chunk_runner(optimizer, optim.schedule(setup.config.optim, 10_000))
     K = 200
@@ -114,7 +118,7 @@ def our_training(setup: Setup) -> tuple[Callable[[], float], float, float]:
 
 
 def torch_training(name: str, setup: Setup) -> Callable[[int], float]:
-    """A function of the threads that trains for a while and gives its seconds a step."""
+    """Build PyTorch's training, a function of the number of threads that returns seconds a step."""
     V = setup.corpus.tokenizer.vocab_size
     model = build(name, V, width_of(setup))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, betas=(0.9, 0.99), weight_decay=0.01)
@@ -140,7 +144,7 @@ def torch_training(name: str, setup: Setup) -> Callable[[int], float]:
 
 
 def our_sampling(setup: Setup, batch: int) -> Callable[[], float]:
-    """A function that samples names, text and all, and gives the seconds of one batch."""
+    """Build our sampling, a function that returns the seconds to sample and decode one batch of names."""
     params = setup.initial_state(optim.transformation(setup.config.optim, 1)).params
     opened = Run(Path(), setup.config, setup.corpus.tokenizer, setup.model, params, 0)
     count = iter(range(10**9))
@@ -153,12 +157,12 @@ def our_sampling(setup: Setup, batch: int) -> Callable[[], float]:
 
 
 def width_of(setup: Setup) -> int:
-    """Tokens of a sequence, or of the context of a window."""
+    """Tokens in a sequence, or in the context of a window."""
     return setup.dataset.targets_per_row if setup.config.data.example == "sequence" else setup.model.context or 0
 
 
 def torch_sampling(name: str, setup: Setup, batch: int) -> Callable[[int], float]:
-    """A function of the threads that samples names, text and all, and gives the seconds of one batch."""
+    """Build PyTorch's sampling, a function of the number of threads that returns the seconds for one batch of names."""
     tokenizer = setup.corpus.tokenizer
     model = build(name, tokenizer.vocab_size, width_of(setup))
     window = width_of(setup) if name == "wavenet" else None
@@ -179,7 +183,7 @@ def torch_sampling(name: str, setup: Setup, batch: int) -> Callable[[int], float
 
 
 def repeat(once: Callable[[], Any]) -> float:
-    """The median seconds of a call, over about SECONDS of calls after the first."""
+    """Median seconds of a call, over about SECONDS of calls after a warm-up."""
     once()
     times: list[float] = []
     while sum(times) < SECONDS:
@@ -190,7 +194,7 @@ def repeat(once: Callable[[], Any]) -> float:
 
 
 def in_turn(rounds: int, ours: Callable[[], float], peer: Callable[[int], float]) -> tuple[float, float]:
-    """Medians of ours and of the peer with its better number of threads, measured in alternation."""
+    """Median seconds of ours, and of the peer with its faster number of threads, measured in alternation."""
     times: dict[int, list[float]] = {0: [], 1: [], 2: []}
     for _ in range(rounds):
         times[0].append(ours())
@@ -201,7 +205,7 @@ def in_turn(rounds: int, ours: Callable[[], float], peer: Callable[[int], float]
 
 
 def counting(setup: Setup, order: int, rounds: int) -> tuple[float, float, float]:
-    """Seconds a token of the trie and of a dictionary, and the trie's share of the speed at which arrays are copied."""
+    """Seconds a token to count n-grams by the trie and by a dictionary, and the trie's share of copying speed."""
     copies = -(-COUNTED_TOKENS // len(setup.corpus.tokens_N))
     tokens_N, age_N = np.tile(setup.corpus.tokens_N, copies), np.tile(setup.corpus.age_N, copies)
     some = tokens_N[: COUNTED_TOKENS // 10].tolist()
@@ -220,7 +224,7 @@ def counting(setup: Setup, order: int, rounds: int) -> tuple[float, float, float
 
 
 def copy_bytes(size: int = 2**26) -> float:
-    """Bytes a second that are read and written when a large array is copied."""
+    """Bytes a second read and written while a large array is copied."""
     source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
     times = []
     for _ in range(5):

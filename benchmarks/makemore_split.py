@@ -1,4 +1,4 @@
-"""The names in an order that `--data.split-seed 42` shuffles so that makemore's own 1,000 test names come last.
+"""Reorder makemore's names so that `--data.split-seed 42` puts makemore's own 1,000 test names last.
 
     pip install -e ".[bench]" && python benchmarks/makemore_split.py names.txt makemore_split.txt
     python train.py configs/names_gru.py --data.path makemore_split.txt --data.split 0.968783 0.031217 0
@@ -14,7 +14,7 @@ import torch
 
 
 def main() -> None:
-    """Write the second file."""
+    """Read the names and write them in the new order."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="makemore's names")
     parser.add_argument("out", type=Path)

@@ -1,12 +1,12 @@
-"""The recipe of configs/names_mlp.py, ours against eager PyTorch as whole processes in turn.
+"""Benchmark the recipe of configs/names_mlp.py against eager PyTorch, as whole processes in alternation.
 
     pip install -e ".[bench]" && python benchmarks/mlp.py names.txt [--steps 100000] [--rounds 3]
 
-Start-up and compilation are in our times. PyTorch's process trains, and takes the dev loss once at its end; "the
-same work" of ours does that alone, with one checkpoint and the losses of the splits beside it. "ours" is the command as
-a user gives it, with ten dev losses and checkpoints, pictures and samples. Either finds what an untimed run has
-compiled, as a second run on a machine does; with "nothing compiled" it has an empty cache each time, as the first has.
-Ratios are of neighbours in a round, since a machine's speed may wander by half between rounds.
+Our times include start-up and compilation. PyTorch's process trains, and evaluates dev once at its end; "the same work"
+does only that, with one checkpoint and the losses of all splits in addition. "ours" is the command as a user runs it,
+with ten dev losses and checkpoints, plots and samples. Both use the compilation cache of an untimed run, as a second
+run on a machine does; with "nothing compiled" the cache is empty each time, as for a first run. Ratios are taken within
+a round, since a machine's speed may vary by half between rounds.
 """
 
 import argparse
@@ -22,12 +22,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+"""Root of the repository."""
 FLOPS_PER_STEP = 3 * 2 * 32 * (30 * 200 + 200 * 27)
-"""Three products (forward, two gradients) of two layers, two operations each; all else is small beside them."""
+"""Operations of a step in the products of two layers: forward and two gradients, two operations each."""
 
 
 def main() -> None:
-    """Alternate the peers and print medians and ratios."""
+    """Run the processes in alternation, and print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help="a list of names")
     parser.add_argument("--steps", type=int, default=100_000)
@@ -89,9 +90,10 @@ def seconds(command: list[str], environment: dict[str, str]) -> float:
 
 
 def one_core_flops(size: int = 768, repeats: int = 20) -> float:
-    """Floating-point operations a second of a large float32 product on one core, XLA's or NumPy's, whichever is faster:
-    the one that comes with NumPy has half the width of a Zen 5's vectors. Where a process cannot be held to one core
-    (not on Linux), XLA may take several.
+    """Floating-point operations a second of a large float32 product on one core, by XLA or NumPy, whichever is faster.
+
+    NumPy's own BLAS uses half the vector width of a Zen 5. Where a process cannot be pinned to one core (only Linux
+    can), XLA may use several.
     """
     code = (
         "import os, time\n"

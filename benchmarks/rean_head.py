@@ -1,13 +1,14 @@
-"""Time of a training step against the vocabulary: GPT's softmax, and REAN's objectives on a table that is drawn once,
-the contrastive one also on a table that is learned.
+"""Benchmark a training step by vocabulary size: GPT's softmax against REAN's objectives.
+
+REAN's table is drawn once; the contrastive objective is also measured with a learned table.
 
     python benchmarks/rean_head.py [--tokens 128] [--sizes 1000 10000 100000 1000000] [--seconds 1] [--out FILE]
 
 Every model has the same single block and sees the same batch of random tokens; a step is loss, gradient and AdamW.
-Compiled once for each size, then the models take turns. Prints milliseconds, and ratios to GPT at the same size; a
-model that would not fit in the free memory, or whose steps would take too long by its speed at the size before, is left
-out, which is told. Last the exact nearest row of a table as large as the largest size, found as the neighbours of a
-word are: tokens a second that decoding by vector can have at most.
+Each is compiled once for each size, then the models are measured in alternation. Prints milliseconds, and ratios to GPT
+at the same size; a model that would exceed the free memory, or whose steps would take too long judged by the previous
+size, is reported as left out. At the end, the exact search of the nearest row in a table of the largest size gives the
+most tokens a second that decoding by vector can reach.
 """
 
 import argparse
@@ -32,14 +33,20 @@ from jaxlm.training.setup import Objective
 from jaxlm.training.state import TrainState
 
 CONTEXT, ROUNDS, WIDTH = 64, 3, 64
+"""Tokens of a sequence, rounds of measurement, and width of the models."""
 LEARNED = "REAN contrastive, learned table"
+"""Name of the model whose table is trained."""
 LONGEST = 20.0
-"""Seconds that a model's steps at one size may take."""
+"""Most seconds for a model's steps at one size."""
 BATCHES = (1, 16, 128)
+"""Queries of one search for nearest rows."""
 BLOCKS = {"n_layers": 1, "n_heads": 4, "d_model": WIDTH, "context": CONTEXT}
+"""Sizes that all models share."""
 
 
 def models(V: int) -> dict[str, ModelConfig]:
+    """Configs of the models compared, by name, for a vocabulary of V tokens."""
+
     def rean(objective: str, table: str = "random") -> ReanConfig:
         return ReanConfig(**BLOCKS, vocab_size=V, objective=objective, table=table)  # type: ignore[arg-type]
 
@@ -53,33 +60,33 @@ def models(V: int) -> dict[str, ModelConfig]:
 
 
 def bytes_of(name: str, V: int, tokens: int) -> int:
-    """About what a model's steps take: of each trained row four copies (gradient, moments), of the logits three."""
+    """Approximate bytes that a model's steps take: four copies of trained rows (gradient, moments), three of logits."""
     rows = {"GPT softmax": 2 * 4, LEARNED: 4}.get(name, 1)
     logits = 3 * tokens * V if name.endswith("softmax") else 0
     return 4 * (rows * V * WIDTH + logits)
 
 
 def free_bytes() -> int:
-    """Memory that nobody uses."""
+    """Free memory of the machine."""
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def nearest(V: int, seconds: float) -> None:
-    """Print the speed of the search for the nearest row, for batches of queries."""
-    unit_VE = search.unit(jax.random.normal(jax.random.key(0), (V, WIDTH)))
+    """Print the speed of the exact search for the nearest row, for batches of queries."""
+    unit_VE = search.unit_rows(jax.random.normal(jax.random.key(0), (V, WIDTH)))
     for B in BATCHES:
         query_BE = jax.random.normal(jax.random.key(1), (B, WIDTH))
-        jax.block_until_ready(search.nearest(unit_VE, query_BE, 1))
+        jax.block_until_ready(search.nearest_rows(unit_VE, query_BE, 1))
         taken: list[float] = []
         end = time.perf_counter() + seconds
         while (began := time.perf_counter()) < end or not taken:
-            jax.block_until_ready(search.nearest(unit_VE, query_BE, 1))
+            jax.block_until_ready(search.nearest_rows(unit_VE, query_BE, 1))
             taken.append(time.perf_counter() - began)
         print(f"nearest of {V:,} rows, {B} at a time: {B / statistics.median(taken):,.0f} tokens/s", flush=True)
 
 
 def stepper(config: ModelConfig, V: int, tokens: int) -> Callable[[], None]:
-    """A function that makes one step, compiled."""
+    """Build a compiled function that trains one step."""
     model = config.build()
     rng = np.random.default_rng(0)
     tok_BT = rng.integers(0, V, (tokens // CONTEXT, CONTEXT + 1)).astype(np.int32)
@@ -104,6 +111,7 @@ def stepper(config: ModelConfig, V: int, tokens: int) -> Callable[[], None]:
 
 
 def main() -> None:
+    """Measure every model at every size, print the times and draw them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=128, help="predictions in a batch")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
@@ -132,8 +140,10 @@ def main() -> None:
                     times[name].append(time.perf_counter() - began)
         median = {name: 1e3 * statistics.median(taken) for name, taken in times.items()}
         gpt = median.get("GPT softmax")
-        told = ", ".join(f"{name} {ms:.2f}" + (f" ({gpt / ms:.1f}x)" if gpt else "") for name, ms in median.items())
-        print(f"V = {V:>9,}: {told}", flush=True)
+        times_in_words = ", ".join(
+            f"{name} {ms:.2f}" + (f" ({gpt / ms:.1f}x)" if gpt else "") for name, ms in median.items()
+        )
+        print(f"V = {V:>9,}: {times_in_words}", flush=True)
         for name, ms in median.items():
             x, y = lines.setdefault(name, ([], []))
             x.append(V)

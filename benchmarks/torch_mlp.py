@@ -14,10 +14,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 CONTEXT, EMBED, HIDDEN, BATCH = 3, 10, 200, 32
+"""Tokens of context, widths, and windows in a batch."""
 
 
 def windows(words: list[str], index: dict[str, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every context and its next token."""
+    """Build every context and its next token, (contexts, targets)."""
     contexts, targets = [], []
     for word in words:
         context = [0] * CONTEXT

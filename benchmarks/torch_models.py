@@ -1,7 +1,6 @@
-"""The models of benchmarks/makemore.py in PyTorch, in the plain eager style of a tutorial.
+"""The models of benchmarks/makemore.py in PyTorch, in the eager style of a tutorial and with the benchmark's sizes.
 
-Each maps tokens (B, T) to logits (B, T, V); the WaveNet maps windows (B, 8) to logits (B, V). Sizes as in the
-benchmark.
+Each maps tokens (B, T) to logits (B, T, V); the WaveNet maps windows (B, 8) to logits (B, V).
 """
 
 import math
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 
 class Bigram(nn.Module):
-    """A row of logits for each token."""
+    """A bigram model: a table with a row of logits for each token."""
 
     def __init__(self, vocab: int, context: int):
         super().__init__()
@@ -24,7 +23,7 @@ class Bigram(nn.Module):
 
 
 class Mlp(nn.Module):
-    """The last `context` embeddings, one tanh layer."""
+    """An MLP on the embeddings of the last `context` tokens, with one tanh layer."""
 
     def __init__(self, vocab: int, context: int, width: int = 64):
         super().__init__()
@@ -34,7 +33,7 @@ class Mlp(nn.Module):
         self.blank = vocab
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Shift the tokens once for each place of the window."""
+        """Build windows by shifting the tokens once for each of their places."""
         parts = []
         for _ in range(self.context):
             parts.append(self.embed(tokens))
@@ -44,7 +43,7 @@ class Mlp(nn.Module):
 
 
 class Bow(nn.Module):
-    """The causal mean of the embeddings as a product with a triangle, then a tanh layer."""
+    """A bag of words: the causal mean of the embeddings, then a tanh layer."""
 
     triangle: torch.Tensor
 
@@ -56,7 +55,7 @@ class Bow(nn.Module):
         self.out = nn.Linear(width, vocab)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Weights by softmax of the masked triangle, as tutorials have it."""
+        """Average by a softmax over a masked triangle, as tutorials do."""
         T = tokens.shape[1]
         x = self.embed(tokens) + self.position(torch.arange(T))
         scores = torch.zeros(T, T).masked_fill(self.triangle[:T, :T] == 0, float("-inf"))
@@ -66,7 +65,7 @@ class Bow(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A cell in a loop over time, with a learned start."""
+    """An RNN, GRU or LSTM cell in a loop over time, with a learned initial state."""
 
     def __init__(self, vocab: int, context: int, cell: str, width: int = 64):
         super().__init__()
@@ -80,7 +79,7 @@ class Recurrent(nn.Module):
         self.out = nn.Linear(width, vocab)
 
     def step(self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next state."""
+        """Compute the next state (h, c)."""
         z = self.gates(torch.cat([x, h], 1))
         if self.cell == "rnn":
             return torch.tanh(z), c
@@ -93,7 +92,7 @@ class Recurrent(nn.Module):
         return (1 - u) * h + u * new, c
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """One step for each position."""
+        """Run one step for each position."""
         B, T = tokens.shape
         x = self.embed(tokens)
         h, c = self.start.expand(B, -1), self.start_cell.expand(B, -1)
@@ -105,7 +104,7 @@ class Recurrent(nn.Module):
 
 
 class Block(nn.Module):
-    """GPT-2's block."""
+    """A Transformer block of GPT-2."""
 
     mask: torch.Tensor
 
@@ -118,7 +117,7 @@ class Block(nn.Module):
         self.register_buffer("mask", torch.tril(torch.ones(context, context)).view(1, 1, context, context))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Attention and MLP, each on the normalised stream."""
+        """Add attention and MLP, each of the normalised residual stream."""
         B, T, D = x.shape
         q, k, v = self.qkv(self.norm1(x)).split(D, dim=2)
         q, k, v = (part.view(B, T, self.heads, D // self.heads).transpose(1, 2) for part in (q, k, v))
@@ -139,7 +138,7 @@ class Transformer(nn.Module):
         self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, vocab, bias=False)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """All positions."""
+        """Logits at all positions."""
         x = self.embed(tokens) + self.position(torch.arange(tokens.shape[1]))
         for block in self.blocks:
             x = block(x)
@@ -147,7 +146,7 @@ class Transformer(nn.Module):
 
 
 class Wavenet(nn.Module):
-    """Pairs joined level by level, batch norm, tanh: the lecture's layers."""
+    """The lecture's WaveNet: pairs merged level by level, with batch norm and tanh."""
 
     def __init__(self, vocab: int, embed: int = 24, hidden: int = 128, levels: int = 3):
         super().__init__()
@@ -168,7 +167,7 @@ class Wavenet(nn.Module):
 
 
 def build(name: str, vocab: int, context: int) -> nn.Module:
-    """The model of a name in the benchmark."""
+    """Build a model by its name in the benchmark."""
     if name in ("rnn", "gru", "lstm"):
         return Recurrent(vocab, context, name)
     if name == "wavenet":
@@ -178,7 +177,7 @@ def build(name: str, vocab: int, context: int) -> nn.Module:
 
 @torch.no_grad()
 def generate(model: nn.Module, batch: int, context: int, tokens: int, window: int | None) -> torch.Tensor:
-    """The whole sequence is read again for each new token."""
+    """Sample tokens, reading the whole sequence again for each new one."""
     model.train(False)
     made = torch.zeros(batch, window or 1, dtype=torch.long)
     for _ in range(tokens):

@@ -1,18 +1,18 @@
-"""word2vec: gensim with two workers and ours in turn, on the same corpus: words per second, and quality.
+"""Benchmark word2vec against gensim with two workers, alternating on the same corpus: words per second, and quality.
 
     python benchmarks/word2vec.py corpus.txt --analogies questions-words.txt --pairs wordsim353.tsv simlex999.txt
 
 Needs gensim. Words are runs of a to z, sentences are lines; 100 dimensions, window 5, 5 negatives, minimum count 5,
-sample 1e-3, 2 epochs, learning rate 0.025 that decays linearly. Analogies are of the 20,000 most frequent words; told
-are means and standard errors over the seeds. Speed counts the raw words of the text over the time of the steps; each
-side compiles, or builds its vocabulary, before. Beside it stands the same over the seconds of CPU that all threads
-took: on a machine that others use too it is the fairer one.
+sample 1e-3, 2 epochs, learning rate 0.025 with linear decay. Analogies use the 20,000 most frequent words; scores are
+means and standard errors over the seeds. Speed is the raw words of the text per second of training steps; compilation
+and the vocabulary come before. Speed per second of CPU time of all threads is printed too: it is fairer on a busy
+machine.
 
-At the end stand two limits, from this machine's large float32 products and its reading of memory on all cores: of the
+At the end two limits are printed, from this machine's rate of large float32 products and its memory bandwidth: for the
 operations of an update (the banded products, or CBOW's sums of neighbours, and three products with the negatives), and
-of the bytes of its rows, each read once, and read and written once where its change is added. A shard's rows are a few
-MB and may stay in a cache, whose rate is higher than the memory's. What bounds an update is neither, but the overhead
-of its small operations: products of a few hundred rows reach about half the rate of large ones.
+for the bytes of its rows, each read once, and read and written once when its change is added. A worker's rows are a few
+MB and may stay in a cache, which is faster than memory. Neither limit bounds an update, but the overhead of its small
+operations: products of a few hundred rows reach about half the rate of large ones.
 """
 
 import argparse
@@ -32,22 +32,24 @@ from jaxlm import DataConfig, OptimConfig, RunConfig, Word2vecConfig, WordsConfi
 from jaxlm.word2vec.training import VectorJob, prepare
 
 EPOCHS, TOP = 2, 20_000
+"""Epochs of training, and words of the analogies."""
 LR = 0.025
-"""Ours; gensim's default."""
+"""Our learning rate, gensim's default."""
 SETTINGS: dict[str, dict[str, Any]] = {"skip-gram": {}, "cbow": {"shared_negatives": 16, "blocks": 8}}
-"""Of ours, as in configs/word2vec_*.py."""
+"""Our settings, as in configs/word2vec_*.py."""
 
 
 Outcome = tuple[KeyedVectors, np.ndarray]
-"""Vectors, and words per second of the clock and of CPU."""
+"""Vectors, and words per second of wall time and of CPU time."""
 
 
 def clocks() -> np.ndarray:
-    """Seconds: of the clock, and of CPU by this process."""
+    """Seconds of wall time and of this process's CPU time."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
 def gensim_run(sentences: list[list[str]], predict: str, raw_words: int, seed: int) -> Outcome:
+    """Train gensim's vectors."""
     model = Word2Vec(
         vector_size=100, window=5, negative=5, min_count=5, sample=1e-3, sg=int(predict == "skip-gram"), workers=2,
         seed=seed,
@@ -59,6 +61,7 @@ def gensim_run(sentences: list[list[str]], predict: str, raw_words: int, seed: i
 
 
 def our_job(path: Path, seed: int, settings: dict[str, Any]) -> VectorJob:
+    """Prepare our training."""
     config = RunConfig(
         model=Word2vecConfig(**settings),
         data=DataConfig(path=str(path), tokens=WordsConfig(pattern="[a-z]+"), split=(1.0, 0.0, 0.0)),
@@ -73,6 +76,7 @@ def our_job(path: Path, seed: int, settings: dict[str, Any]) -> VectorJob:
 
 
 def our_run(path: Path, settings: dict[str, Any], raw_words: int, seed: int) -> Outcome:
+    """Train our vectors."""
     job = our_job(path, seed, settings)
     steps = job.config.last_step
     state = job.initial_state()
@@ -90,7 +94,7 @@ def our_run(path: Path, settings: dict[str, Any], raw_words: int, seed: int) -> 
 
 
 def costs(config: Word2vecConfig) -> tuple[int, int]:
-    """Of an update: floating-point operations, and bytes of rows that are read and written."""
+    """Costs of an update: floating-point operations, and bytes of rows read and written."""
     N, W, E, M = config.update_words, config.window, config.d_embed, config.shared_negatives
     wide = config.blocks * (config.span + 2 * W)
     if config.predict == "skip-gram":
@@ -101,10 +105,10 @@ def costs(config: Word2vecConfig) -> tuple[int, int]:
 
 
 def print_limits(job: VectorJob, speed: float, raw_words: int) -> None:
-    """How far `speed` (raw words per second) is from what the products and the rows alone would allow."""
+    """Print the share that `speed` (raw words per second) is of the limits by the products and by the rows alone."""
     reader, config = job.readers["train"], job.model.config
-    parts = [reader.part(step, shard)[0] for step in range(reader.steps) for shard in range(config.shards)]
-    updates = sum(int(part.updates) for part in parts) / raw_words
+    batches = [reader.worker_batch(step, worker)[0] for step in range(reader.steps) for worker in range(config.workers)]
+    updates = sum(int(batch.updates) for batch in batches) / raw_words
     flops, moved = (updates * cost for cost in costs(config))
     peak, rate = product_flops(), read_bytes()
     print(
@@ -114,13 +118,14 @@ def print_limits(job: VectorJob, speed: float, raw_words: int) -> None:
     )
 
 
-def judge(vectors: KeyedVectors, analogies: Path, pairs: list[Path]) -> list[float]:
+def quality(vectors: KeyedVectors, analogies: Path, pairs: list[Path]) -> list[float]:
+    """Spearman's correlation for each file of pairs, then the accuracy on analogies."""
     spearman = [vectors.evaluate_word_pairs(str(path))[1][0] for path in pairs]
     return [*spearman, analogy_accuracy(vectors, analogies)]
 
 
 def analogy_accuracy(vectors: KeyedVectors, path: Path) -> float:
-    """As vectors.evaluate_word_analogies(path, restrict_vocab=20_000), questions in blocks: in seconds, not minutes."""
+    """Accuracy as by vectors.evaluate_word_analogies(path, restrict_vocab=20_000), in blocks and so in seconds."""
     unit_VE = vectors.vectors[:TOP] / np.linalg.norm(vectors.vectors[:TOP], axis=1, keepdims=True)
     known = {word: place for place, word in enumerate(vectors.index_to_key[:TOP])}
     lines = [line.lower().split() for line in path.read_text("utf-8").splitlines() if not line.startswith(":")]
@@ -134,7 +139,8 @@ def analogy_accuracy(vectors: KeyedVectors, path: Path) -> float:
     return right / len(question_Q4)
 
 
-def told(name: str, rows: list[list[float]], heads: list[str]) -> np.ndarray:
+def print_summary(name: str, rows: list[list[float]], heads: list[str]) -> np.ndarray:
+    """Print median speeds and mean qualities over the seeds; returns rows as an array."""
     row_SR = np.array(rows)
     errors_R = row_SR.std(0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.zeros(row_SR.shape[1])
     cells = [
@@ -147,6 +153,7 @@ def told(name: str, rows: list[list[float]], heads: list[str]) -> np.ndarray:
 
 
 def main() -> None:
+    """Train both for every seed in alternation, and print speeds, qualities and limits."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--analogies", type=Path, required=True)
@@ -170,9 +177,9 @@ def main() -> None:
         for seed in range(1, args.seeds + 1):
             for name, run in runs.items():
                 vectors, speed = run(seed)
-                rows[name].append([*speed, *judge(vectors, args.analogies, args.pairs)])
+                rows[name].append([*speed, *quality(vectors, args.analogies, args.pairs)])
                 print(predict, seed, name, " ".join(f"{number:.5g}" for number in rows[name][-1]), flush=True)
-        table = {name: told(f"{predict} {name}", rows[name], heads) for name in rows}
+        table = {name: print_summary(f"{predict} {name}", rows[name], heads) for name in rows}
         for column, what in enumerate(("the clock", "CPU time")):
             ratio_S = table["ours"][:, column] / table["gensim"][:, column]
             low, high = ratio_S.min(), ratio_S.max()

@@ -14,6 +14,7 @@ config = RunConfig(
         tokens=ReanTokensConfig(max_vocab=3000),
         example="sequence",
         max_length=128,
+        overlap=True,
         split=(0.98, 0.01, 0.01),
     ),
     optim=OptimConfig(

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     )
     from jaxlm.embeddings import Embeddings
     from jaxlm.errors import UserError
-    from jaxlm.inference.generate import generate, score
+    from jaxlm.inference.generate import generate
+    from jaxlm.inference.score import score
     from jaxlm.runs.loading import Run, load_run
     from jaxlm.training import train
 
@@ -76,7 +77,8 @@ _HOMES = {
     ),
     "jaxlm.embeddings": ("Embeddings",),
     "jaxlm.errors": ("UserError",),
-    "jaxlm.inference.generate": ("generate", "score"),
+    "jaxlm.inference.generate": ("generate",),
+    "jaxlm.inference.score": ("score",),
     "jaxlm.runs.loading": ("Run", "load_run"),
     "jaxlm.training": ("train",),
 }

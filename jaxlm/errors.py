@@ -1,4 +1,4 @@
-"""Errors that the command line answers with an exit code of their own; what is said of files not read or written."""
+"""Exceptions with an exit code of their own at the command line, and error messages for files, settings and disks."""
 
 import contextlib
 import difflib
@@ -19,7 +19,7 @@ class UserError(ValueError):
 
 
 class Stopped(Exception):
-    """A signal ended training after the state was saved at `step`; the command line exits with 128 + signum."""
+    """Training was stopped by a signal, after saving its state at `step`; the command line exits with 128 + signum."""
 
     def __init__(self, signum: int, step: int):
         super().__init__(f"stopped by {signal.Signals(signum).name} at step {step}")
@@ -31,12 +31,12 @@ class NonFiniteLoss(Exception):
 
 
 def one_line(text: str) -> str:
-    """The text with every stretch of white space made one blank."""
+    """Replace every run of white space in a text by one space."""
     return " ".join(text.split())
 
 
 def near_path(path: Path) -> str:
-    """A hint " (did you mean ...?)" with the sibling file whose name comes nearest, or nothing."""
+    """A hint " (did you mean ...?)" with the sibling file whose name is closest, or ""."""
     try:
         siblings = [entry.name for entry in path.parent.iterdir()]
     except OSError:
@@ -47,7 +47,7 @@ def near_path(path: Path) -> str:
 
 @contextlib.contextmanager
 def reading(path: Path, what: str, wanted: str = "a text file") -> Iterator[None]:
-    """Reads a file within: where the system refuses it, the UserError says `what` it was for, its path and why."""
+    """Context for reading a file: an OSError becomes a UserError with `what` the file is, its path and the reason."""
     try:
         yield
     except FileNotFoundError:
@@ -59,7 +59,7 @@ def reading(path: Path, what: str, wanted: str = "a text file") -> Iterator[None
 
 
 def check_folder(option: str, folder: Path) -> None:
-    """Raise UserError where an option's files could not be written into a folder, which need not be there yet."""
+    """Raise UserError if an option's files could not be written into a folder, which need not exist yet."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir():
         raise UserError(f"{option} wants a place in a directory, got {str(folder)!r}: {str(there)!r} is a file")
@@ -69,7 +69,7 @@ def check_folder(option: str, folder: Path) -> None:
 
 @contextlib.contextmanager
 def naming(setting: str) -> Iterator[None]:
-    """Uses a setting within: what a UserError says begins with its name."""
+    """Context for using a setting: the message of a UserError is prefixed with the setting's name."""
     try:
         yield
     except UserError as error:
@@ -77,9 +77,10 @@ def naming(setting: str) -> Iterator[None]:
 
 
 def decode(raw: bytes, path: Path, what: str, offset: int = 0, lines: int = 0) -> str:
-    """Bytes of a file, of which `offset` bytes and `lines` line ends come before, as text; a byte-order mark goes.
+    """Decode bytes of a file as UTF-8, without its byte-order mark.
 
-    Raises UserError with the place of what is not UTF-8.
+    `offset` bytes with `lines` line ends precede them in the file. Raises UserError with the position of an invalid
+    byte.
     """
     try:
         text = raw.decode("utf-8")
@@ -93,7 +94,7 @@ def decode(raw: bytes, path: Path, what: str, offset: int = 0, lines: int = 0) -
 
 
 def check_fields(tree: Any, **kinds: tuple[type, ...]) -> None:
-    """Raise ValueError where a field of an object from JSON is missing or of none of its kinds."""
+    """Raise ValueError if a field of a JSON object is missing or has none of the given types."""
     for name, kind in kinds.items():
         if name not in tree:
             raise ValueError(f"{name} is missing")
@@ -103,13 +104,13 @@ def check_fields(tree: Any, **kinds: tuple[type, ...]) -> None:
 
 
 def refuse_binary(raw: bytes, path: Path, what: str) -> None:
-    """Raise UserError where bytes of a file are not of a text: it has no NUL."""
+    """Raise UserError if the bytes of a file are binary: they contain NUL."""
     if b"\0" in raw:
         raise UserError(f"{what} wants a UTF-8 text file, got the binary file {str(path)!r}")
 
 
 def disk_reason(error: BaseException) -> str | None:
-    """What the operating system said where an error, or one behind it, is a full or failing disk; else None."""
+    """The system's reason if an error, or one of its causes, is a full or failing disk; None otherwise."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in (
@@ -129,9 +130,9 @@ def disk_reason(error: BaseException) -> str | None:
 
 @contextlib.contextmanager
 def writing(run_dir: Path) -> Iterator[None]:
-    """Write files of a run directory, or make it: what the system refuses becomes a UserError with its reason.
+    """Context for writing files of a run directory: an OSError there becomes a UserError with its reason.
 
-    An error about another file, or one without a file name that is no full or failing disk, passes through.
+    An error about another file passes through, as does one without a file name unless the disk is full or failing.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""All runs in one table: python -m jaxlm.leaderboard runs/*. JAX only where samples have to be drawn, no matplotlib."""
+"""Rank finished runs in one table: python -m jaxlm.leaderboard runs/*. JAX is imported only to draw samples."""
 
 import dataclasses
 import itertools
@@ -20,59 +20,71 @@ from jaxlm.runs.directory import RunDir, open_existing, read_json
 from jaxlm.tokenizers import tokenizer_from_json
 
 LISTED_REASONS = 3
-"""Reasons listed, of several runs that cannot be ranked, where none can."""
+"""Most runs whose reasons are listed in the error that no run can be ranked."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Loss:
-    """A split's part of eval.json."""
+class SplitLoss:
+    """The loss of one split, from eval.json."""
 
     nats_per_token: float | None
+    """Mean loss in nats per token."""
     bits_per_byte: float | None
+    """Mean loss in bits per byte of text."""
     impossible: int
-    """Events of probability 0; with one of them the two above are infinite, and None."""
+    """Tokens of probability 0; with any of them the losses are infinite, and None."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A finished run. Its fields are the keys of --json; None is what it does not have."""
+    """One finished run; the fields are the keys of --json, and None if the run lacks them."""
 
     group: str
-    """The data, split and tokens in words; the same for all runs that can be compared."""
+    """Description of data, split and tokens, equal for runs that can be compared."""
     run: str
+    """Path of the run directory."""
     model: str
+    """Class of the model's settings without "Config"."""
     kind: str
     """data.kind: lines, stream or dialogues."""
-    dev: Loss | None
-    test: Loss | None
-    train: Loss | None
+    dev: SplitLoss | None
+    """Loss on dev."""
+    test: SplitLoss | None
+    """Loss on test."""
+    train: SplitLoss | None
+    """Loss on train."""
     params: int
-    """Trained numbers."""
+    """Number of trained parameters."""
     buffers: int
-    """Numbers beside them that are not trained: a frozen table and what belongs to it."""
+    """Number of values that are not trained, such as a frozen table."""
     step: int
-    """Step of the scored checkpoint."""
+    """Step of the evaluated checkpoint."""
     steps: int
+    """Steps of the whole run."""
     train_time_s: float
+    """Seconds of training."""
     tokens_per_s: float | None
-    """Median of training's lines in metrics.jsonl; counts have none."""
+    """Median speed of training, from metrics.jsonl; None for count models."""
     ms_per_step: float | None
-    """Median between training's lines."""
+    """Median milliseconds of a step, from metrics.jsonl."""
     data_hash: str
+    """SHA-256 of the text."""
     tokenizer_hash: str
+    """SHA-256 of the tokenizer."""
     split_hash: str
+    """SHA-256 of the settings of the split."""
     samples: Shares | None = None
-    """Where samples were found: `train` is the share of exact copies."""
+    """Shares of samples that are lines of the data; `train` is the share of exact copies of train."""
 
     @property
-    def place(self) -> tuple[bool, int, float, str]:
-        """Sorts by dev loss, then those with impossible events by how many, then those without a dev split."""
+    def sort_key(self) -> tuple[bool, int, float, str]:
+        """Sort key: finite dev losses first, then infinite ones by impossible tokens, then runs without a dev split."""
         nats, impossible = (None, 0) if self.dev is None else (self.dev.nats_per_token, self.dev.impossible)
         return nats is None and not impossible, impossible, nats or 0.0, self.run
 
 
 def main(args: list[str]) -> int:
-    """Read the runs, draw what is not known of their samples, print."""
+    """Read the runs, classify samples not yet classified, and print the ranking."""
     command = parse_leaderboard(args)
     rows, reasons = read_rows(command.runs)
     if not rows:
@@ -84,14 +96,14 @@ def main(args: list[str]) -> int:
     if command.samples and command.device != "auto":
         from jaxlm.devices import platform
 
-        platform.choose_device(command.device)  # one that is not there is no fault of a run's
+        platform.choose_device(command.device)  # an absent device is an error before any run is blamed for it
     ranked = rank([with_shares(row, command.samples, command.device, _log, command.trusted) for row in rows])
-    print(json.dumps([dataclasses.asdict(row) for row in ranked], indent=2) if command.json else table(ranked))
+    print(json.dumps([dataclasses.asdict(row) for row in ranked], indent=2) if command.json else ranking_table(ranked))
     return 0
 
 
 def read_rows(paths: Iterable[Path]) -> tuple[list[Row], list[str]]:
-    """The finished runs among some paths, each once, and why each of the others is none."""
+    """Read the finished runs among the paths, each once; returns their rows, and why the others are left out."""
     rows, reasons, read = [], [], set()
     for path in paths:
         if path.resolve() in read:
@@ -105,7 +117,7 @@ def read_rows(paths: Iterable[Path]) -> tuple[list[Row], list[str]]:
 
 
 def read_row(path: Path) -> Row:
-    """The row of a run directory. Raises UserError where it is no finished run."""
+    """Read the row of a run directory. Raises UserError if it is not a finished run of a language model."""
     run = open_existing(path)
     if not run.eval.exists():
         raise UserError(f"run {str(path)!r} is not finished (it has no eval.json): train.py with its config goes on")
@@ -133,7 +145,7 @@ def read_row(path: Path) -> Row:
             tokenizer_hash=hashes["tokenizer"],
             split_hash=hashes["split"],
         )
-    except Exception as error:  # what an edited file makes its reader raise can be anything
+    except Exception as error:  # an edited file can make its reader raise anything
         raise UserError(
             f"run {str(path)!r} has files that cannot be understood ({type(error).__name__}: {error}); train it again "
             "with --restart"
@@ -141,9 +153,9 @@ def read_row(path: Path) -> Row:
 
 
 def with_shares(row: Row, n: int, device: str, log: Callable[[str], None], trust_code: TrustCode = False) -> Row:
-    """The row with the shares of n samples that are found in its data.
+    """Add the shares of n samples that are lines of the run's data to its row.
 
-    It is unchanged for n = 0, for running text, and (which is logged) where none can be drawn.
+    The row is unchanged for n = 0, for data other than lines, and if samples cannot be drawn, which is logged.
     """
     if not n or row.kind != "lines":
         return row
@@ -151,23 +163,23 @@ def with_shares(row: Row, n: int, device: str, log: Callable[[str], None], trust
         return dataclasses.replace(row, samples=shares_of_run(RunDir(Path(row.run)), n, row.step, device, trust_code))
     except UserError as error:
         log(f"no samples: {error}")
-    except Exception as error:  # one run that is damaged in a way not foreseen costs the others no place
+    except Exception as error:  # a run damaged in an unforeseen way must not hide the others
         log(f"no samples: run {row.run!r} cannot be used ({type(error).__name__}: {error})")
     return row
 
 
 def rank(rows: Sequence[Row]) -> list[Row]:
-    """Group by group, the largest first and those without dev losses last; in each the best dev loss first."""
+    """Order rows by group, large groups first and groups without dev losses last; within a group by dev loss."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.data_hash, row.tokenizer_hash, row.split_hash), []).append(row)
-    best_first = [sorted(group, key=lambda row: row.place) for group in groups.values()]
-    best_first.sort(key=lambda group: (group[0].place[0], -len(group), group[0].group))
+    best_first = [sorted(group, key=lambda row: row.sort_key) for group in groups.values()]
+    best_first.sort(key=lambda group: (group[0].sort_key[0], -len(group), group[0].group))
     return [dataclasses.replace(row, group=group[0].group) for group in best_first for row in group]
 
 
-def table(ranked: Sequence[Row]) -> str:
-    """Ranked rows as aligned text, a heading for each group, and in the last line what the columns are."""
+def ranking_table(ranked: Sequence[Row]) -> str:
+    """Format ranked rows as aligned text with a heading for each group and a legend of the columns at the end."""
     heads = ["run", "model", "dev", "test", "train", "bits/byte", "params", "buffers"]
     heads += ["steps", "seconds", "ms/step", "tokens/s", "new", "copies"]
     lines = [heads, *map(_cells, ranked)]
@@ -204,11 +216,11 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _loss(entry: dict[str, Any] | None) -> Loss | None:
+def _loss(entry: dict[str, Any] | None) -> SplitLoss | None:
     if entry is None:
         return None
     impossible = int(entry.get("impossible", 0))
-    return Loss(_finite(entry["nats_per_token"]), _finite(entry["bits_per_byte"]), impossible)
+    return SplitLoss(_finite(entry["nats_per_token"]), _finite(entry["bits_per_byte"]), impossible)
 
 
 def _finite(value: Any) -> float | None:
@@ -232,14 +244,14 @@ def _step_ms(lines: Iterable[dict[str, Any]]) -> float | None:
 
 
 def _in_words(data: dict[str, Any], vocab_size: int, hashes: dict[str, Any]) -> str:
-    """A group in words, with the hashes that part what has the same name."""
+    """Describe a group of comparable runs, with hashes that distinguish data of the same name."""
     name = data["name"] if data["path"] is None else Path(data["path"]).name
     split = " ".join(f"{share:g}" for share in data["split"])
     listed = ", ".join(f"{part} {hashes[part][:8]}" for part in ("data", "tokenizer", "split"))
     return f"{name}: {data['kind']}, split {split}, seed {data['split_seed']}, {vocab_size:,} tokens ({listed})"
 
 
-def _nats(loss: Loss | None) -> str:
+def _nats(loss: SplitLoss | None) -> str:
     if loss is not None and loss.impossible:
         return f"inf ({loss.impossible:,} impossible)"
     return _or_dash(loss.nats_per_token if loss else None, ".4f")

@@ -1,4 +1,4 @@
-"""A range test of the learning rate: python -m jaxlm.lr_range configs/names_mlp.py [--low 1e-5] [--high 10]."""
+"""Range test of the learning rate: python -m jaxlm.lr_range configs/names_mlp.py [--low 1e-5] [--high 10]."""
 
 import dataclasses
 import math
@@ -19,33 +19,37 @@ from jaxlm.training.language import LanguageJob
 from jaxlm.training.progress import Progress
 
 DIVERGED = 4.0
-"""The test ends where the smoothed loss is this times its lowest."""
+"""The test ends when the smoothed loss reaches this multiple of its minimum."""
 SMOOTHING = 0.025
 """Standard deviation of the smoothing window, as a share of the test's steps."""
 OF_THE_FALL = 0.98
-"""The suggested rate has made this share of the smoothed loss's fall."""
+"""Share of the smoothed loss's decrease that is reached at the suggested rate."""
 LEAST_RISE, MOST_AT_ONCE = 0.1, 0.3
-"""Shares of the fall: what the loss rises at the end, and has lost after a twentieth of the test, if the range is wide
-enough."""
+"""Least rise at the end and greatest decrease in the first twentieth of the test, as shares of the decrease, for the
+range to be wide enough."""
 CLEAR = 2.0
-"""Standard deviations of single batches that the fall has at least; smoothing leaves about a tenth of one."""
+"""Least decrease of the loss in standard deviations of single batches; smoothing leaves about a tenth of one."""
 TABLE_LINES = 16
+"""Most lines of the printed table."""
 PICTURES = (".png", ".pdf", ".svg")
+"""Suffixes of a plot."""
 
 
-class Curve(NamedTuple):
-    """The loss against the learning rate."""
+class RangeCurve(NamedTuple):
+    """The training loss against the learning rate, step by step."""
 
     rate_K: np.ndarray
+    """Learning rate of each step."""
     loss_K: np.ndarray
-    """Loss of each step's batch, in the unit of the training loss; all finite, none negative."""
+    """Loss of each step's batch in the unit of the training loss, finite and not negative."""
     smooth_K: np.ndarray
+    """Smoothed loss at each step."""
     stopped: bool
-    """True if the loss left all bounds before the highest rate."""
+    """True if the test ended before the highest rate because the loss diverged."""
 
 
 def main(args: list[str]) -> int:
-    """Parse, test, print and draw."""
+    """Run the range test of a config, print its table and suggestion, and draw its curve."""
     command = parse_range(args)
     if command is None:
         return 0
@@ -55,7 +59,7 @@ def main(args: list[str]) -> int:
         raise UserError(f"--out {str(command.out)!r} is a directory")
     check_folder("--out", command.out.parent)
     curve = measure(command.config, low=command.low, high=command.high, steps=command.range_steps, log=print)
-    print(table(curve))
+    print(curve_table(curve))
     try:
         rate = suggest(curve)
     except UserError:
@@ -69,12 +73,12 @@ def main(args: list[str]) -> int:
 
 def measure(
     config: RunConfig, *, low: float, high: float, steps: int, log: Callable[[str], None] = lambda line: None
-) -> Curve:
-    """Train from the start while the rate of step s is low * (high / low) ** (s / (steps - 1)).
+) -> RangeCurve:
+    """Train from the initial state while the rate of step s is low * (high / low) ** (s / (steps - 1)).
 
-    The settings' own rate and schedule do not matter, and nothing is kept (Smith 2017, "Cyclical learning rates for
-    training neural networks", section 3.3, with geometric steps in place of equal ones). Ends early where the loss is
-    not a number or beyond DIVERGED. Raises UserError as `train` does, and where a loss is negative.
+    The config's own rate and schedule are not used, and nothing is saved (Smith 2017, "Cyclical learning rates for
+    training neural networks", section 3.3, with geometric instead of linear steps). Ends early when the loss is not
+    finite or diverges (DIVERGED). Raises UserError as `train` does, and for a negative loss.
     """
     check.more_than("--low", low, 0)
     check.more_than("--high", high, low)
@@ -114,14 +118,14 @@ def measure(
     if end == 0:
         raise UserError(f"--low {low:g}: the loss is {loss_K[0]} at the first step")
     rate_K = low * (high / low) ** (np.arange(steps) / (steps - 1))
-    return Curve(rate_K[:end][: len(loss_K)], loss_K[:end], smoothed(loss_K[:end], steps), end is not None)
+    return RangeCurve(rate_K[:end][: len(loss_K)], loss_K[:end], smoothed(loss_K[:end], steps), end is not None)
 
 
-def suggest(curve: Curve) -> float:
-    """The smallest rate at which the smoothed loss has made 98 % of the way down to its lowest point.
+def suggest(curve: RangeCurve) -> float:
+    """Suggest the smallest rate at which the smoothed loss has made 98 % of its decrease.
 
-    The lowest point itself lies where training begins to break, in a valley that may be flat for decades. Raises
-    UserError where the curve does not show the valley's beginning and end.
+    At the minimum itself training is close to diverging, and the valley may be flat for several powers of ten. Raises
+    UserError if the curve does not show the valley's beginning and end.
     """
     low, high = curve.rate_K[[0, -1]]
     lowest = int(curve.smooth_K.argmin())
@@ -142,7 +146,7 @@ def suggest(curve: Curve) -> float:
 
 
 def smoothed(loss_K: np.ndarray, steps: int) -> np.ndarray:
-    """Geometric means of losses, none negative, under a Gaussian window: a huge one does not hide those before it."""
+    """Smooth non-negative losses by geometric means in a Gaussian window, which keep a huge loss from dominating."""
     width = SMOOTHING * steps
     reach = math.ceil(3 * width)
     weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
@@ -154,15 +158,15 @@ def smoothed(loss_K: np.ndarray, steps: int) -> np.ndarray:
     return np.exp(window_sum(log_K) / window_sum(np.ones_like(log_K)))
 
 
-def table(curve: Curve) -> str:
-    """Rates and smoothed losses, evenly chosen."""
+def curve_table(curve: RangeCurve) -> str:
+    """Format evenly spaced points of the curve as a table of rates and smoothed losses."""
     chosen = np.unique(np.linspace(0, len(curve.rate_K) - 1, TABLE_LINES).astype(int))
     rows = [f"{curve.rate_K[k]:>9.2e}  {curve.smooth_K[k]:.4f}" for k in chosen]
     return "\n".join(["     rate  smoothed loss", *rows])
 
 
 def _end(loss_K: np.ndarray, steps: int) -> int | None:
-    """How many losses there are before the first that is not finite or out of bounds; None where all are good."""
+    """Number of losses before the first that is not finite or has diverged; None if there is none."""
     bad_K = ~np.isfinite(loss_K)
     count = int(bad_K.argmax()) if bad_K.any() else len(loss_K)
     smooth_K = smoothed(loss_K[:count], steps) if count else np.empty(0)
@@ -172,7 +176,7 @@ def _end(loss_K: np.ndarray, steps: int) -> int | None:
     return count if bad_K.any() else None
 
 
-def _draw(curve: Curve, rate: float | None, path: Path) -> None:
+def _draw(curve: RangeCurve, rate: float | None, path: Path) -> None:
     from jaxlm.plots.pictures import rate_curve
 
     try:

@@ -1,4 +1,4 @@
-"""The exercises' numbers against small computations of their own, their pictures, and a user's mistakes."""
+"""The exercises agree with independent computations, draw their plots, and refuse mistakes in one line."""
 
 import math
 import os
@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from jaxlm.config import DataConfig
 from jaxlm.data.corpus import SPLITS, load
 from jaxlm.errors import UserError
-from jaxlm.exercises import TITLES, cross_entropy, kneser_ney, lab, rows, smoothing, softmax, trigram
+from jaxlm.exercises import EXERCISES, cross_entropy, indexing, kneser_ney, lab, smoothing, softmax, trigram
 from jaxlm.exercises.__main__ import main
 from jaxlm.plots import pictures
 from tests import processes
@@ -37,20 +37,20 @@ def names(tmp_path_factory):
 
 @pytest.fixture
 def here(names, tmp_path):
-    """A lab on NAMES; what it says is in `here.said`."""
-    said: list[str] = []
-    return SimpleNamespace(lab=lab.Lab(names, tmp_path, log=said.append), said=said)
+    """A lab on NAMES; its log is in `here.logged`."""
+    logged: list[str] = []
+    return SimpleNamespace(lab=lab.Lab(names, tmp_path, log=logged.append), logged=logged)
 
 
 def padded(lines, order):
-    """Every n-gram of some lines, spelled, '.' around each."""
+    """All n-grams of some lines as strings, '.' around each."""
     for line in lines:
         text = "." * (order - 1) + line + "."
         yield from (text[i : i + order] for i in range(len(line) + 1))
 
 
 def add_k_loss(fitted, scored, order, k, vocab_size):
-    """Nats per token by a Counter of strings; infinite where an event cannot happen."""
+    """Nats per token by a Counter of strings; infinite if a token has probability 0."""
     count = Counter(padded(fitted, order))
     total: Counter[str] = Counter()
     for gram, n in count.items():
@@ -64,7 +64,7 @@ def vocab_size():
 
 
 def assert_answered(here, exercise):
-    assert here.said[-1].startswith("answer: ") and len(here.said) > 1
+    assert here.logged[-1].startswith("answer: ") and len(here.logged) > 1
     assert imread(here.lab.picture(exercise)).shape[0] >= 400
 
 
@@ -74,13 +74,13 @@ def test_e01_both_models_come_to_the_counts_of_all_lines(here):
         want = add_k_loss(NAMES, NAMES, order, 0, 0)
         assert found.counts[order] == pytest.approx(want, rel=1e-5)
         assert want < found.neural[order] < want + 0.05
-    assert here.said[-1].startswith("answer: yes")
+    assert here.logged[-1].startswith("answer: yes")
     assert_answered(here, "E01")
 
 
 def test_e02_scores_each_split_by_counts_of_train(here):
     corpus = load(here.lab.data)
-    found = trigram.held_out(here.lab)
+    found = trigram.held_out_losses(here.lab)
     for order in (2, 3):
         for split in SPLITS:
             want = add_k_loss(corpus.lines["train"], corpus.lines[split], order, 1, vocab_size())
@@ -93,7 +93,7 @@ def test_e02_scores_each_split_by_counts_of_train(here):
 def test_e03_takes_the_least_of_the_grid_on_dev_and_scores_it_on_test(here):
     lines = load(here.lab.data).lines
     grid = (0.01, 0.1, 1.0, 10.0)
-    found = smoothing.tune(here.lab, grid=grid)
+    found = smoothing.tune_smoothing(here.lab, grid=grid)
 
     def want(k, split):
         return add_k_loss(lines["train"], lines[split], 3, k, vocab_size())
@@ -102,18 +102,18 @@ def test_e03_takes_the_least_of_the_grid_on_dev_and_scores_it_on_test(here):
     np.testing.assert_allclose(found.dev, [want(k, "dev") for k in grid], rtol=1e-5)
     assert found.best == min(grid, key=lambda k: want(k, "dev")) not in (grid[0], grid[-1])
     assert found.test == pytest.approx(want(found.best, "test"), rel=1e-5)
-    assert f"k = {found.best:g} is best on dev" in here.said[-1] and f"{found.test:.4f}" in here.said[-1]
+    assert f"k = {found.best:g} is best on dev" in here.logged[-1] and f"{found.test:.4f}" in here.logged[-1]
     assert_answered(here, "E03")
 
 
-def test_e03_says_where_the_best_is_at_the_end_of_its_grid(here):
-    smoothing.tune(here.lab, grid=(1.0, 10.0))
-    assert "end of the grid" in here.said[-1]
+def test_e03_reports_a_best_k_at_the_end_of_its_grid(here):
+    smoothing.tune_smoothing(here.lab, grid=(1.0, 10.0))
+    assert "end of the grid" in here.logged[-1]
 
 
 def test_e04_the_two_ways_agree_and_are_timed(here, monkeypatch):
-    monkeypatch.setattr(rows, "ORDERS", (2, 3))
-    found = rows.compare(here.lab, rounds=1)
+    monkeypatch.setattr(indexing, "TABLE_ORDERS", (2, 3))
+    found = indexing.compare_indexing(here.lab, rounds=1)
     V = vocab_size()
     assert [one.rows for one in found] == [V, V**2]
     for one in found:
@@ -124,14 +124,14 @@ def test_e04_the_two_ways_agree_and_are_timed(here, monkeypatch):
 
 
 def test_e04_sees_two_ways_that_differ(here, monkeypatch):
-    monkeypatch.setattr(rows, "ORDERS", (2,))
-    monkeypatch.setattr(rows, "context_index", lambda ctx, size: (ctx[:, 0] + 1) % size)
-    (found,) = rows.compare(here.lab, rounds=1)
+    monkeypatch.setattr(indexing, "TABLE_ORDERS", (2,))
+    monkeypatch.setattr(indexing, "context_index", lambda ctx, size: (ctx[:, 0] + 1) % size)
+    (found,) = indexing.compare_indexing(here.lab, rounds=1)
     assert min(found.differ) > 1e-3
 
 
 def test_e05_the_ways_agree_until_float32_ends(here):
-    found = cross_entropy.compare(here.lab, rounds=1, large=(4, 50))
+    found = cross_entropy.compare_losses(here.lab, rounds=1, large=(4, 50))
     losses = list(found.losses.values())
     np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
     assert max(found.gradients_differ.values()) < 1e-9
@@ -156,7 +156,7 @@ def test_e05_each_way_is_the_definition(way):
 
 def test_e06_scores_each_order_under_both_smoothings(here):
     corpus = load(here.lab.data)
-    found = kneser_ney.climb(here.lab, orders=(1, 3), added=(0.1, 1.0))
+    found = kneser_ney.compare_orders(here.lab, orders=(1, 3), added=(0.1, 1.0))
 
     def want(order, split):
         train, other = (
@@ -174,7 +174,7 @@ def test_e06_scores_each_order_under_both_smoothings(here):
             plain = add_k_loss(corpus.lines["train"], corpus.lines["dev"], order, k, vocab_size())
             assert found.add_k[k][order] == pytest.approx(plain, rel=1e-5)
     assert_answered(here, "E06")
-    heading, row = here.said[1:3]
+    heading, row = here.logged[1:3]
     assert len(heading) == len(row) and heading == heading.rstrip()
 
 
@@ -187,7 +187,7 @@ def test_calls_are_timed_in_turn_and_the_median_is_taken(monkeypatch):
         order.append(name)
         clock[0] += next(lengths[name])
 
-    assert lab.seconds({name: partial(call, name) for name in lengths}, 3) == {"a": 3.0, "b": 7.0}
+    assert lab.median_seconds({name: partial(call, name) for name in lengths}, 3) == {"a": 3.0, "b": 7.0}
     assert "".join(order) == "aaaabbbb" + "ab" * 3
 
 
@@ -200,7 +200,7 @@ def test_calls_are_timed_in_turn_and_the_median_is_taken(monkeypatch):
     ],
 )
 def test_two_times_in_words(ours, other, words):
-    assert lab.against(ours, other, "by hand") == words
+    assert lab.speed_against(ours, other, "by hand") == words
 
 
 def test_curves_and_bars_show_their_numbers(tmp_path, monkeypatch):
@@ -227,11 +227,11 @@ def test_the_command_prints_answers_and_lists_what_there_is(names, tmp_path, cap
     args = ["--data.path", names.path, "--data.split", "0.6", "0.2", "0.2", "--out", str(tmp_path / "out")]
     assert main(["e02", *args]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"E02: {TITLES['E02']}\n") and "answer: " in printed
+    assert printed.startswith(f"E02: {EXERCISES['E02']}\n") and "answer: " in printed
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["E02.png"]
     assert main([]) == 0
     listed = capsys.readouterr().out
-    assert all(f"{name}  {title}" in listed for name, title in TITLES.items())
+    assert all(f"{name}  {title}" in listed for name, title in EXERCISES.items())
 
 
 @pytest.mark.parametrize(
@@ -270,4 +270,4 @@ def test_the_process_exits_with_code_2(tmp_path_factory):
 def test_nothing_imports_the_exercises():
     theirs = {module for module in MODULES if module.startswith("jaxlm.exercises")}
     assert not {m for m in MODULES if m not in theirs and own(imported_by(m)) & theirs}
-    assert "jaxlm.exercises.rows" in sys.modules
+    assert "jaxlm.exercises.indexing" in sys.modules

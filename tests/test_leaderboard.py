@@ -16,7 +16,7 @@ from jaxlm import leaderboard
 from jaxlm.data.corpus import load
 from jaxlm.errors import UserError
 from jaxlm.inference import novelty
-from jaxlm.leaderboard import rank, read_row, read_rows, table
+from jaxlm.leaderboard import rank, ranking_table, read_row, read_rows
 from jaxlm.runs.create import claimed
 from jaxlm.runs.directory import FORMAT, RunDir, read_json
 from jaxlm.runs.metrics import read
@@ -95,7 +95,7 @@ def test_the_speed_is_the_median_of_training(tmp_path):
 @pytest.mark.parametrize("ms, shown", [(0.0444, "0.044"), (1.66, "1.7"), (1234.56, "1,234.6")])
 def test_the_time_of_a_step_shows_two_digits_at_least(tmp_path, ms, shown):
     row = dataclasses.replace(read_row(made_run(tmp_path / "run")), ms_per_step=ms)
-    assert f" {shown} " in table([row])
+    assert f" {shown} " in ranking_table([row])
 
 
 def test_the_best_dev_loss_comes_first_and_none_last(tmp_path):
@@ -120,7 +120,7 @@ def test_runs_whose_data_tokens_or_split_differ_are_grouped_apart(tmp_path):
     assert groups[0] == (
         "makemore: lines, split 0.8 0.1 0.1, seed 42, 4 tokens (data dddddddd, tokenizer tttttttt, split ssssssss)"
     )
-    heads = [line for line in table(ranked).splitlines() if ": lines" in line]
+    heads = [line for line in ranking_table(ranked).splitlines() if ": lines" in line]
     assert heads == list(dict.fromkeys(groups))
 
 

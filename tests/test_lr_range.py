@@ -23,7 +23,7 @@ from jaxlm.config import (
     WordsConfig,
 )
 from jaxlm.errors import UserError
-from jaxlm.lr_range import Curve, main, measure, smoothed, suggest, table
+from jaxlm.lr_range import RangeCurve, curve_table, main, measure, smoothed, suggest
 from jaxlm.plots import pictures
 from jaxlm.training import make_step
 from jaxlm.training.setup import initial_state, settle
@@ -60,7 +60,7 @@ def curve(loss_of, low=1e-5, high=10.0, noise=0.0, stopped=True):
     """A curve whose loss depends on log10(rate) alone."""
     rate_K = np.geomspace(low, high, 1000)
     loss_K = loss_of(np.log10(rate_K)) + noise * np.random.default_rng(0).normal(size=1000)
-    return Curve(rate_K, loss_K, smoothed(loss_K, 1000), stopped)
+    return RangeCurve(rate_K, loss_K, smoothed(loss_K, 1000), stopped)
 
 
 def valley(x):
@@ -150,7 +150,7 @@ def test_the_command_prints_and_draws_and_leaves_the_run_directory(path, tmp_pat
     assert command is not None
     found = measure(command.config, low=1e-4, high=1000, steps=500)
     assert shown[-2:] == [f"suggested: --optim.lr {suggest(found):.2g}", "curve: runs/tiny-lr-range.png"]
-    assert table(found).splitlines() == shown[2:-2]
+    assert curve_table(found).splitlines() == shown[2:-2]
     assert shown[3].split() == ["1.00e-04", f"{found.smooth_K[0]:.4f}"]
     assert shown[-3].split() == [f"{found.rate_K[-1]:.2e}", f"{found.smooth_K[-1]:.4f}"]
     assert [given[3:] for given in drawn] == [(suggest(found), Path("runs/tiny-lr-range.png"))]

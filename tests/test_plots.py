@@ -1,6 +1,5 @@
-"""Pictures are written, and show the numbers they should."""
+"""Plots are written and show the right numbers."""
 
-import io
 import itertools
 from collections import Counter
 from typing import Any
@@ -8,7 +7,6 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from jaxlm.training.pictures import Pictures
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -18,7 +16,7 @@ from jaxlm.config import DataConfig, ReanTokensConfig
 from jaxlm.data.bigrams import BigramCounts, count_bigrams, load_bigrams, save_bigrams
 from jaxlm.data.corpus import from_dialogues, from_lines, from_stream
 from jaxlm.plots import __main__ as plots_command
-from jaxlm.plots import pictures
+from jaxlm.plots import pictures, run_pictures
 from jaxlm.plots.pictures import LISTED_PAIRS, TABLE_TOKENS, bigram_table, frequent_pairs, loss_curve
 from tests.conftest import write_run
 
@@ -32,7 +30,7 @@ def corpus_of(text):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that the code under test draws."""
+    """List of the figures that the code under test creates."""
     figures = []
 
     class Kept(Figure):
@@ -59,7 +57,7 @@ def assert_picture(path):
 
 
 def counted_pairs(corpus):
-    """How often each spelled pair occurs, by a plain loop over lines with '.' around them."""
+    """Counts of spelled pairs by a plain loop over lines with '.' around them."""
     pairs: Counter[tuple[str, str]] = Counter()
     for line in corpus.lines["train"]:
         spelled = [".", *(corpus.tokenizer.spell(token) for token in corpus.tokenizer.encode(line)), "."]
@@ -77,7 +75,7 @@ def test_pairs_are_counted_as_in_a_plain_loop():
     assert count_VV.sum() == corpus.size("train")
 
 
-def test_the_first_token_of_a_stream_follows_the_boundary():
+def test_the_first_token_of_a_stream_follows_eos():
     pairs = count_bigrams(from_stream("ab", DataConfig(kind="stream", split=(1, 0, 0))))
     assert (pairs.spelled, pairs.count_VV.tolist()) == ([".", "a", "b"], [[0, 1, 0], [0, 0, 1], [0, 0, 0]])
 
@@ -116,7 +114,7 @@ def test_of_more_tokens_the_table_shows_the_most_frequent(tmp_path, drawn):
     assert f"the {TABLE_TOKENS} most frequent of {1 + 26 + 12} tokens" in axes.get_title()
 
 
-def test_the_table_tells_the_whole_vocabulary_and_how_its_boundary_is_spelled(tmp_path, drawn, monkeypatch):
+def test_the_title_of_the_table_has_the_size_of_the_vocabulary_and_the_meaning_of_eos(tmp_path, drawn, monkeypatch):
     monkeypatch.setattr("jaxlm.data.bigrams.KEPT_TOKENS", 30)
     text = "human: how are you.\nnetwork: well.\n\n" * 20 + "human: " + ALPHABET
     dialogues = DataConfig(kind="dialogues", tokens=ReanTokensConfig(min_count=1), split=(1, 0, 0))
@@ -272,16 +270,15 @@ def test_a_file_where_training_is_called_does_not_stand_in_for_a_library(make_ru
     assert {picture.stem for picture in (path / "plots").glob("*.png")} == {"bigrams", "pairs", "loss"}
 
 
-@pytest.mark.parametrize("told, names", [(0, set()), (1, {"bigrams", "pairs"}), (2, {"bigrams", "pairs", "loss"})])
-def test_beside_a_training_each_picture_waits_until_its_numbers_are_told(make_run, monkeypatch, told, names):
+def test_the_plots_of_a_run_are_drawn_again(make_run):
     path = make_run(steps=1, plots=True)
-    drawn = {picture.stem: picture for picture in (path / "plots").glob("*.png")}
-    assert set(drawn) == {"bigrams", "pairs", "loss"}
-    for picture in drawn.values():
+    drawn = list((path / "plots").glob("*.png"))
+    for picture in drawn:
         picture.unlink()
-    monkeypatch.setattr("sys.stdin", io.StringIO("written\n" * told))
-    assert plots_command.draw_beside_training([str(path)]) == 0
-    assert {picture.stem for picture in (path / "plots").glob("*.png")} == names
+    assert plots_command.main([str(path)]) == 0
+    assert {picture.stem for picture in drawn} == {"bigrams", "pairs", "loss"}
+    for picture in drawn:
+        assert_picture(picture)
 
 
 MODELS: dict[str, tuple[jaxlm.ModelConfig, jaxlm.TokensConfig]] = {
@@ -291,9 +288,9 @@ MODELS: dict[str, tuple[jaxlm.ModelConfig, jaxlm.TokensConfig]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_run_is_not_done_before_its_pictures(tmp_path, monkeypatch, name):
+def test_a_run_is_not_done_before_its_plots_are_drawn(tmp_path, monkeypatch, name):
     model, tokens = MODELS[name]
-    monkeypatch.setattr(Pictures, "end", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(run_pictures, "draw_run", Mock(side_effect=KeyboardInterrupt))
     settings: dict[str, Any] = {
         "text": "\n".join(["the cat saw a dog", "a dog saw the cat"] * 20),
         "steps": 2,

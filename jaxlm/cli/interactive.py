@@ -16,11 +16,11 @@ Number = TypeVar("Number", int, float)
 
 CHAT_HELP = """a line and Enter     your turn; the answer follows
 /reset               forget what has been said
-/temperature 0.7     0 takes the likeliest token
+/temperature 0.7     0 takes the most likely token
 /quit                end (so does Ctrl-D); Ctrl-C ends an answer"""
 HELP = """a prompt and Enter   samples that begin with it (an empty one: from the start)
 /n 5                 so many samples
-/temperature 0.7     0 takes the likeliest token
+/temperature 0.7     0 takes the most likely token
 /quit                end (so does Ctrl-D); Ctrl-C ends an answer"""
 
 
@@ -45,7 +45,7 @@ def converse(command: SampleCommand, run: Any) -> None:
     if option:
         raise UserError(f"{option} does not go with --interactive on run {str(run.path)!r}: a dialogue has one answer")
     asks, answers = run.config.data.labels
-    strategy = Strategy(command.temperature, command.top_k, command.top_p, command.min_p)
+    strategy = Strategy(command.temperature, command.top_k, command.top_p, command.min_p, command.repetition_penalty)
     chat = Chat(run, strategy, prng.from_seed(command.seed), command.max_tokens or 200)
 
     def answer(line: str) -> None:
@@ -63,7 +63,7 @@ def converse(command: SampleCommand, run: Any) -> None:
 
 
 def _answer_each(usage: str, prompt: str, answer: Callable[[str], None]) -> None:
-    """Answer each line that is typed; a mistake is told, and Ctrl-C ends the answer alone.
+    """Answer each line that is typed; a mistake is printed, and Ctrl-C ends the answer alone.
 
     Of an answer that was broken off something may still be compiled, which crashes if Python is taken down with it.
     """

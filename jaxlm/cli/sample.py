@@ -117,6 +117,7 @@ def _texts(command: SampleCommand, run: Any, params: Any = None) -> list[str]:
         top_k=command.top_k,
         top_p=command.top_p,
         min_p=command.min_p,
+        repetition_penalty=command.repetition_penalty,
         max_tokens=command.max_tokens or usual,
         stop=command.stop,
         key=prng.from_seed(command.seed),
@@ -126,7 +127,7 @@ def _texts(command: SampleCommand, run: Any, params: Any = None) -> list[str]:
 
 def _sample(command: SampleCommand, run: Any) -> None:
     from jaxlm.inference import formatting
-    from jaxlm.inference.generate import classify
+    from jaxlm.inference.novelty import classify
     from jaxlm.runs.directory import RunDir
 
     texts, seen = _texts(command, run), None
@@ -146,8 +147,7 @@ def _sample(command: SampleCommand, run: Any) -> None:
 
 def _nearest(command: SampleCommand, run: Any, lines: list[str]) -> None:
     from jaxlm.inference import formatting
-    from jaxlm.inference.generate import classify
-    from jaxlm.inference.novelty import by_length, nearest
+    from jaxlm.inference.novelty import by_length, classify, nearest
     from jaxlm.runs.directory import RunDir
 
     texts = _texts(command, run)
@@ -177,7 +177,7 @@ def _compare(command: SampleCommand, run: Any) -> None:
 def _score(command: SampleCommand, run: Any) -> None:
     from jaxlm.data.source import read_text
     from jaxlm.inference import formatting
-    from jaxlm.inference.generate import score
+    from jaxlm.inference.score import score
 
     if command.score is not None:
         option, text = "--score", read_text(command.score, "--score")

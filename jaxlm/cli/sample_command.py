@@ -24,6 +24,7 @@ TEXT = (
     "--top-k",
     "--top-p",
     "--min-p",
+    "--repetition-penalty",
     "--seed",
     "--stop",
     "--by-vector",
@@ -54,13 +55,15 @@ class SampleCommand:
     max_tokens: int | None = None
     """Tokens after the prompt at most. None: 200 of a line, 500 of running text."""
     temperature: float = 1.0
-    """Divides the logits; 0 takes the likeliest token."""
+    """Divides the logits; 0 takes the most likely token."""
     top_k: int | None = None
-    """Draw from the k likeliest tokens only (and those as likely as the last of them)."""
+    """Draw from the k most likely tokens only (and those as likely as the last of them)."""
     top_p: float | None = None
-    """Draw from the fewest likeliest tokens that reach this probability together (and those as likely as the last)."""
+    """Draw from the fewest most likely tokens that reach this probability together (ties kept)."""
     min_p: float | None = None
-    """Draw from tokens at least this times as likely as the likeliest."""
+    """Draw from tokens at least this times as likely as the most likely one."""
+    repetition_penalty: float = 1.0
+    """Divides positive logits, and multiplies negative ones, of tokens that the text already has; 1 is off."""
     seed: int = 0
     """The same seed gives the same samples, and the same first ones where there are more."""
     stop: str = ""
@@ -129,6 +132,7 @@ def parse_sample(args: list[str]) -> SampleCommand:
     check.at_least("--top-k", command.top_k, 1)
     check.half_open("--top-p", command.top_p, 0, 1)
     check.between("--min-p", command.min_p, 0, 1)
+    check.more_than("--repetition-penalty", command.repetition_penalty, 0)
     check.between("--seed", command.seed, 0, 2**32 - 1)
     check.at_least("--top", command.top, 1)
     if command.analogy is not None and len(command.analogy) != 3:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from jaxlm.cli.sample_command import SampleCommand
-from jaxlm.embeddings import Embeddings, ask, maps
+from jaxlm.embeddings import Embeddings, maps, reports
 from jaxlm.errors import UserError
 from jaxlm.runs.directory import RunDir
 from jaxlm.runs.loading import load_vectors
@@ -42,17 +42,17 @@ def _open(command: SampleCommand) -> Table:
 def _answer(command: SampleCommand, table: Table) -> str:
     embeddings, top, as_json = table.embeddings, command.top or ANSWERS, command.json
     if command.similar is not None:
-        return ask.similar(embeddings, command.similar, top, as_json)
+        return reports.report_similar(embeddings, command.similar, top, as_json)
     if command.analogy is not None:
-        return ask.analogy(embeddings, command.analogy, top, command.method, as_json)
+        return reports.report_analogy(embeddings, command.analogy, top, command.method, as_json)
     if command.odd_one_out is not None:
-        return ask.odd_one_out(embeddings, command.odd_one_out, as_json)
+        return reports.report_odd_one_out(embeddings, command.odd_one_out, as_json)
     if command.evaluate is not None:
-        return ask.evaluate(embeddings, command.evaluate, as_json=as_json)
+        return reports.report_analogy_accuracy(embeddings, command.evaluate, as_json=as_json)
     if command.pairs is not None:
-        return ask.pairs(embeddings, command.pairs, as_json=as_json)
+        return reports.report_pair_correlation(embeddings, command.pairs, as_json=as_json)
     if command.export is not None:
-        return ask.export(embeddings, command.export, as_json)
+        return reports.export(embeddings, command.export, as_json)
     return _plot(command, table)
 
 
@@ -61,7 +61,7 @@ def _plot(command: SampleCommand, table: Table) -> str:
 
     path = command.out or table.plots / f"words-{command.projection}.png"
     chosen = list(command.plot_words) if command.plot_words else None
-    words, xy_N2 = maps.place(table.embeddings, chosen, command.top or SHOWN, command.projection)
+    words, xy_N2 = maps.project_words(table.embeddings, chosen, command.top or SHOWN, command.projection)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         pictures.word_map(words, xy_N2, path, pictures.map_title(table.source, len(words), command.projection))

@@ -33,6 +33,9 @@ class DataConfig(Settings, group="data."):
     order: Literal["shuffled", "replacement"] = "shuffled"
     """shuffled: an epoch takes every row of train once, in an order of its own.
     replacement: each row is drawn independently of all others."""
+    overlap: bool = False
+    """sequence: cut what is longer than max_length into sequences that overlap by half, so that every prediction but
+    the first sees at least half of one. Losses then cost twice as much; each prediction counts once in them."""
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, dev and test. Lines and dialogues are shuffled first, a stream is cut by position."""
     split_seed: int = 42
@@ -52,4 +55,4 @@ class DataConfig(Settings, group="data."):
         if self.kind != "dialogues":
             refuse_unused(self, ("labels",), f"data.kind {self.kind}", "data.kind dialogues")
         if self.example != "sequence":
-            refuse_unused(self, ("max_length",), f"data.example {self.example}", "data.example sequence")
+            refuse_unused(self, ("max_length", "overlap"), f"data.example {self.example}", "data.example sequence")

@@ -28,7 +28,7 @@ class EvalConfig(Settings, group="eval."):
     """Steps between dev losses. None: a tenth of the run."""
     log_every: int | None = None
     """Steps between train lines in metrics.jsonl. None: a hundredth of the run."""
-    max_tokens: int = 1_000_000
+    max_tokens: int = 250_000
     """Predictions of train read for eval.json at most; dev and test are always read whole."""
 
     def __post_init__(self) -> None:
@@ -129,7 +129,7 @@ class RunConfig(Settings):
                 f"{type(self.model).__name__}: leave it out"
             )
         if not self.model.predicts_text:
-            names = ("n", "temperature", "max_tokens")
+            names = ("temperature", "max_tokens")  # n is the words in samples.txt
             refuse_unused(self.sample, names, f"a {type(self.model).__name__}", "a language model")
 
     @property

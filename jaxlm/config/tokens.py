@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxlm.config import check
-from jaxlm.config.settings import Settings
+from jaxlm.config.settings import Settings, refuse_unused
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ class WordsConfig(TokensConfig):
         check.more_than("data.tokens.phrases", self.phrases, 0)
         check.at_least("data.tokens.phrase_discount", self.phrase_discount, 0)
         check.at_least("data.tokens.max_counted", self.max_counted, 2)
+        if self.phrases is None:
+            refuse_unused(self, ("phrase_discount",), "data.tokens.phrases None", "data.tokens.phrases set")
         try:
             groups = re.compile(self.pattern).groups
         except re.error as error:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Word2vecConfig(ModelConfig):
-    """Vectors of words from the words around them (Mikolov et al. 2013a, 2013b).
+    """Word vectors trained on the words around each word: word2vec (Mikolov et al. 2013a, 2013b).
 
-    A step reads batch_size words of the text. Its `shards` run side by side from the same vectors, each update by
-    update; what they change is added up at the step's end.
+    A step reads batch_size words of the text. Its `workers` run in parallel from the same vectors, each doing its
+    updates one after another; their changes are added up at the end of the step.
     """
 
     predict: Literal["skip-gram", "cbow"] = "skip-gram"
@@ -47,8 +47,8 @@ class Word2vecConfig(ModelConfig):
     """Words of one block, whose windows are one banded product."""
     blocks: int = 4
     """Blocks in an update; their updates are added up."""
-    shards: int = 2
-    """Parts of a step that run side by side, each in a thread. Part of the result, not of the machine."""
+    workers: int = 2
+    """Parallel parts of a step, each in a thread. The trained vectors depend on their number."""
 
     trained_by_steps: ClassVar[bool] = True
     predicts_text: ClassVar[bool] = False
@@ -63,7 +63,7 @@ class Word2vecConfig(ModelConfig):
         check.between("model.exponent", self.exponent, -2, 2)
         check.between("model.span", self.span, 1, 4096)
         check.between("model.blocks", self.blocks, 1, 4096)
-        check.between("model.shards", self.shards, 1, 64)
+        check.between("model.workers", self.workers, 1, 64)
         if self.output == "negative-sampling" and self.shared_negatives < self.negatives:
             raise UserError(
                 f"model.shared_negatives wants at least the {self.negatives} of model.negatives, "

@@ -59,7 +59,7 @@ class Dataset:
         if window:
             width = context if context is not None else width
         else:
-            table, ranges = row_table(corpus, width)
+            table, ranges = row_table(corpus, width, overlap=data.overlap)
             columns = list(table.values())
         self._seed, self._order, self._shard_rows = config.seed, data.order, shard_rows
         self._start, end = corpus.bounds["train"]

@@ -149,7 +149,8 @@ def _nearest(shape: Mapping[str, int], devices: int) -> dict[str, int]:
     def distance(sizes: Iterable[int]) -> float:
         return sum(abs(math.log(max(want, 1) / got)) for want, got in zip(shape.values(), sizes, strict=True))
 
-    return dict(zip(shape, min(_products(devices, len(shape)), key=distance), strict=True))
+    nearest: tuple[int, ...] = min(_products(devices, len(shape)), key=distance)
+    return dict(zip(shape, nearest, strict=True))
 
 
 def _products(devices: int, count: int) -> Iterator[tuple[int, ...]]:

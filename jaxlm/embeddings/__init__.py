@@ -1,5 +1,5 @@
-"""Tables of words and vectors: files in and out, neighbours, analogies, scores. Knows no model and no run."""
+"""Tables of words and vectors: file formats, neighbours, analogies, evaluation. Depends on no model and no run."""
 
-from jaxlm.embeddings.table import Embeddings
+from jaxlm.embeddings.embeddings import Embeddings
 
 __all__ = ["Embeddings"]

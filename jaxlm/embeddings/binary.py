@@ -1,23 +1,24 @@
-"""word2vec's binary format after its header: `word blank E little-endian float32`, one after another."""
+"""word2vec's binary format after its header: records of a word, a space and E little-endian float32 numbers."""
 
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 
-from jaxlm.embeddings.text import Decode
+from jaxlm.embeddings.text import ROWS_AT_ONCE, Decode
 from jaxlm.errors import UserError
 
 READ_BYTES = 2**24
-ROWS_AT_ONCE = 4096
+"""Bytes per read."""
 LONGEST_WORD = 4096
-"""Bytes; where no blank comes for so long the file is damaged."""
+"""Longest word in bytes; a file without a space within this many is damaged."""
 
 
 def read_records(stream: BinaryIO, count: int, width: int, name: str, decode: Decode) -> tuple[list[str], np.ndarray]:
-    """`count` words and vec_VE. A line end before a word is passed over: the original tool ends vectors with one.
+    """Read `count` words and their vectors vec_VE of `width` numbers each.
 
-    Raises UserError naming the word at which the file breaks off or goes wrong.
+    A line end before a word is skipped: the original tool writes one after each vector.
+    Raises UserError naming the word at which the file is truncated or malformed.
     """
     try:
         vec_VE = np.empty((count, width), "<f4")
@@ -52,8 +53,8 @@ def read_records(stream: BinaryIO, count: int, width: int, name: str, decode: De
     return decode(spelled, 1), vec_VE.astype(np.float32, copy=False)
 
 
-def records(words: tuple[str, ...], vec_VE: np.ndarray) -> Iterator[bytes]:
-    """The table in this format, in pieces."""
+def format_records(words: tuple[str, ...], vec_VE: np.ndarray) -> Iterator[bytes]:
+    """Yield the table's records, ROWS_AT_ONCE rows at a time."""
     for start in range(0, len(words), ROWS_AT_ONCE):
         rows = vec_VE[start : start + ROWS_AT_ONCE].astype("<f4", copy=False)
         spelled = words[start : start + ROWS_AT_ONCE]

@@ -1,4 +1,4 @@
-"""Tables of words and vectors in files: word2vec text and binary, GloVe text, each gzipped or not."""
+"""Files of word vectors: word2vec text and binary, GloVe text, each gzipped or not."""
 
 import codecs
 import contextlib
@@ -14,9 +14,10 @@ from jaxlm.embeddings import binary, text
 from jaxlm.errors import UserError, reading
 
 Format = Literal["word2vec", "binary", "glove"]
-"""word2vec: a line `V E`, then lines `word numbers`. binary: that line, then words and raw float32. glove: lines."""
-Errors = Literal["strict", "replace", "ignore"]
-"""What becomes of bytes that are not UTF-8, as in bytes.decode."""
+"""word2vec: a line `V E`, then V lines `word numbers`. binary: that line, then words and raw float32. glove: only the
+lines `word numbers`."""
+DecodeErrors = Literal["strict", "replace", "ignore"]
+"""Handling of bytes that are not UTF-8, as in bytes.decode."""
 SUFFIXES: dict[str, Format] = {
     ".glove.txt": "glove",
     ".glove": "glove",
@@ -24,23 +25,27 @@ SUFFIXES: dict[str, Format] = {
     ".vec": "word2vec",
     ".bin": "binary",
 }
+"""Format by suffix, longer suffixes first."""
 GZIP_MAGIC = b"\x1f\x8b"
+"""First bytes of a gzip file."""
 NUMERALS = frozenset("0123456789+-.eE")
+"""Characters of a number in text."""
 LONGEST_LINE = 2**20
-"""Bytes of a first line; what has no line end before is no table of vectors."""
+"""Longest first line in bytes; a file without a line end within this many is not a table of vectors."""
 
 
-def read(path: Path, errors: Errors, log: Callable[[str], None]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Words and vec_VE (float32) of a file in any of the formats, told by its content; a UTF-8 mark is passed over.
+def read_table(path: Path, errors: DecodeErrors, log: Callable[[str], None]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Read words and vec_VE (float32) from a file, whose format is detected from its content.
 
-    Of equal words the first is kept, and `say` gets a line about the others. Raises UserError naming the file and the
-    place in it where it cannot be read, where it is not as its first line says, or where a number is not finite.
+    A byte-order mark is skipped. If a word is repeated, its first vector is kept and the others are reported to `log`.
+    Raises UserError naming the file and the place in it if it cannot be read, contradicts its first line, or has a
+    number that is not finite.
     """
     name = f"vectors {str(path)!r}"
     with reading(path, "vectors", "a file"):
         try:
             with _opened(path) as stream:
-                words, vec_VE = _read_table(stream, name, errors)
+                words, vec_VE = _read_stream(stream, name, errors)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise UserError(f"{name} is a damaged gzip file: {error}") from error
     if not words:
@@ -49,11 +54,11 @@ def read(path: Path, errors: Errors, log: Callable[[str], None]) -> tuple[tuple[
     return _first_of_equal(words, vec_VE, name, log)
 
 
-def write(path: Path, words: tuple[str, ...], vec_VE: np.ndarray, format: Format | None) -> None:
-    """Replace a file whole or not at all, in the format given or told by the suffix (SUFFIXES; .gz on top: gzipped).
+def write_table(path: Path, words: tuple[str, ...], vec_VE: np.ndarray, format: Format | None) -> None:
+    """Write a file atomically, in `format` or the one its suffix names (SUFFIXES; followed by .gz: gzipped).
 
-    Raises UserError for another suffix, for a word that no format can hold (empty, or with a blank or a line end), and
-    where the disk refuses.
+    Raises UserError for another suffix, for a word that no format can hold (empty, or with a space or a line end), and
+    if the file cannot be written.
     """
     chosen = format or _format_of(path)
     for word in words:
@@ -68,9 +73,9 @@ def write(path: Path, words: tuple[str, ...], vec_VE: np.ndarray, format: Format
                 stream = cast(BinaryIO, stack.enter_context(packed))
             if chosen != "glove":
                 stream.write(b"%d %d\n" % vec_VE.shape)
-            elif words and words[0].startswith("\ufeff"):  # of two the first is taken for the file's mark
+            elif words and words[0].startswith("\ufeff"):  # readers drop one byte-order mark
                 stream.write(codecs.BOM_UTF8)
-            for piece in (binary.records if chosen == "binary" else text.lines)(words, vec_VE):
+            for piece in (binary.format_records if chosen == "binary" else text.format_lines)(words, vec_VE):
                 stream.write(piece)
         part.replace(path)
     except OSError as error:
@@ -93,7 +98,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield file
 
 
-def _read_table(stream: BinaryIO, name: str, errors: Errors) -> tuple[list[str], np.ndarray]:
+def _read_stream(stream: BinaryIO, name: str, errors: DecodeErrors) -> tuple[list[str], np.ndarray]:
     line = stream.readline(LONGEST_LINE).removeprefix(codecs.BOM_UTF8)
     header = line.split()
     if len(header) != 2 or not all(field.isdigit() for field in header):
@@ -101,7 +106,7 @@ def _read_table(stream: BinaryIO, name: str, errors: Errors) -> tuple[list[str],
     count, width = map(int, header)
     if not count or not width:
         raise UserError(f"{name}, line 1 wants the numbers of words and of numbers each has, got {line.strip()!r}")
-    sample = stream.read(text.BLOCK_BYTES)
+    sample = stream.read(text.TEXT_BLOCK_BYTES)
     following = cast(BinaryIO, _Resumed(sample, stream))
     if not _is_text(sample[sample.find(b" ") + 1 :][: 4 * width]):
         return binary.read_records(following, count, width, name, _decoder(name, "word", errors))
@@ -111,7 +116,7 @@ def _read_table(stream: BinaryIO, name: str, errors: Errors) -> tuple[list[str],
     return words, vec_VE
 
 
-def _read_glove(stream: BinaryIO, line: bytes, name: str, errors: Errors) -> tuple[list[str], np.ndarray]:
+def _read_glove(stream: BinaryIO, line: bytes, name: str, errors: DecodeErrors) -> tuple[list[str], np.ndarray]:
     width = len(line.split()) - 1
     if not line:
         return [], np.zeros((0, 0), np.float32)
@@ -125,7 +130,7 @@ def _read_glove(stream: BinaryIO, line: bytes, name: str, errors: Errors) -> tup
 
 
 class _Resumed:
-    """A stream that begins with bytes that were read from it already."""
+    """A stream that first returns bytes already read from it, then continues reading."""
 
     def __init__(self, begun: bytes, stream: BinaryIO):
         self._begun, self._stream = begun, stream
@@ -136,9 +141,10 @@ class _Resumed:
 
 
 def _is_text(raw: bytes) -> bool:
-    """Whether as many bytes after a word and a blank as its floats would take are text: UTF-8 without control
-    characters, ASCII up to the first line end, and with a blank or a line end but in the middle of a number. Of floats
-    that is next to impossible, but for a few of them.
+    """True if bytes that follow a word and a space, as many as its floats would take, are text and not raw floats.
+
+    Text is UTF-8 without control characters, ASCII up to the first line end, and has a space or a line end unless it
+    is part of a single number. Raw float32 numbers are next to never all of that, unless there are very few of them.
     """
     try:
         decoded = raw.decode("utf-8")
@@ -151,7 +157,7 @@ def _is_text(raw: bytes) -> bool:
     return decoded.partition("\n")[0].isascii() and all(char >= " " or char in "\n\r\t" for char in decoded)
 
 
-def _decoder(name: str, place: str, errors: Errors) -> text.Decode:
+def _decoder(name: str, place: str, errors: DecodeErrors) -> text.Decode:
     def decode(spelled: bytes, first: int) -> list[str]:
         try:
             return spelled.decode("utf-8", errors).split("\n")
@@ -196,6 +202,6 @@ def _format_of(path: Path) -> Format:
         if name.endswith(suffix):
             return format
     raise UserError(
-        f"vectors {str(path)!r} wants a name that tells its format: .txt (word2vec text), .bin (word2vec binary) or "
-        ".glove.txt (GloVe), .gz on top to pack it"
+        f"vectors {str(path)!r} wants a suffix that names its format: .txt (word2vec text), .bin (word2vec binary) or "
+        ".glove.txt (GloVe), .gz on top to gzip it"
     )

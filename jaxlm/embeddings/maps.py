@@ -1,27 +1,28 @@
-"""Vectors as points in the plane, for pictures: principal components and t-SNE."""
+"""Projections of vectors to the plane, for plots: principal components and t-SNE."""
 
 from typing import Literal
 
 import numpy as np
 
-from jaxlm.embeddings.table import Embeddings
+from jaxlm.embeddings.embeddings import Embeddings
 from jaxlm.errors import UserError
 
 PERPLEXITY = 30.0
-"""Neighbours that t-SNE keeps near, roughly; of few points a third."""
+"""t-SNE's perplexity, roughly the neighbours it keeps near; at most a third of the points."""
 FEWEST = 4
-"""Words that make a picture."""
+"""Least number of words in a plot."""
 
 Projection = Literal["pca", "tsne"]
+"""Principal components or t-SNE."""
 
 
-def place(
+def project_words(
     embeddings: Embeddings, words: list[str] | None, n: int, method: Projection = "pca", seed: int = 0
 ) -> tuple[list[str], np.ndarray]:
-    """The given words, or else the first n of the table (the most frequent), with a point xy_N2 for each.
+    """Project the given words, or the table's first n (the most frequent), to the plane; returns the words and xy_N2.
 
-    Vectors take part with length 1: a picture of directions, as similarity is. Raises UserError for an unknown word,
-    for fewer than four, and for t-SNE without scikit-learn.
+    Vectors are scaled to length 1 first, since similarity depends on direction only. Raises UserError for an unknown
+    word, for fewer than FEWEST words, and for t-SNE without scikit-learn.
     """
     chosen = list(dict.fromkeys(words)) if words is not None else list(embeddings.words[:n])
     if len(chosen) < FEWEST:
@@ -31,9 +32,9 @@ def place(
 
 
 def pca(x_NE: np.ndarray) -> np.ndarray:
-    """The two principal components of rows: xy = U S of the centred rows' singular value decomposition, in float64.
+    """Project rows to their first two principal components: xy = U S of the centred rows' SVD, in float64.
 
-    Signs are such that the coordinate farthest from 0 along each component is positive. Returns xy_N2.
+    Signs are chosen so that the coordinate farthest from 0 along each component is positive. Returns xy_N2.
     """
     centered_NE = x_NE.astype(np.float64) - x_NE.mean(axis=0, dtype=np.float64)
     left_NK, size_K, _ = np.linalg.svd(centered_NE, full_matrices=False)
@@ -44,9 +45,10 @@ def pca(x_NE: np.ndarray) -> np.ndarray:
 
 
 def tsne(x_NE: np.ndarray, seed: int = 0) -> np.ndarray:
-    """t-SNE of rows by scikit-learn, begun at their principal components. The same seed gives the same xy_N2.
+    """Project rows by scikit-learn's t-SNE, initialised with principal components; deterministic for a seed.
 
-    Van der Maaten and Hinton, Visualizing Data using t-SNE (2008). Raises UserError without scikit-learn.
+    Van der Maaten and Hinton, Visualizing Data using t-SNE (2008). Returns xy_N2. Raises UserError without
+    scikit-learn.
     """
     try:
         from sklearn.manifold import TSNE
@@ -54,6 +56,6 @@ def tsne(x_NE: np.ndarray, seed: int = 0) -> np.ndarray:
     except ImportError:
         raise UserError('t-SNE wants scikit-learn: pip install "jaxlm[tsne]", or take the pca picture') from None
     perplexity = min(PERPLEXITY, (len(x_NE) - 1) / 3)
-    with threadpool_limits(1, user_api="openmp"):  # on a busy machine two that wait for each other take longer
+    with threadpool_limits(1, user_api="openmp"):  # on a busy machine two threads that wait for each other are slower
         xy_N2 = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(x_NE)
     return np.asarray(xy_N2, np.float64)

@@ -1,16 +1,16 @@
-"""Near spellings of an unknown word, fast in a vocabulary of a million."""
+"""Suggestions for a misspelled word, fast enough for a vocabulary of a million words."""
 
 import difflib
 from collections.abc import Sequence
 
 LOOKED_AT = 20_000
-"""Candidates that are compared letter by letter at most: the first, which are the most frequent."""
+"""Most candidates compared letter by letter: the first, which are the most frequent."""
 
 
 def near_spellings(word: str, words: Sequence[str], n: int = 3) -> list[str]:
-    """Up to n words spelled like an unknown one: those that differ in upper and lower case, then by difflib's ratio.
+    """Up to n words spelled like an unknown one: first those that differ in case only, then by difflib's ratio.
 
-    Only words that begin or end alike and are about as long come into question, which a pass over all finds quickly.
+    Only words of similar length that begin or end with the same letter are compared, which one pass finds quickly.
     """
     if not word:
         return []

@@ -1,4 +1,4 @@
-"""Words and numbers as lines of text, word2vec's (after a header) and GloVe's: blocks of bytes in, arrays out."""
+"""Lines `word number ... number` of word2vec's text format (after its header) and of GloVe's, parsed in blocks."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -8,28 +8,30 @@ import numpy as np
 
 from jaxlm.errors import UserError
 
-BLOCK_BYTES = 2**23
+TEXT_BLOCK_BYTES = 2**23
+"""Bytes parsed together."""
 ROWS_AT_ONCE = 4096
-"""Rows that are written together."""
+"""Rows written together."""
 LINE_END, SPACE = 10, 32
+"""Bytes that end a line and a field."""
 
 Decode = Callable[[bytes, int], list[str]]
-"""Words that are joined by line ends, and the number of the first → strings."""
+"""(words joined by line ends, number of the first word or line) → the words as strings."""
 
 
 def read_lines(
     stream: BinaryIO, first: int, width: int, spaced: bool, name: str, decode: Decode
 ) -> tuple[list[str], np.ndarray]:
-    """All lines from here to the end, `word number ... number`, as words and vec_VE; blank lines are passed over.
+    """Read the remaining lines `word number ... number` as words and vec_VE, skipping empty lines.
 
-    `first` is the number of the first line, `width` is E. Where `spaced`, what comes before the last E numbers is the
-    word, blanks and all, as in large GloVe files. Raises UserError naming the first line that is wrong.
+    `first` is the number of the first line, `width` is E. If `spaced`, a word is all that precedes the last E numbers,
+    spaces included, as in large GloVe files. Raises UserError naming the first malformed line.
     """
     words: list[str] = []
     blocks: list[np.ndarray] = []
     rest = b""
     while True:
-        read = stream.read(BLOCK_BYTES)
+        read = stream.read(TEXT_BLOCK_BYTES)
         block, end, part = (rest + read).rpartition(b"\n")
         if not read:
             block, end, part = part, b"\n", b""
@@ -44,8 +46,8 @@ def read_lines(
     return words, np.concatenate(blocks) if blocks else np.zeros((0, width), np.float32)
 
 
-def lines(words: tuple[str, ...], vec_VE: np.ndarray) -> Iterator[bytes]:
-    """The table as lines in UTF-8, in pieces; numbers as short as they come back the same float32."""
+def format_lines(words: tuple[str, ...], vec_VE: np.ndarray) -> Iterator[bytes]:
+    """Yield the table's lines in UTF-8, ROWS_AT_ONCE at a time, each number as short as its float32 allows."""
     for start in range(0, len(words), ROWS_AT_ONCE):
         rows = vec_VE[start : start + ROWS_AT_ONCE].astype("S").tolist()
         spelled = words[start : start + ROWS_AT_ONCE]
@@ -53,10 +55,10 @@ def lines(words: tuple[str, ...], vec_VE: np.ndarray) -> Iterator[bytes]:
 
 
 def _parse(block: bytes, first: int, width: int, spaced: bool, name: str) -> tuple[bytes, np.ndarray]:
-    """A block of whole lines as words joined by line ends, and vec_NE.
+    """Parse a block of whole lines into words joined by line ends, and vec_NE.
 
-    One look at all bytes finds the lines and the blanks in them; then the words are painted over with blanks, so that
-    a single call reads all numbers.
+    One pass over the bytes finds line ends and spaces; then the words are overwritten with spaces, so that a single
+    call parses all numbers.
     """
     char = np.frombuffer(block, np.uint8)
     end_N = np.flatnonzero(char == LINE_END)
@@ -96,7 +98,7 @@ def _blame(block: bytes, first: int, width: int, spaced: bool, name: str) -> NoR
 
 
 def _blame_if_wrong(block: bytes, first: int, width: int, spaced: bool, name: str) -> None:
-    """Raise UserError for the first line of a block that is wrong, if there is one."""
+    """Raise UserError for the first malformed line of a block, if there is one."""
     for number, line in enumerate(block.split(b"\n"), first):
         if not (line := line.rstrip(b" \t\r")):
             continue

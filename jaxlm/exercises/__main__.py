@@ -12,7 +12,7 @@ from jaxlm.cli.parsing import parse
 from jaxlm.cli.process import run_main
 from jaxlm.config import DataConfig, check
 from jaxlm.errors import Stopped, UserError, check_folder
-from jaxlm.exercises import TITLES
+from jaxlm.exercises import EXERCISES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,22 +20,23 @@ class ExerciseCommand:
     """Do an exercise of the makemore lecture: print what it measured and the answer, and save its picture."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    """The text."""
     out: Path = Path("runs/exercises")
-    """Where the pictures go."""
+    """Directory for the plots."""
     seed: int = 0
-    """Of parameters and batches."""
+    """Seed of parameters and batches."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """auto: the best that JAX finds."""
+    """auto: the best device that JAX finds."""
 
 
 def main(args: list[str]) -> int:
-    """The exercises that the first argument names; a list of them without one."""
+    """Run the exercises that the first argument names; without one, list them."""
     if not args or args[0] in ("-h", "--help"):
         print(_usage())
         return 0
-    chosen = [name for name in TITLES if args[0].upper() in (name, "ALL")]
+    chosen = [name for name in EXERCISES if args[0].upper() in (name, "ALL")]
     if not chosen:
-        raise UserError(f"the first argument wants one of {', '.join(TITLES)} or all, got {args[0]!r}")
+        raise UserError(f"the first argument wants one of {', '.join(EXERCISES)} or all, got {args[0]!r}")
     command = parse(ExerciseCommand, args[1:], prog=f"python -m jaxlm.exercises {args[0]}")
     check.between("seed", command.seed, 0, 2**32 - 1)
     check_folder("--out", command.out)
@@ -46,21 +47,21 @@ def main(args: list[str]) -> int:
 
 
 def _do(chosen: list[str], command: ExerciseCommand) -> int:
-    from jaxlm.exercises import cross_entropy, kneser_ney, rows, smoothing, trigram
+    from jaxlm.exercises import cross_entropy, indexing, kneser_ney, smoothing, trigram
     from jaxlm.exercises.lab import Lab
 
     exercises: dict[str, Callable[[Lab], object]] = {
         "E01": trigram.beat_the_bigram,
-        "E02": trigram.held_out,
-        "E03": smoothing.tune,
-        "E04": rows.compare,
-        "E05": cross_entropy.compare,
-        "E06": kneser_ney.climb,
+        "E02": trigram.held_out_losses,
+        "E03": smoothing.tune_smoothing,
+        "E04": indexing.compare_indexing,
+        "E05": cross_entropy.compare_losses,
+        "E06": kneser_ney.compare_orders,
     }
     lab = Lab(command.data, command.out, command.seed, command.device)
     for name in chosen:
         began = time.monotonic()
-        print(f"{name}: {TITLES[name]}", flush=True)
+        print(f"{name}: {EXERCISES[name]}", flush=True)
         try:
             exercises[name](lab)
         except Stopped as stopped:
@@ -71,7 +72,7 @@ def _do(chosen: list[str], command: ExerciseCommand) -> int:
 
 
 def _usage() -> str:
-    listed = "\n".join(f"  {name}  {title}" for name, title in TITLES.items())
+    listed = "\n".join(f"  {name}  {title}" for name, title in EXERCISES.items())
     return (
         "usage: python -m jaxlm.exercises EXERCISE|all [--out DIR] [--data.path FILE] [--SETTING VALUE ...]\n\n"
         f"{listed}\n\n"

@@ -1,4 +1,4 @@
-"""E05: the loss from logits at once, or by way of probabilities."""
+"""E05: cross-entropy computed directly from logits against computing it by way of probabilities."""
 
 from typing import Any, NamedTuple
 
@@ -7,35 +7,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import NgramConfig
-from jaxlm.exercises.lab import Lab, against, seconds
+from jaxlm.exercises.lab import Lab, median_seconds, speed_against
 from jaxlm.exercises.softmax import WAYS, closed_gradient
 from jaxlm.models.initialization import untrained_params
 from jaxlm.plots import pictures
 
 BATCH = 4096
-LARGE = (256, 50_257)
+"""Predictions in the batch of the text."""
+GPT2_SIZE = (256, 50_257)
 """Rows and vocabulary of the second measurement: GPT-2's vocabulary."""
 STEPS = tuple(range(201))
-"""How far logits are moved, in nats."""
+"""Offsets of the logits that are tried, in nats."""
 
 
-class Compared(NamedTuple):
-    """What was found."""
+class LossComparison(NamedTuple):
+    """Losses, gradients, numerical limits and times of each way to compute the loss, by its name in WAYS."""
 
     losses: dict[str, float]
-    """On one batch of the text."""
+    """Loss on one batch of the text in nats per token."""
     gradients_differ: dict[str, float]
-    """Largest difference of each way's gradient from the closed form."""
+    """Largest absolute difference of each gradient from the closed form."""
     last_shift: dict[str, int]
-    """How far all logits can be moved up, in nats, with loss and gradient finite."""
+    """Largest offset of all logits, in nats, with finite loss and gradient."""
     last_gap: dict[str, int]
-    """How far the target's logit can lie below the largest one."""
+    """Largest gap between the target's logit and the largest one, in nats, with finite loss and gradient."""
     seconds: dict[tuple[int, str], float]
-    """By vocabulary and "way loss" or "way gradient"."""
+    """Median seconds by vocabulary and "WAY loss" or "WAY gradient"."""
 
 
-def compare(lab: Lab, *, rounds: int = 7, large: tuple[int, int] = LARGE) -> Compared:
-    """Same numbers, then where each way fails, then what each takes."""
+def compare_losses(lab: Lab, *, rounds: int = 7, large: tuple[int, int] = GPT2_SIZE) -> LossComparison:
+    """Compare the ways to compute the loss: their results, the logits at which they fail, and their times."""
     setup = lab.setup(NgramConfig(order=2))
     batch = setup.dataset.batch(np.resize(setup.dataset.rows["train"], BATCH))
     params, target_N = untrained_params(setup.config, setup.model), batch.target
@@ -52,7 +53,7 @@ def compare(lab: Lab, *, rounds: int = 7, large: tuple[int, int] = LARGE) -> Com
     random_NV = jnp.asarray(rng.normal(size=large), jnp.float32)
     random_N = jnp.asarray(rng.integers(0, large[1], large[0]), jnp.int32)
     times = _times(lab, logits_NV, target_N, rounds) | _times(lab, random_NV, random_N, rounds)
-    found = Compared(loss, differ, shift, gap, times)
+    found = LossComparison(loss, differ, shift, gap, times)
     _answer(lab, found)
     pictures.bars(
         {"all logits moved up": shift, "the target's logit below the largest": gap},
@@ -64,8 +65,9 @@ def compare(lab: Lab, *, rounds: int = 7, large: tuple[int, int] = LARGE) -> Com
 
 
 def _limits(lab: Lab) -> tuple[dict[str, int], dict[str, int]]:
-    """How far two logits can be moved up, and how far the second, the target, can lie below the first: the last step
-    before the first one whose loss or gradient is not finite.
+    """Find the last of STEPS before a loss or gradient of two logits, of which the second is the target, is not finite.
+
+    Returns the limits by way: of moving both logits up, and of moving the first up alone.
     """
     up_G = np.array(STEPS, np.float32)
     logits_2GNV = np.stack([np.stack([up_G, up_G], 1), np.stack([up_G, 0 * up_G], 1)])[:, :, None]
@@ -92,7 +94,7 @@ def _times(lab: Lab, logits_NV: jax.Array, target_N: jax.Array, rounds: int) -> 
         compiled = jax.jit(function).lower(logits_NV, target_N).compile()
         calls[name] = lambda call=compiled: call(logits_NV, target_N)
         bytes_of[name] = (compiled.cost_analysis() or {}).get("bytes accessed", float("nan"))
-    took = seconds(calls, rounds)
+    took = median_seconds(calls, rounds)
     lab.log(
         f"{N:,} rows of {V:,} logits ({4 * N * V / 1e6:.1f} MB), medians of calls in turn, memory moved as XLA has it:"
     )
@@ -101,22 +103,22 @@ def _times(lab: Lab, logits_NV: jax.Array, target_N: jax.Array, rounds: int) -> 
     return {(V, name): time for name, time in took.items()}
 
 
-def _answer(lab: Lab, found: Compared) -> None:
+def _answer(lab: Lab, found: LossComparison) -> None:
     loss, shift, gap, times = found.losses, found.last_shift, found.last_gap, found.seconds
-    said = []
+    speeds = []
     for V in dict.fromkeys(V for V, _ in times):
         for way in ("by hand", "by softmax"):
             of_loss, of_gradient = (
-                against(times[V, f"from logits {what}"], times[V, f"{way} {what}"], way)
+                speed_against(times[V, f"from logits {what}"], times[V, f"{way} {what}"], way)
                 for what in ("loss", "gradient")
             )
-            said.append(f"at {V:,} logits a row the loss from logits was {of_loss}, its gradient {of_gradient}")
+            speeds.append(f"at {V:,} logits a row the loss from logits was {of_loss}, its gradient {of_gradient}")
     apart = max(loss.values()) - min(loss.values())
     limits = ", ".join(f"{name} {shift[name]} and {gap[name]}" for name in WAYS)
     lab.log(
         f"answer: while logits are small the losses are the same (to within {apart:.1e}). How far all logits can move "
         f"up and how far the target can lie below the largest, of {STEPS[-1]} tried: {limits}. Exp overflows, and a "
         "small probability rounds to 0 before its log; from logits neither is formed: that is why it is preferred. As "
-        f"for speed, {'; '.join(said)}. The gradient is (softmax - one-hot) / N, one expression over the logits, and "
+        f"for speed, {'; '.join(speeds)}. The gradient is (softmax - one-hot) / N, one expression over the logits, and "
         "XLA fuses the steps of every way: hence the speed is what was measured, not a rule."
     )

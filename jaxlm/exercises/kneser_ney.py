@@ -5,35 +5,39 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxlm.config import CountsConfig
-from jaxlm.exercises.lab import Counted, Lab
+from jaxlm.exercises.lab import CountedModel, Lab
 from jaxlm.plots import pictures
 
 ORDERS = tuple(range(1, 9))
+"""Orders of the n-grams compared."""
 ADDED = (0.01, 0.1, 1.0)
-"""The k of add-k smoothing."""
+"""Values of k in add-k smoothing."""
 
 
-class Climbed(NamedTuple):
-    """Dev loss in nats per token by order, and the best order's loss on test."""
+class OrderComparison(NamedTuple):
+    """Dev losses in nats per token by order, and the test loss of the best order."""
 
     kneser_ney: dict[int, float]
+    """Dev losses of Kneser-Ney by order."""
     add_k: dict[float, dict[int, float]]
-    """By k, then by order."""
+    """Dev losses by k, then by order."""
     best: int
+    """Order with the lowest dev loss of Kneser-Ney."""
     test: float
+    """Test loss of Kneser-Ney at the best order."""
 
 
-def climb(lab: Lab, *, orders: Sequence[int] = ORDERS, added: Sequence[float] = ADDED) -> Climbed:
-    """Each order counted on train under both smoothings; test is scored once, with the best order on dev."""
+def compare_orders(lab: Lab, *, orders: Sequence[int] = ORDERS, added: Sequence[float] = ADDED) -> OrderComparison:
+    """Compare orders under both smoothings, counted on train; test is evaluated once, with the best order on dev."""
     smooth: dict[int, float] = {}
     plain: dict[float, dict[int, float]] = {k: {} for k in added}
-    best: Counted | None = None
+    best: CountedModel | None = None
     lab.log("dev loss in nats per token, counts of train:")
     lab.log("  order  Kneser-Ney  " + "  ".join(f"{f'add-{k:g}':>9}" for k in added))
     for order in orders:
-        model = Counted.of(lab.setup(CountsConfig(order=order, smoothing="kneser-ney"), "dev", "test"))
+        model = CountedModel.of(lab.setup(CountsConfig(order=order, smoothing="kneser-ney"), "dev", "test"))
         smooth[order] = model.loss("dev")
-        counts = Counted.of(lab.setup(CountsConfig(order=order)))
+        counts = CountedModel.of(lab.setup(CountsConfig(order=order)))
         for k in added:
             plain[k][order] = counts.with_k(k).loss("dev")
         lab.log(f"  {order:5}  {smooth[order]:10.4f}  " + "  ".join(f"{plain[k][order]:9.4f}" for k in added))
@@ -62,4 +66,4 @@ def climb(lab: Lab, *, orders: Sequence[int] = ORDERS, added: Sequence[float] = 
         xlabel="order (tokens in an n-gram)",
         ylabel="dev loss in nats per token",
     )
-    return Climbed(smooth, plain, top, test)
+    return OrderComparison(smooth, plain, top, test)

@@ -1,4 +1,4 @@
-"""What the exercises share: models of one text, their losses, and the time that calls take."""
+"""Shared parts of the exercises: models of one text, their losses, and the times of calls."""
 
 import dataclasses
 import math
@@ -19,21 +19,26 @@ from jaxlm.models.counts import AddK
 from jaxlm.training.setup import Setup, set_up
 
 SAMPLE_SECONDS = 0.005
-"""Calls shorter than this are timed several at a time."""
+"""Calls shorter than this are repeated, and timed together."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Lab:
-    """The text of an exercise, the place of its picture, and its output."""
+    """The settings of an exercise: its text, the directory of its plot, its seed and device, and where it logs."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    """The text and its split."""
     out: Path = Path("runs/exercises")
+    """Directory for plots and runs."""
     seed: int = 0
+    """Seed of parameters and batches."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """auto: the best device that JAX finds."""
     log: Callable[[str], None] = print
+    """Called with each line of output."""
 
     def setup(self, model: ModelConfig, *wanted: str) -> Setup:
-        """A model of the text, ready to run. Raises UserError where one of the wanted splits has no tokens."""
+        """Set up a model on the text. Raises UserError if one of the wanted splits has no tokens."""
         setup = set_up(RunConfig(model=model, data=self.data, seed=self.seed, device=self.device, steps=1))
         for split in wanted:
             if not setup.corpus.size(split):
@@ -42,25 +47,25 @@ class Lab:
         return setup
 
     def whole(self) -> "Lab":
-        """The same with all of the text in train."""
+        """Return this lab with all of its text in train."""
         return dataclasses.replace(self, data=dataclasses.replace(self.data, split=(1.0, 0.0, 0.0)))
 
     def picture(self, exercise: str) -> Path:
-        """The file of an exercise's picture, in a directory that is there."""
+        """Return the file of an exercise's plot, after making its directory."""
         self.out.mkdir(parents=True, exist_ok=True)
         return self.out / f"{exercise}.png"
 
 
 @dataclasses.dataclass(frozen=True)
 class AnyK(ContextModel):
-    """Counts with add-k smoothing whose k is a parameter, so that one compiled program serves a grid of them."""
+    """An add-k model whose k is a parameter, so that one compiled program evaluates a grid of k."""
 
     def next_logits(self, params: Params, ctx_BC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """The log-probabilities after each context."""
+        """Log-probabilities of the next token after each context."""
         return self._fixed(params).next_logits(params["counts"], ctx_BC)
 
     def next_nats(self, params: Params, ctx_BC: jax.Array, target_B: jax.Array) -> jax.Array:
-        """-log p(target | context)."""
+        """Negative log-likelihood of each target in nats: -log p(target | context)."""
         return self._fixed(params).next_nats(params["counts"], ctx_BC, target_B)
 
     def _fixed(self, params: Params) -> AddK:
@@ -68,39 +73,42 @@ class AnyK(ContextModel):
 
 
 @dataclasses.dataclass(frozen=True)
-class Counted:
-    """The counts of train, which can be read with any k."""
+class CountedModel:
+    """A count model fitted to train, which can be evaluated with any k."""
 
     setup: Setup
+    """The model, its data and devices."""
     params: Params
+    """The counts."""
     notes: list[str]
+    """Remarks of the fit, such as a fallback of the discounts."""
 
     @classmethod
-    def of(cls, setup: Setup) -> "Counted":
-        """Count the train split."""
+    def of(cls, setup: Setup) -> "CountedModel":
+        """Fit the model by counting the n-grams of train."""
         start, end = setup.corpus.bounds["train"]
         model = cast(FittedModel[Any], setup.model)
         return cls(setup, *model.fit(setup.corpus.tokens_N[start:end], setup.corpus.age_N[start:end]))
 
-    def with_k(self, k: float) -> "Counted":
-        """The counts that `of` gave, with k added to each."""
+    def with_k(self, k: float) -> "CountedModel":
+        """Return the model with k added to each of its counts; they must come from `of`."""
         model = AnyK(context=self.setup.model.context or 0, vocab_size=self.setup.model.vocab_size)
         params = {"counts": self.params, "k": jnp.float32(k)}
         setup = dataclasses.replace(self.setup, model=cast(LanguageModel[Any], model))
         return dataclasses.replace(self, setup=setup, params=params)
 
     def score(self, split: str) -> Score:
-        """How well a split is predicted."""
+        """Evaluate the model on a split."""
         return self.setup.evaluator(self.params, self.setup.dataset.rows[split])
 
     def loss(self, split: str) -> float:
-        """Nats per token; infinite where an event has probability 0."""
+        """Loss on a split in nats per token; infinite if a token has probability 0."""
         nats = self.score(split).nats_per_token
         return math.inf if nats is None else nats
 
 
-def seconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each call, the calls taken in turn; what compiles has compiled before the clock starts."""
+def median_seconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each call over `rounds`, calls taken in turn, after each has run and compiled once."""
     repeats, taken = {}, {name: list[float]() for name in calls}
     for name, call in calls.items():
         jax.block_until_ready(call())
@@ -118,8 +126,8 @@ def _clock(call: Callable[[], Any], repeats: int) -> float:
     return (time.perf_counter() - began) / repeats
 
 
-def against(ours: float, other: float, name: str) -> str:
-    """Two times in words: how ours compares with the other, which has the name."""
+def speed_against(ours: float, other: float, name: str) -> str:
+    """Describe how our time compares with the other one, which is called `name`."""
     if 0.9 < other / ours < 1.1:
         return f"as fast as {name} ({other / ours:.2f} times)"
     if other > ours:

@@ -1,29 +1,34 @@
-"""E03: how much smoothing a trigram needs."""
+"""E03: tune the add-k smoothing of a trigram on dev."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxlm.config import CountsConfig
-from jaxlm.exercises.lab import Counted, Lab
+from jaxlm.exercises.lab import CountedModel, Lab
 from jaxlm.plots import pictures
 
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-"""What is added to every count."""
+"""Values of k, which is added to every count."""
 
 
-class Tuned(NamedTuple):
-    """Nats per token for each k, the k with the least on dev, and its loss on test."""
+class TunedSmoothing(NamedTuple):
+    """Losses in nats per token for each k, the best k on dev, and its test loss."""
 
     k: list[float]
+    """Values of k."""
     train: list[float]
+    """Train loss for each k."""
     dev: list[float]
+    """Dev loss for each k."""
     best: float
+    """The k with the lowest dev loss."""
     test: float
+    """Test loss with the best k."""
 
 
-def tune(lab: Lab, *, grid: Sequence[float] = GRID) -> Tuned:
-    """Train and dev loss over the grid; test is scored once, with the best k on dev."""
-    counted = Counted.of(lab.setup(CountsConfig(order=3), "dev", "test"))
+def tune_smoothing(lab: Lab, *, grid: Sequence[float] = GRID) -> TunedSmoothing:
+    """Evaluate train and dev over a grid of k; test is evaluated once, with the best k on dev."""
+    counted = CountedModel.of(lab.setup(CountsConfig(order=3), "dev", "test"))
     lab.log("nats per token of the trigram counts of train, with k added to each:")
     train, dev = [], []
     for k in grid:
@@ -48,4 +53,4 @@ def tune(lab: Lab, *, grid: Sequence[float] = GRID) -> Tuned:
         ylabel="nats per token",
         log="x",
     )
-    return Tuned(list(grid), train, dev, best, test)
+    return TunedSmoothing(list(grid), train, dev, best, test)

@@ -33,7 +33,7 @@ class Score(NamedTuple):
     tokens: int
     bytes: int
     impossible: int
-    """Events to which the model gives probability 0; with one of them the loss is infinite, told as None."""
+    """Events to which the model gives probability 0; with one of them the loss is infinite, given as None."""
 
     @property
     def nats_per_token(self) -> float | None:

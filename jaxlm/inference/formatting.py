@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxlm.inference.evaluation import Score
-from jaxlm.inference.generate import Seen, TextScore
-from jaxlm.inference.novelty import Nearest
+from jaxlm.inference.novelty import Nearest, Seen
+from jaxlm.inference.score import TextScore
 from jaxlm.runs.metrics import NATS_PER_BIT
 
 TITLES: dict[Seen, str] = {"train": "in train", "dev+test": "in dev or test", "new": "new"}

@@ -5,22 +5,24 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from jaxlm.config.user_code import TrustCode
-from jaxlm.data.corpus import load
+from jaxlm.data.corpus import line_hash, load
 from jaxlm.errors import UserError, check_fields
 from jaxlm.runs.directory import RunDir, read_json, write_json
 
 SEED = 0
 """Of the samples that shares are taken from."""
 AT_ONCE, MAX_TOKENS = 20, 200
-"""Samples drawn in one call, and the tokens of one: what train.py and sample.py draw unless told otherwise, so that the
+"""Samples drawn in one call, and the tokens of one: what train.py and sample.py draw by default, so that the
 program for it has been compiled already (Kneser-Ney's takes longer than a thousand samples).
 """
 
+Seen = Literal["train", "dev+test", "new"]
+"""Where a text is found in a run's data."""
 Groups = dict[int, tuple[list[str], np.ndarray]]
 """Length -> the distinct lines of that length in order of their code points, and those as point_TN."""
 
@@ -94,6 +96,14 @@ def nearest(text: str, groups: Groups) -> Nearest:
     return best
 
 
+def classify(run_seen: dict[str, np.ndarray], texts: Sequence[str]) -> list[Seen]:
+    """Where each text is a line of the data: in train, in dev or test only, or nowhere, by the hashes in seen.npz."""
+    hashes = np.array([line_hash(text) for text in texts], np.uint64)
+    # sorted: NumPy's table of small integers, tried first, overflows at hashes in some releases
+    train, dev, test = (np.isin(hashes, run_seen[split], kind="sort") for split in ("train", "dev", "test"))
+    return ["train" if t else "dev+test" if r else "new" for t, r in zip(train, dev | test, strict=True)]
+
+
 def training_lines(run: RunDir, trust_code: TrustCode = False) -> list[str]:
     """The lines of train, read from the run's data again.
 
@@ -152,7 +162,7 @@ def _draw(path: Path, n: int, step: int, device: str, trust_code: TrustCode = Fa
     compilation.enable_cache(cache_dir())
     import jax
 
-    from jaxlm.inference.generate import classify, generate
+    from jaxlm.inference.generate import generate
     from jaxlm.ops import prng
     from jaxlm.runs.loading import load_run
 

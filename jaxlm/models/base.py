@@ -25,7 +25,7 @@ BUFFERS = "buffers"
 """The name under which parameters hold arrays that are not trained."""
 
 Cache = TypeVar("Cache")
-"""What a model remembers of the tokens so far, a tree of arrays."""
+"""What a model keeps of the tokens that each row has read, a tree of arrays."""
 
 
 class LanguageModel(Protocol[Cache]):
@@ -68,11 +68,15 @@ class LanguageModel(Protocol[Cache]):
         ...
 
     def init_cache(self, params: Params, batch: int, length: int) -> Cache:
-        """A memory of nothing, with room for `length` tokens."""
+        """Cache of `batch` rows that have read nothing, with room for `length` tokens each."""
         ...
 
-    def extend(self, params: Params, cache: Cache, tok_BT: jax.Array) -> tuple[jax.Array, Cache]:
-        """logits_BTV after each of some more tokens, and the memory with them in it."""
+    def extend(self, params: Params, cache: Cache, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:
+        """Read the first length_B[b] tokens of each row, 0 for none: logits_BTV after each, and the cache with them.
+
+        Rows keep positions of their own. logits[b, t] has a meaning for t < length_B[b] only. The caller must ensure
+        that a row's tokens fit its room and max_length, which a traced program cannot check.
+        """
         ...
 
 
@@ -90,7 +94,7 @@ class PredictsVectors(Protocol):
 
     @property
     def marks_unknown(self) -> bool:
-        """Whether the boundary stands for a vector that is near to none."""
+        """True if token 0 means that no vector is close."""
         ...
 
     def nearest(self) -> LanguageModel[Any]:
@@ -128,7 +132,7 @@ class NatsFromLogits(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class ContextModel(NatsFromLogits):
-    """A model of the last `context` tokens: `next_logits` gives the rest of the interface, the memory is the tokens."""
+    """A model of the last `context` tokens: `next_logits` gives the rest of the interface, the cache is the tokens."""
 
     context: int
     vocab_size: int
@@ -145,11 +149,15 @@ class ContextModel(NatsFromLogits):
         """tok_BC of boundaries."""
         return jnp.full((batch, self.context), EOS, jnp.int32)
 
-    def extend(self, params: Params, cache: jax.Array, tok_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """logits_BTV after each new token, and the last `context` tokens."""
-        seen_BT = jnp.concatenate([cache, tok_BT], axis=1)
-        win_BTC = windows(seen_BT, self.context)[:, self.context :]
-        return self._over_windows(params, win_BTC, None), seen_BT[:, seen_BT.shape[1] - self.context :]
+    def extend(
+        self, params: Params, cache: jax.Array, tok_BT: jax.Array, length_B: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """logits_BTV after each new token, and each row's last `context` tokens."""
+        seen_BT, length_B1 = jnp.concatenate([cache, tok_BT], axis=1), length_B[:, None]
+        logits_BTV = self._over_windows(params, windows(seen_BT, self.context)[:, self.context :], None)
+        if tok_BT.shape[1] == 1:
+            return logits_BTV, jnp.where(length_B1 > 0, seen_BT[:, 1:], cache)
+        return logits_BTV, jnp.take_along_axis(seen_BT, length_B1 + jnp.arange(self.context)[None], axis=1)
 
     def _over_windows(self, params: Params, win_BTC: jax.Array, key: jax.Array | None) -> jax.Array:
         B, T, C = win_BTC.shape
@@ -203,7 +211,9 @@ class SequenceModel(NatsFromLogits):
         return self.module.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
 
     def apply(self, params: Params, tok_BT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """logits_BTV after each position."""
+        """logits_BTV after each position. Raises ValueError for more tokens than the model has positions."""
+        if self.max_length is not None and tok_BT.shape[1] > self.max_length:
+            raise ValueError(f"the model has {self.max_length} positions (its context), got {tok_BT.shape[1]} tokens")
         return self._apply(params, tok_BT, rngs=None if key is None else {"dropout": key})
 
     def next_logits(self, params: Params, ctx_BC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
@@ -211,12 +221,12 @@ class SequenceModel(NatsFromLogits):
         return self.apply(params, ctx_BC, key=key)[:, -1]
 
     def init_cache(self, params: Params, batch: int, length: int) -> Any:
-        """The module's memory of nothing."""
+        """The module's cache of rows that have read nothing."""
         return self._apply(params, batch, length, method="init_cache")
 
-    def extend(self, params: Params, cache: Any, tok_BT: jax.Array) -> tuple[jax.Array, Any]:
-        """logits_BTV after each new token, and the module's memory with them in it."""
-        return self._apply(params, cache, tok_BT, method="extend")
+    def extend(self, params: Params, cache: Any, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Any]:
+        """logits_BTV after each new token, and the module's cache with each row's tokens in it."""
+        return self._apply(params, cache, tok_BT, length_B, method="extend")
 
     def _apply(self, params: Params, *args: Any, **options: Any) -> Any:
         variables = {"params": without_buffers(params)}

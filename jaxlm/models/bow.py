@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxlm.config.models import BowConfig
 from jaxlm.models.base import Axes, SequenceModel, needed
 from jaxlm.ops import affine, causal_mean
+from jaxlm.ops.ragged import after_length
 
 
 class Bow(nn.Module):
@@ -47,15 +48,18 @@ class Bow(nn.Module):
         return jnp.swapaxes(self._logits(x_TBE, causal_mean(x_TBE)), 0, 1)
 
     def init_cache(self, batch: int, length: int) -> dict[str, jax.Array]:
-        return {"sum": jnp.zeros((batch, self.d_embed)), "at": jnp.int32(0)}
+        return {"sum": jnp.zeros((batch, self.d_embed)), "position": jnp.zeros(batch, jnp.int32)}
 
-    def extend(self, cache: dict[str, jax.Array], tok_BT: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        T = tok_BT.shape[1]
-        place_T = jnp.minimum(cache["at"] + jnp.arange(T), self.context - 1)
-        x_BTE = self.embed_VE[tok_BT] + self.position_CE[place_T]
-        sum_BTE = cache["sum"][:, None] + jnp.cumsum(x_BTE, axis=1)
-        count_T1 = (cache["at"] + 1 + jnp.arange(T))[:, None].astype(jnp.float32)
-        return self._logits(x_BTE, sum_BTE / count_T1[None]), {"sum": sum_BTE[:, -1], "at": cache["at"] + T}
+    def extend(
+        self, cache: dict[str, jax.Array], tok_BT: jax.Array, length_B: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        before_BE, position_B = cache["sum"], cache["position"]
+        place_TB = position_B[None] + jnp.arange(tok_BT.shape[1])[:, None]
+        x_TBE = self.embed_VE[tok_BT.T] + self.position_CE[jnp.minimum(place_TB, self.context - 1)]
+        sum_TBE = before_BE[None] + jnp.cumsum(x_TBE.astype(jnp.float32), axis=0)
+        mean_TBE = (sum_TBE / (place_TB + 1).astype(jnp.float32)[:, :, None]).astype(x_TBE.dtype)
+        cache = {"sum": after_length(before_BE, sum_TBE, length_B), "position": position_B + length_B}
+        return jnp.swapaxes(self._logits(x_TBE, mean_TBE), 0, 1), cache
 
     def _logits(self, x: jax.Array, mean: jax.Array) -> jax.Array:
         """The logits at each place of a batch and its positions, in either order."""

@@ -29,8 +29,8 @@ class Gpt(Transformer):
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
         return affine(self.hidden(self.embed_VD[tok_BT]), self.out_VD.T)
 
-    def extend(self, cache: Cache, tok_BT: jax.Array) -> tuple[jax.Array, Cache]:
-        h_BTD, cache = self.extend_hidden(cache, self.embed_VD[tok_BT])
+    def extend(self, cache: Cache, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:
+        h_BTD, cache = self.extend_hidden(cache, self.embed_VD[tok_BT], length_B)
         return affine(h_BTD, self.out_VD.T), cache
 
 

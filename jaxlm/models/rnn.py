@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxlm.config.models import RnnConfig
 from jaxlm.models.base import Axes, SequenceModel, needed
 from jaxlm.ops import affine, project_lookup
+from jaxlm.ops.ragged import after_length
 from jaxlm.ops.recurrence import gru, lstm, rnn
 
 INPUTS = {"rnn": 1, "gru": 3, "lstm": 4}
@@ -68,24 +69,28 @@ class Rnn(nn.Module):
         }
 
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
-        return self.extend(self.init_cache(tok_BT.shape[0], tok_BT.shape[1]), tok_BT)[0]
+        return self._logits(self._states(self.init_cache(tok_BT.shape[0], tok_BT.shape[1]), tok_BT)["h"])
 
     def init_cache(self, batch: int, length: int) -> State:
         start = dict(self.start) | ({"cell": self.start_cell_F} if self.cell == "lstm" else {})
         return {name: jnp.broadcast_to(state_F, (batch, self.d_hidden)) for name, state_F in start.items()}
 
-    def extend(self, cache: State, tok_BT: jax.Array) -> tuple[jax.Array, State]:
+    def extend(self, cache: State, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, State]:
+        each = self._states(cache, tok_BT)
+        return self._logits(each["h"]), {name: after_length(cache[name], each[name], length_B) for name in cache}
+
+    def _states(self, state: State, tok_BT: jax.Array) -> State:
+        """State after each token, time first."""
         in_TBG = project_lookup(self.embed_VE, self.input_EG, tok_BT.T) + self.input_bias_G
         if self.cell == "lstm":
-            h_TBF, cell_TBF = lstm(cache["h"], cache["cell"], in_TBG, self.recurrent_FG)
-            state = {"h": h_TBF[-1], "cell": cell_TBF[-1]}
-        else:
-            if self.cell == "gru":
-                h_TBF = gru(cache["h"], in_TBG, self.gates_FG, self.candidate_FF)
-            else:
-                h_TBF = rnn(cache["h"], in_TBG, self.recurrent_FG)
-            state = {"h": h_TBF[-1]}
-        return jnp.swapaxes(affine(h_TBF, self.out_FV, self.out_bias_V), 0, 1), state
+            h_TBF, cell_TBF = lstm(state["h"], state["cell"], in_TBG, self.recurrent_FG)
+            return {"h": h_TBF, "cell": cell_TBF}
+        if self.cell == "gru":
+            return {"h": gru(state["h"], in_TBG, self.gates_FG, self.candidate_FF)}
+        return {"h": rnn(state["h"], in_TBG, self.recurrent_FG)}
+
+    def _logits(self, h_TBF: jax.Array) -> jax.Array:
+        return jnp.swapaxes(affine(h_TBF, self.out_FV, self.out_bias_V), 0, 1)
 
 
 def build(config: RnnConfig) -> SequenceModel:

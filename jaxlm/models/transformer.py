@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxlm.config.models import TransformerConfig
 from jaxlm.models.base import Axes, needed
 from jaxlm.ops import affine, causal_attention, dropout, layer_norm
+from jaxlm.ops.ragged import places
 
 Layer = dict[str, jax.Array]
 Decoding = tuple[jax.Array, jax.Array, jax.Array]
@@ -127,30 +128,35 @@ class Transformer(nn.Module):
     def init_cache(self, batch: int, length: int) -> Cache:
         S = min(length, self.context)
         shape = (self.n_layers, batch, S, self.n_heads, self.d_model // self.n_heads)
-        return {"k": jnp.zeros(shape), "v": jnp.zeros(shape), "at": jnp.int32(0)}
+        k, v = (jnp.zeros(shape, self.position_CD.dtype) for _ in range(2))
+        return {"k": k, "v": v, "position": jnp.zeros(batch, jnp.int32)}
 
-    def extend_hidden(self, cache: Cache, x_BTD: jax.Array) -> tuple[jax.Array, Cache]:
-        """h_BTD of some more embedded tokens, and the memory with them in it. Raises ValueError for more than it has
-        room; that those before leave them room is the caller's affair, since `at` is not known to a traced program.
+    def extend_hidden(self, cache: Cache, x_BTD: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:
+        """h_BTD of each row's first length_B[b] embedded tokens, and the cache with them in it.
+
+        The caller must ensure position + length <= S; positions are traced, so it is not checked here. Raises
+        ValueError for T > S. A smaller position in a cache takes tokens back: what lies behind it is written over.
         """
-        at, T, S = cache["at"], x_BTD.shape[1], cache["k"].shape[2]
+        position_B, T, S = cache["position"], x_BTD.shape[1], cache["k"].shape[2]
         if T > S:
-            raise ValueError(f"the memory has room for {S} tokens, got {T} at once")
-        x_BTD = x_BTD + jax.lax.dynamic_slice_in_dim(self.position_CD, at, T)
+            raise ValueError(f"the cache has room for {S} tokens, got {T} at once")
+        row_B1, place_BT = jnp.arange(x_BTD.shape[0])[:, None], places(position_B, length_B, T, S)
+        x_BTD = x_BTD + self.position_CD[jnp.minimum(place_BT, self.context - 1)]
 
         def block(carry: Decoding, layer: tuple[Layer, jax.Array]) -> tuple[Decoding, None]:
             x_BTD, k, v = carry
             p, number = layer
             q_BTNH, k_BTNH, v_BTNH = self._qkv(x_BTD, p)
-            k = jax.lax.dynamic_update_slice(k, k_BTNH[None], (number, 0, at, 0, 0))
-            v = jax.lax.dynamic_update_slice(v, v_BTNH[None], (number, 0, at, 0, 0))
-            y_BTNH, _ = causal_attention(q_BTNH, k[number], v[number], at)
+            k = k.at[number, row_B1, place_BT].set(k_BTNH.astype(k.dtype), mode="drop")
+            v = v.at[number, row_B1, place_BT].set(v_BTNH.astype(v.dtype), mode="drop")
+            y_BTNH, _ = causal_attention(q_BTNH, k[number], v[number], position_B)
             x_BTD = x_BTD + join_heads(y_BTNH, p)
             return (x_BTD + self._mlp(x_BTD, p), k, v), None
 
         layers = dict(self.layers), jnp.arange(self.n_layers)
         (x_BTD, k, v), _ = jax.lax.scan(block, (x_BTD, cache["k"], cache["v"]), layers)
-        return layer_norm(x_BTD, self.norm_scale_D, self.norm_bias_D), {"k": k, "v": v, "at": at + T}
+        cache = {"k": k, "v": v, "position": position_B + length_B}
+        return layer_norm(x_BTD, self.norm_scale_D, self.norm_bias_D), cache
 
     def _block(self, x_BTD: jax.Array, p: Layer, key: jax.Array | None) -> jax.Array:
         attend, first, second = (None, None, None) if key is None else jax.random.split(key, 3)

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from jaxlm.config.models import WavenetConfig
 from jaxlm.models.base import Axes, NatsFromLogits, Params, axes_of, needed
 from jaxlm.ops import layer_norm, project_lookup
+from jaxlm.ops.ragged import places, write_rows
 from jaxlm.tokenizers import EOS
 
 Layer = dict[str, jax.Array]
 Cache = tuple[jax.Array, list[jax.Array]]
-"""How many tokens were read, and each level's last 2 ** i inputs, (2 ** i, batch, width): that of token t lies at
-t mod 2 ** i.
+"""position_B, how many tokens each row has read, and the last 2 ** i inputs of level i, (batch, 2 ** i, width): that of
+token t lies at t mod 2 ** i.
 """
 
 
@@ -98,30 +99,35 @@ class Levels(nn.Module):
             skips.append(skip_NTF[:, -1])
         return self._logits(x_NTF[:, -1], skips)
 
+    def sequence(self, tok_BT: jax.Array) -> jax.Array:
+        """logits_BTV after each token of rows that boundaries precede."""
+        T, skips = tok_BT.shape[1], []
+        x_BTF, start_BF = self._enter(tok_BT), self._enter(jnp.full((tok_BT.shape[0], 1), EOS))[:, 0]
+        for i, level in enumerate(self.levels):
+            before_BTF = jnp.concatenate([jnp.repeat(start_BF[:, None], 2**i, axis=1), x_BTF], axis=1)[:, :T]
+            start_BF, _ = self._join(level, start_BF, start_BF)
+            x_BTF, skip_BTF = self._join(level, before_BTF, x_BTF)
+            skips.append(skip_BTF)
+        return self._logits(x_BTF, skips)
+
     def init_cache(self, batch: int, length: int) -> Cache:
         """Each level's last 2 ** i inputs: of boundary tokens, of which there are as many as one likes."""
         x_BF, rings = self._enter(jnp.full((batch, 1), EOS))[:, 0], []
         for i, level in enumerate(self.levels):
-            rings.append(jnp.repeat(x_BF[None], 2**i, axis=0))
+            rings.append(jnp.repeat(x_BF[:, None], 2**i, axis=1))
             x_BF, _ = self._join(level, x_BF, x_BF)
-        return jnp.int32(0), rings
+        return jnp.zeros(batch, jnp.int32), rings
 
-    def extend(self, cache: Cache, tok_BT: jax.Array) -> tuple[jax.Array, Cache]:
+    def extend(self, cache: Cache, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:
         """logits_BTV after each new token. A single one writes over the input that its level has just read."""
-        T, (at, rings) = tok_BT.shape[1], cache
+        position_B, rings = cache
         x_BTF, skips, new = self._enter(tok_BT), [], []
         for i, level in enumerate(self.levels):
-            place = at % 2**i
-            if T == 1:
-                before_BTF = jax.lax.dynamic_slice_in_dim(rings[i], place, 1)[0][:, None]
-                new.append(jax.lax.dynamic_update_slice_in_dim(rings[i], x_BTF[None, :, 0], place, axis=0))
-            else:
-                all_TBF = jnp.concatenate([jnp.roll(rings[i], -place, axis=0), jnp.swapaxes(x_BTF, 0, 1)])
-                before_BTF = jnp.swapaxes(all_TBF[:T], 0, 1)
-                new.append(jnp.roll(all_TBF[T:], place + T, axis=0))
+            before_BTF, ring_BRF = _through_ring(rings[i], x_BTF, position_B, length_B)
+            new.append(ring_BRF)
             x_BTF, skip_BTF = self._join(level, before_BTF, x_BTF)
             skips.append(skip_BTF)
-        return self._logits(x_BTF, skips), (at + T, new)
+        return self._logits(x_BTF, skips), (position_B + length_B, new)
 
     def _enter(self, tok: jax.Array) -> jax.Array:
         if self.style == "gated":
@@ -142,6 +148,25 @@ class Levels(nn.Module):
         if self.style == "gated":
             last = jax.nn.relu(jax.nn.relu(sum(skips[1:], skips[0])) @ self.skip_FF + self.skip_bias_F)
         return last @ self.out_FV + self.out_bias_V
+
+
+def _through_ring(
+    ring_BRF: jax.Array, x_BTF: jax.Array, position_B: jax.Array, length_B: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The input R tokens before each of some new ones, and the ring with each row's own new inputs in it."""
+    R, T = ring_BRF.shape[1], x_BTF.shape[1]
+    slot_1R, first_B1 = jnp.arange(R)[None], position_B[:, None]
+    if T == 1:
+        before_BTF = _at(ring_BRF, first_B1 % R)
+        return before_BTF, write_rows(ring_BRF, x_BTF, places(position_B % R, length_B, 1, R))
+    all_BSF = jnp.concatenate([_at(ring_BRF, (first_B1 + slot_1R) % R), x_BTF], axis=1)
+    end_B1 = first_B1 + length_B[:, None]
+    return all_BSF[:, :T], _at(all_BSF, length_B[:, None] + (slot_1R - end_B1) % R)
+
+
+def _at(x_BSF: jax.Array, place_BT: jax.Array) -> jax.Array:
+    """x[b, place[b, t]], (B, T, F)."""
+    return jnp.take_along_axis(x_BSF, place_BT[:, :, None], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,16 +198,16 @@ class Wavenet(NatsFromLogits):
 
     def apply(self, params: Params, tok_BT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """logits_BTV after each position; boundaries stand before the row."""
-        B, T = tok_BT.shape
-        return self.extend(params, self.init_cache(params, B, T), tok_BT)[0]
+        result: Any = self.module.apply({"params": params}, tok_BT, method="sequence")
+        return result
 
     def init_cache(self, params: Params, batch: int, length: int) -> Any:
         """The queues of a model that has seen nothing but boundaries."""
         return self.module.apply({"params": params}, batch, length, method="init_cache")
 
-    def extend(self, params: Params, cache: Any, tok_BT: jax.Array) -> tuple[jax.Array, Any]:
-        """logits_BTV after each new token, and the queues."""
-        result: Any = self.module.apply({"params": params}, cache, tok_BT, method="extend")
+    def extend(self, params: Params, cache: Any, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Any]:
+        """logits_BTV after each new token, and each row's queues."""
+        result: Any = self.module.apply({"params": params}, cache, tok_BT, length_B, method="extend")
         return result
 
 

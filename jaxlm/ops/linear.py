@@ -30,8 +30,8 @@ def dense(x_NI: jax.Array, w_IO: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def unembed(h_NF: jax.Array, w_VF: jax.Array) -> jax.Array:
-    """The product y = h W^T, W having a row for each token; like `dense`, with its gradients in a CPU's order."""
-    return _unembed(h_NF, w_VF)
+    """The product y = h W^T, W having a row for each token; like `dense`, it and its gradients in a CPU's order."""
+    return _unembed_forward(h_NF, w_VF)[0]
 
 
 def _dense(x_NI: jax.Array, w_IO: jax.Array) -> jax.Array:
@@ -57,14 +57,16 @@ def _dense_backward(saved: Pair, dy_NO: jax.Array) -> Pair:
 
 
 def _unembed_forward(h_NF: jax.Array, w_VF: jax.Array) -> tuple[jax.Array, Pair]:
-    return _unembed(h_NF, w_VF), (h_NF, w_VF)
+    on_cpu = cpu.unembed if h_NF.shape[0] <= cpu.FEW_ROWS else _unembed
+    return jax.lax.platform_dependent(h_NF, w_VF, cpu=on_cpu, default=_unembed), (h_NF, w_VF)
 
 
 def _unembed_backward(saved: Pair, dy_NV: jax.Array) -> Pair:
     def plain(h_NF: jax.Array, w_VF: jax.Array, dy_NV: jax.Array) -> Pair:
         return dy_NV @ w_VF, jnp.einsum("nv,nf->vf", dy_NV, h_NF)
 
-    return jax.lax.platform_dependent(*saved, dy_NV, cpu=cpu.unembed_gradients, default=plain)
+    on_cpu = cpu.unembed_gradients if dy_NV.shape[0] <= cpu.FEW_ROWS else plain
+    return jax.lax.platform_dependent(*saved, dy_NV, cpu=on_cpu, default=plain)
 
 
 dense.defvjp(_dense_forward, _dense_backward)

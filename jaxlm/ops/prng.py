@@ -13,8 +13,6 @@ TURNS = (13, 15, 26, 6), (17, 29, 16, 24)
 """Bits by which the second word is turned, in even and odd groups of four rounds."""
 PARITY = np.uint32(0x1BD11BDA)
 """The third word of the key schedule is the key's two and this."""
-AT_ONCE = 2**16
-"""Numbers drawn at once: what is calculated between stays in a core's cache."""
 
 Words = tuple[np.ndarray, np.ndarray]
 """Two arrays of uint32: of keys, of counters or of random bits."""
@@ -27,30 +25,6 @@ def derive(seed: int, purpose: int) -> jax.Array:
     """
     words = np.stack(words_of(seed, purpose))
     return jax.random.wrap_key_data(cast(jax.Array, words), impl=GENERATOR)
-
-
-def integers(seed: int, purpose: int, step_K: np.ndarray, count: int, low: int, high: int) -> np.ndarray:
-    """Numbers from low to high - 1: randint(fold_in(derive(seed, purpose), s), (count,), low, high) for each step s.
-    Returns number_KN, int32.
-
-    Calculated here because a generator among a tiny model's steps takes XLA two thirds as long to compile as all the
-    rest (0.17 of 0.43 s for names_mlp). A number is the remainder of 64 random bits where there are at most 2^16 to
-    choose from, and of 32 where there are more, as in JAX.
-    """
-    span = np.uint32(high - low)
-    carried = np.uint32((2**16 % int(span)) ** 2 % int(span) if span <= 2**16 else 0)
-    number_KN = np.empty((len(step_K), count), np.int32)
-    key, rows = words_of(seed, purpose), max(1, AT_ONCE // max(1, count))
-    for start in range(0, len(step_K), rows):
-        step_B = step_K[start : start + rows, None].astype(np.uint32)
-        step_key = threefry(key, (np.zeros_like(step_B), step_B))
-        number_BN = _bits(step_key, 1, count) % span
-        if carried:
-            number_BN += _bits(step_key, 0, count) % span * carried
-            number_BN %= span
-        number_KN[start : start + rows] = number_BN
-    number_KN += np.int32(low)
-    return number_KN
 
 
 def from_seed(seed: int) -> jax.Array:
@@ -87,11 +61,3 @@ def words_of(seed: int, purpose: int) -> Words:
     zero = np.zeros(1, np.uint32)
     first, second = threefry((zero, np.array([seed], np.uint32)), (zero, np.array([purpose], np.uint32)))
     return first.reshape(()), second.reshape(())
-
-
-def _bits(key: Words, half: int, count: int) -> np.ndarray:
-    """bits(split(key)[half], (count,)) of keys in columns, (B, 1): bits_BN."""
-    zero_N = np.zeros((1, count), np.uint32)
-    first, second = threefry(key, (np.zeros_like(key[0]), np.full_like(key[1], half)))
-    first, second = threefry((first, second), (zero_N, np.arange(count, dtype=np.uint32)[None]))
-    return first ^ second

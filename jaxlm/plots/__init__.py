@@ -1,1 +1,1 @@
-"""Pictures of runs: bigrams, losses, maps of words. The only matplotlib."""
+"""Plots of runs: bigrams, loss curves, maps of words. No other room imports matplotlib."""

@@ -1,18 +1,18 @@
-"""Where the names of points go in a picture: arrays in, arrays out."""
+"""Placement of labels beside points without overlap: arrays in, arrays out."""
 
 import numpy as np
 
 LABEL_GAP = 2.0
-"""Pixels between a point and its name's box."""
+"""Pixels between a point and its label's box."""
 
 
 def labels_apart(point_N2: np.ndarray, size_N2: np.ndarray, frame_4: np.ndarray) -> np.ndarray:
-    """Where boxes of the given sizes go, so that none lies on a point, on another box or over the frame's edge.
+    """Place boxes of the given sizes so that none covers a point, another box or the frame's edge.
 
-    Each in turn takes the first free of the places around its point, the near ones first. All in pixels; the frame is
-    left, bottom, right, top. Returns the lower left corners, corner_N2; nan where there was no room.
+    Each box in turn takes the first free position around its point, near ones first. All is in pixels; the frame is
+    left, bottom, right, top. Returns the lower left corners, corner_N2, with nan where there is no room.
     """
-    angle_A = np.arange(16) * np.pi / 8  # from the right, against the clock
+    angle_A = np.arange(16) * np.pi / 8  # counter-clockwise from the right
     way_A2 = np.stack([np.cos(angle_A), np.sin(angle_A)], axis=1)
     corner_N2 = np.full(point_N2.shape, np.nan)
     for n, (point_2, size_2) in enumerate(zip(point_N2, size_N2, strict=True)):

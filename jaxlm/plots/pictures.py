@@ -1,4 +1,4 @@
-"""Pictures: python -m jaxlm.plots RUN draws those of a run (again). The only matplotlib, and no JAX."""
+"""Plots from arrays to PNG files, with matplotlib and without JAX."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -15,36 +15,38 @@ from jaxlm.plots.labels import LABEL_GAP, labels_apart
 from jaxlm.tokenizers import EOS, Tokenizer, visible
 
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Noto Sans", "Noto Emoji", "Symbola")
-"""Tried in turn for each character, where they are installed; the first comes with matplotlib."""
+"""Fonts tried in turn for each character, if installed; the first comes with matplotlib."""
 
 STYLE: Any = {"text.hinting": "no_hinting"}
-"""Letters as they are designed: to fit each to the pixels takes a fifth of a table's time."""
+"""Hinting is off: fitting letters to pixels takes a fifth of the time of a bigram table."""
 
 LOSS_UNITS = ("nats/token", "nats/pair")
-"""What a loss curve shows: the first of these that a run has."""
+"""Units of a loss curve; the first that a run has is shown."""
 TABLE_TOKENS = 27
-"""Rows and columns of the bigram table at most."""
+"""Most rows and columns of the bigram table."""
 TABLE_FONT, LEAST_FONT = 8.0, 5.0
-"""Points of its letters, and of those of long tokens at least."""
+"""Font size of the bigram table in points, and the least size of long tokens."""
 TABLE_ROOM = 0.87
-"""Share of a cell or a margin that letters may take; at some sizes they are an eighth wider than in proportion."""
-MEANING_OF_BOUNDARY = {
+"""Share of a cell or a margin that text may take; at some font sizes letters are an eighth wider than in proportion."""
+MEANING_OF_EOS = {
     "lines": "a line's start or end",
     "dialogues": "a turn's start or end",
     "stream": "the text's start",
 }
+"""Meaning of the token EOS in a bigram table, by data.kind."""
 LISTED_PAIRS = 20
+"""Bars in each half of the plot of frequent pairs."""
 LABEL_ROOM, MOST_LABEL_ROOM = 0.015, 0.22
-"""Shares of the picture's width: beside the longest label of a bar, and of that at most."""
+"""Free room beside the longest label of a bar, and that label's greatest width, as shares of the figure's width."""
 LABEL_MARGIN = np.array([3.0, 0.5])
-"""Pixels of free room in the box of a name on a word map, on each side and above and below."""
+"""Pixels of free room around a label of a word map: on each side, and above and below."""
 
 
 def bigram_table(pairs: BigramCounts, path: Path, tokenizer: Tokenizer, kind: str) -> None:
-    """The counts of train's pairs as a picture: each cell the pair and its count, darker the more often.
+    """Plot train's bigram counts as a table whose cells hold a pair and its count, darker for larger counts.
 
-    Of a larger vocabulary the TABLE_TOKENS most frequent tokens are shown. `kind` is data.kind, for what the boundary
-    means. A pair that is wider than its cell stands in two lines, smaller where that is needed, and cut at LEAST_FONT.
+    Only the TABLE_TOKENS most frequent tokens are shown. `kind` is data.kind, on which the meaning of EOS depends. A
+    pair wider than its cell is set in two lines, in a smaller font if needed, and cut at LEAST_FONT.
     """
     count_VV = pairs.count_VV
     V = len(count_VV)
@@ -74,15 +76,15 @@ def bigram_table(pairs: BigramCounts, path: Path, tokenizer: Tokenizer, kind: st
     title = "Pairs of tokens in train: the first is the row"
     if tokenizer.vocab_size > TABLE_TOKENS:
         title += f", the {TABLE_TOKENS} most frequent of {tokenizer.vocab_size:,} tokens"
-    boundary = tokenizer.spell(EOS)
-    if boundary in (pairs.spelled[token] for token in shown):
-        title += f"; '{boundary}' is {MEANING_OF_BOUNDARY[kind]}"
+    end = tokenizer.spell(EOS)
+    if end in (pairs.spelled[token] for token in shown):
+        title += f"; '{end}' is {MEANING_OF_EOS[kind]}"
     axes.set_title(title, fontfamily=_fonts([title]))
     figure.savefig(path)
 
 
 def frequent_pairs(pairs: BigramCounts, path: Path) -> None:
-    """The most frequent pairs of train, and the least frequent of those that occur, as bars."""
+    """Plot the most frequent bigrams of train, and the least frequent ones that occur, as bars."""
     count_VV = pairs.count_VV
     order = np.argsort(-count_VV, axis=None, kind="stable")
     order = order[count_VV.reshape(-1)[order] > 0]
@@ -95,7 +97,8 @@ def frequent_pairs(pairs: BigramCounts, path: Path) -> None:
         style: dict[str, Any] = {"parse_math": False, "fontfamily": fonts}
         widths = [_width(label, figure, fontsize="medium", **style) / figure.bbox.width for label in labels]
         labels = [_cut(label, width, TABLE_ROOM * MOST_LABEL_ROOM) for label, width in zip(labels, widths, strict=True)]
-        left = min(max(widths, default=0.0), MOST_LABEL_ROOM) + LABEL_ROOM  # a layout would draw all of it twice
+        # placed by hand: a layout would draw the figure twice
+        left = min(max(widths, default=0.0), MOST_LABEL_ROOM) + LABEL_ROOM
         axes = figure.add_axes((place / 2 + left, 0.09, 0.49 - left, 0.86))
         bars = axes.barh(range(len(labels)), count_VV[before, after], color="steelblue")
         axes.bar_label(bars, padding=2, fontsize=8)
@@ -110,26 +113,26 @@ def frequent_pairs(pairs: BigramCounts, path: Path) -> None:
 
 
 def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
-    """Train and dev loss against the step, from the lines of metrics.jsonl.
+    """Plot train and dev loss against the step, from the lines of metrics.jsonl.
 
-    They are nats per token, or nats per pair where there are none of those; other losses are left out.
+    Losses are in nats per token, or in nats per pair if the run has none of those; other units are left out.
     """
     units = {line["unit"] for line in lines}
     unit = next((unit for unit in LOSS_UNITS if unit in units), LOSS_UNITS[0])
     styles = {"train": ("train (mean since the last point)", 0.8, None), "dev": ("dev", 1.8, "o")}
-    told = [line for line in lines if line["loss"] is not None and line["unit"] == unit and line["split"] in styles]
+    shown = [line for line in lines if line["loss"] is not None and line["unit"] == unit and line["split"] in styles]
     figure = Figure(figsize=(8, 5), dpi=100)
-    axes = figure.add_axes((0.1, 0.11, 0.88, 0.86))  # a run waits for this picture, and a layout draws it twice
+    axes = figure.add_axes((0.1, 0.11, 0.88, 0.86))  # placed by hand: a layout would draw the figure twice
     for split, (label, width, marker) in styles.items():
-        points = [(line["step"], line["loss"]) for line in told if line["split"] == split]
+        points = [(line["step"], line["loss"]) for line in shown if line["split"] == split]
         if points:
             steps, losses = zip(*points, strict=True)
             end = f": {losses[-1]:.4f} at the end"
             marker = marker or ("o" if len(points) == 1 else None)  # a line through one point is invisible
             axes.plot(steps, losses, label=label + end, linewidth=width, marker=marker, markersize=3)
-    settled = [line["loss"] for line in told if line["step"] > 0]
-    if settled:
-        low, high = min(settled), float(np.quantile(settled, 0.95))
+    after_start = [line["loss"] for line in shown if line["step"] > 0]
+    if after_start:
+        low, high = min(after_start), float(np.quantile(after_start, 0.95))
         axes.set_ylim(low - 0.05 * (high - low + 0.01), high + 0.5 * (high - low + 0.01))
         axes.legend()
     axes.set_xlabel("step")
@@ -141,7 +144,7 @@ def loss_curve(lines: Sequence[dict[str, Any]], path: Path) -> None:
 def rate_curve(
     rate_K: np.ndarray, loss_K: np.ndarray, smooth_K: np.ndarray, suggested: float | None, path: Path
 ) -> None:
-    """A range test: the loss of each step and its smoothed course against the learning rate, the suggestion marked."""
+    """Plot a range test: loss and smoothed loss against the learning rate, with the suggested rate marked."""
     figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     axes.semilogx(rate_K, loss_K, linewidth=0.5, alpha=0.4, label="each step")
@@ -163,7 +166,7 @@ def curves(
     ylabel: str,
     log: str = "",
 ) -> None:
-    """A line through its points (x, y) for each name; `log` names the axes that are logarithmic: "", "x", "y", "xy"."""
+    """Plot a line through points (x, y) for each name; `log` names the logarithmic axes: "", "x", "y" or "xy"."""
     figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
     axes = figure.add_subplot(xscale="log" if "x" in log else "linear", yscale="log" if "y" in log else "linear")
     for name, (x, y) in lines.items():
@@ -173,7 +176,7 @@ def curves(
 
 
 def bars(groups: Mapping[str, Mapping[str, float]], path: Path, *, title: str, ylabel: str) -> None:
-    """Bars side by side in groups, each with its value: groups[on the axis][in the legend]."""
+    """Plot grouped bars with their values: groups[name on the axis][name in the legend]."""
     figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
@@ -189,10 +192,10 @@ def bars(groups: Mapping[str, Mapping[str, float]], path: Path, *, title: str, y
 
 
 def word_map(words: Sequence[str], xy_N2: np.ndarray, path: Path, title: str) -> None:
-    """Words as points in the plane with their names, blanks as '␣', no two on each other; the first are placed first.
+    """Plot words as labelled points without overlapping labels, spaces shown as '␣'.
 
-    A name that finds room only a little away from its point is tied to it by a line; one that finds none is left out
-    (its point stays), and the title says how many were.
+    Labels are placed in the order given. One that fits only at some distance is tied to its point by a line; one that
+    fits nowhere is left out, its point stays, and the title counts such labels.
     """
     names = [visible(word) for word in words]
     fonts = _fonts(names)
@@ -204,7 +207,7 @@ def word_map(words: Sequence[str], xy_N2: np.ndarray, path: Path, title: str) ->
     axes.set_yticks([])
     axes.set_title(title)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # settles where points lie in the picture
+    canvas.draw()  # fixes the positions of points in pixels
     style: dict[str, Any] = {"fontsize": 9, "parse_math": False, "fontfamily": fonts}
     point_N2 = axes.transData.transform(xy_N2)
     labels = [axes.text(x, y, _drawable(name, fonts), **style) for name, (x, y) in zip(names, xy_N2, strict=True)]
@@ -228,7 +231,7 @@ def word_map(words: Sequence[str], xy_N2: np.ndarray, path: Path, title: str) ->
 
 
 def map_title(source: str, words: int, projection: str) -> str:
-    """The title of a word map."""
+    """Compose the title of a word map."""
     method = {"pca": "principal components", "tsne": "t-SNE"}[projection]
     return f"{words} words of {source} by {method} of their directions"
 
@@ -242,7 +245,7 @@ def _label(axes: Any, title: str, xlabel: str, ylabel: str, **legend: Any) -> No
 
 
 def _width(text: str, figure: Figure, **style: Any) -> float:
-    """Pixels that a text is wide."""
+    """Width of a text in pixels."""
     drawn = figure.text(0, 0, text, **style)
     width = drawn.get_window_extent(FigureCanvasAgg(figure).get_renderer()).width
     drawn.remove()
@@ -250,12 +253,12 @@ def _width(text: str, figure: Figure, **style: Any) -> float:
 
 
 def _cut(text: str, width: float, most: float) -> str:
-    """A text that is so wide, with an ellipsis in place of what goes beyond the most."""
+    """Shorten a text of the given width to at most `most` pixels, with an ellipsis at its end."""
     return text if width <= most else text[: int(len(text) * most / width) - 1] + "…"
 
 
 def _fonts(texts: Sequence[str]) -> list[str]:
-    """Those of FONTS that are installed; the first alone where it can draw all texts."""
+    """List the installed fonts of FONTS, or the first alone if it can draw all texts."""
     face = font_manager.get_font(font_manager.findfont(FONTS[0]))
     if all(face.get_char_index(ord(char)) for char in set("".join(texts))):
         return [FONTS[0]]
@@ -264,6 +267,6 @@ def _fonts(texts: Sequence[str]) -> list[str]:
 
 
 def _drawable(text: str, fonts: Sequence[str]) -> str:
-    """A text with its code point in place of each character that none of the fonts can draw."""
+    """Replace each character that none of the fonts can draw by its code point, U+XXXX."""
     faces = [font_manager.get_font(font_manager.findfont(name)) for name in fonts]
     return "".join(c if any(face.get_char_index(ord(c)) for face in faces) else f"U+{ord(c):X} " for c in text)

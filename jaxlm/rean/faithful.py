@@ -1,5 +1,7 @@
 """REAN as it was published (github.com/marmust/REAN-architecture): its blocks, its mean squared error, its padding."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ from jaxlm.config.rean import FaithfulReanConfig
 from jaxlm.models.base import Axes, needed
 from jaxlm.models.transformer import Cache, join_heads, split_heads
 from jaxlm.ops import causal_attention, layer_norm, sinusoids
+from jaxlm.ops.ragged import places
 from jaxlm.rean.model import ReanModel
 from jaxlm.rean.table import VectorModel
 
@@ -82,31 +85,47 @@ class FaithfulRean(VectorModel):
         }
 
     def emb(self, tok_BT: jax.Array) -> jax.Array:
-        return self.extend_emb(self.init_cache(*tok_BT.shape), tok_BT)[0]
+        def attend(i: int, j: int, q_BTNH: jax.Array, k_BTNH: jax.Array, v_BTNH: jax.Array) -> jax.Array:
+            return causal_attention(q_BTNH, k_BTNH, v_BTNH)[0]
+
+        return self._stream(self.rows(tok_BT) + self._positions()[None, : tok_BT.shape[1]], attend)
 
     def init_cache(self, batch: int, length: int) -> Cache:
-        S, H = min(length, self.context), self.d_embed // self.n_heads
+        S, H, dtype = min(length, self.context), self.d_embed // self.n_heads, self.attend_layers["attend"].dtype
         shape = (self.n_layers, self.attentions, batch, S, self.n_heads, H)
-        return {"k": jnp.zeros(shape), "v": jnp.zeros(shape), "at": jnp.int32(0)}
+        k, v = (jnp.zeros(shape, dtype) for _ in range(2))
+        return {"k": k, "v": v, "position": jnp.zeros(batch, jnp.int32)}
 
-    def extend_emb(self, cache: Cache, tok_BT: jax.Array) -> tuple[jax.Array, Cache]:
-        at, k, v = cache["at"], cache["k"], cache["v"]
-        position_CD = sinusoids(self.context, self.d_embed)
-        x_BTD = self.rows(tok_BT) + jax.lax.dynamic_slice_in_dim(position_CD, at, tok_BT.shape[1])
+    def extend_emb(self, cache: Cache, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:
+        position_B, k, v = cache["position"], cache["k"], cache["v"]
+        row_B1 = jnp.arange(tok_BT.shape[0])[:, None]
+        place_BT = places(position_B, length_B, tok_BT.shape[1], k.shape[3])
+
+        def attend(i: int, j: int, q_BTNH: jax.Array, k_BTNH: jax.Array, v_BTNH: jax.Array) -> jax.Array:
+            nonlocal k, v
+            k = k.at[i, j, row_B1, place_BT].set(k_BTNH.astype(k.dtype), mode="drop")
+            v = v.at[i, j, row_B1, place_BT].set(v_BTNH.astype(v.dtype), mode="drop")
+            return causal_attention(q_BTNH, k[i, j], v[i, j], position_B)[0]
+
+        x_BTD = self.rows(tok_BT) + self._positions()[jnp.minimum(place_BT, self.context - 1)]
+        return self._stream(x_BTD, attend), {"k": k, "v": v, "position": position_B + length_B}
+
+    def _positions(self) -> jax.Array:
+        return sinusoids(self.context, self.d_embed)
+
+    def _stream(self, x_BTD: jax.Array, attend: Callable[..., jax.Array]) -> jax.Array:
+        """The stream after all blocks; attend(i, j, q, k, v) is attention j of block i."""
         for i in range(self.n_layers):
             for j in range(self.attentions):
                 p = {name: stack[i, j] for name, stack in self.attend_layers.items()}
-                q_BTNH, k_BTNH, v_BTNH = split_heads(x_BTD, p)
-                k = jax.lax.dynamic_update_slice(k, k_BTNH[None, None], (i, j, 0, at, 0, 0))
-                v = jax.lax.dynamic_update_slice(v, v_BTNH[None, None], (i, j, 0, at, 0, 0))
-                y_BTNH, _ = causal_attention(q_BTNH, k[i, j], v[i, j], at)
+                y_BTNH = attend(i, j, *split_heads(x_BTD, p))
                 y_BTD = layer_norm(join_heads(y_BTNH, p), p["inner_scale"], p["inner_bias"])
                 x_BTD = layer_norm(x_BTD + y_BTD, p["outer_scale"], p["outer_bias"])
             p = {name: stack[i] for name, stack in self.dense_layers.items()}
             z_BTD = x_BTD @ p["dense"] + p["dense_bias"]
             z_BTD = jnp.tanh(p["steepness"] * z_BTD) + p["leak"] * z_BTD
             x_BTD = layer_norm(x_BTD + z_BTD, p["norm_scale"], p["norm_bias"])
-        return x_BTD, {"k": k, "v": v, "at": at + tok_BT.shape[1]}
+        return x_BTD
 
     def objective_of(
         self, emb_NE: jax.Array, target_N: jax.Array, weight_N: jax.Array, negative_M: jax.Array

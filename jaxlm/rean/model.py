@@ -52,8 +52,8 @@ class Rean(VectorModel, Transformer):
     def emb(self, tok_BT: jax.Array) -> jax.Array:
         return affine(self.hidden(self._embedded(tok_BT)), self.out_DE, self.out_bias_E)
 
-    def extend_emb(self, cache: Cache, tok_BT: jax.Array) -> tuple[jax.Array, Cache]:
-        h_BTD, cache = self.extend_hidden(cache, self._embedded(tok_BT))
+    def extend_emb(self, cache: Cache, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:
+        h_BTD, cache = self.extend_hidden(cache, self._embedded(tok_BT), length_B)
         return affine(h_BTD, self.out_DE, self.out_bias_E), cache
 
     def _embedded(self, tok_BT: jax.Array) -> jax.Array:
@@ -148,13 +148,8 @@ class ReanModel(SequenceModel):
 
         `words` are the last tokens of the vocabulary.
         """
-        m = self.module
-        if m.specials > self.vocab_size - len(words):
-            raise UserError(
-                f"data.tokens wants ReanTokensConfig() for model.table {m.table} with model.objective {m.objective}, "
-                "which trains rows of EOS and of bytes, got tokens that are all words: write "
-                "data=DataConfig(tokens=ReanTokensConfig(), ...) in the config"
-            )
+        if self.module.specials > self.vocab_size - len(words):
+            raise _all_words(self.module.table, self.module.objective)
 
     def buffers(
         self, words: Sequence[str], count_V: np.ndarray, vectors: WordVectors | None, seed: int
@@ -204,9 +199,11 @@ class ReanModel(SequenceModel):
 
 
 def build(config: ReanConfig) -> ReanModel:
-    """The model of these settings."""
+    """The model of these settings. Raises UserError where a table with rows of EOS and of bytes has no words."""
     V = needed(config.vocab_size, "ReanConfig.vocab_size")
     trained = config.table != "learned" and config.objective in ("softmax", "contrastive")
+    if trained and V <= FIRST_WORD:
+        raise _all_words(config.table, config.objective)
     module = Rean(
         **sizes(config),
         vocab_size=V,
@@ -214,7 +211,7 @@ def build(config: ReanConfig) -> ReanModel:
         table=config.table,
         objective=config.objective,
         scale=config.scale,
-        specials=min(FIRST_WORD, V) if trained else 0,
+        specials=FIRST_WORD if trained else 0,
         unit_rows=config.table == "random" or (config.table == "frozen" and config.rows != "raw"),
         cosine_likelihood=False,
         nearest=False,
@@ -222,6 +219,14 @@ def build(config: ReanConfig) -> ReanModel:
     )
     negatives = config.negatives if config.objective == "contrastive" else 0
     return ReanModel(module, context=module.context, vocab_size=V, treatment=config.rows, negatives=negatives)
+
+
+def _all_words(table: str, objective: str) -> UserError:
+    return UserError(
+        f"data.tokens wants ReanTokensConfig() for model.table {table} with model.objective {objective}, "
+        "which trains rows of EOS and of bytes, got tokens that are all words: write "
+        "data=DataConfig(tokens=ReanTokensConfig(), ...) in the config"
+    )
 
 
 def treated(row_VE: np.ndarray, treatment: str) -> np.ndarray:

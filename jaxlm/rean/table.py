@@ -56,8 +56,8 @@ class VectorModel(nn.Module):
         """emb_BTE, the vector predicted after each position."""
 
     @abc.abstractmethod
-    def extend_emb(self, cache: Any, tok_BT: jax.Array) -> tuple[jax.Array, Any]:
-        """emb_BTE after each new token, and the memory with them in it."""
+    def extend_emb(self, cache: Any, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Any]:
+        """emb_BTE after each new token, and the cache with each row's first length_B[b] tokens in it."""
 
     def setup_table(self) -> None:
         """Declare the table, and what the objective needs beside it."""
@@ -105,8 +105,8 @@ class VectorModel(nn.Module):
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
         return self.logits(self.emb(tok_BT))
 
-    def extend(self, cache: Any, tok_BT: jax.Array) -> tuple[jax.Array, Any]:
-        emb_BTE, cache = self.extend_emb(cache, tok_BT)
+    def extend(self, cache: Any, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Any]:
+        emb_BTE, cache = self.extend_emb(cache, tok_BT, length_B)
         return self.logits(emb_BTE), cache
 
     def rows(self, tok: jax.Array) -> jax.Array:
@@ -124,8 +124,7 @@ class VectorModel(nn.Module):
             best = jnp.where(jnp.max(cosine, axis=-1) > NO_WORD, jnp.argmax(cosine, axis=-1), EOS)
             return jnp.where(jnp.arange(self.vocab_size) == best[..., None], 0.0, -jnp.inf)
         if self.objective == "softmax":
-            # a product adds the biases: its gradient is one too, where the sum over rows took a CPU as long as the rest
-            return self._cosines(emb, jnp.exp(self.log_scale)) + jnp.ones((*emb.shape[:-1], 1)) @ self.bias_V[None]
+            return self._cosines(emb, jnp.exp(self.log_scale)) + self.bias_V
         return self.theta * self._features(emb) + self.log_prior_V
 
     def loss(
@@ -156,7 +155,7 @@ class VectorModel(nn.Module):
         return distance(emb_NE, unit(row_NE) if self.objective == "cosine" else row_NE, weight_N)
 
     def calibrated_theta(self, tok_BT: jax.Array, target_BT: jax.Array, weight_BT: jax.Array) -> jax.Array:
-        """The theta under which the targets are likeliest: where the mean of f over them is its mean under the model.
+        """The theta under which the targets are most likely: where the mean of f over them is its mean under the model.
 
         The log-likelihood is concave in theta (an exponential family), so that halving its range finds the top.
         """
@@ -194,7 +193,7 @@ class VectorModel(nn.Module):
             inverse_V = self._inverse_norms()
             square_V = jnp.where(inverse_V > 0, 1 / jnp.square(jnp.maximum(inverse_V, 1e-30)), 0.0)
             square = jnp.sum(jnp.square(emb), axis=-1, keepdims=True)
-            return (2 * self._products(emb) - square_V - square) / self.d_embed
+            return (2 * self._products(emb, jax.lax.Precision.HIGHEST) - square_V - square) / self.d_embed
         if self.objective == "vmf":
             return self._products(emb) * self._inverse_norms()
         return self._cosines(emb)
@@ -208,10 +207,12 @@ class VectorModel(nn.Module):
         special = [query @ unit(self.special_SE).T] if self.specials else []
         return jnp.concatenate([*special, product], axis=-1)
 
-    def _products(self, query: jax.Array) -> jax.Array:
-        """The product of vectors with every row."""
-        product = query @ self.row_VE.T
-        return jnp.concatenate([query @ self.special_SE.T, product], axis=-1) if self.specials else product
+    def _products(self, query: jax.Array, precision: jax.lax.Precision | None = None) -> jax.Array:
+        """The product of vectors with every row. A distance is a difference of such sums: it needs full precision."""
+        product = jnp.matmul(query, self.row_VE.T, precision=precision)
+        if not self.specials:
+            return product
+        return jnp.concatenate([jnp.matmul(query, self.special_SE.T, precision=precision), product], axis=-1)
 
     def _inverse_norms(self) -> jax.Array:
         trained = self.table in ("learned", "tuned")

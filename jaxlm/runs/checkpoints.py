@@ -1,4 +1,4 @@
-"""Saving and loading training states with Orbax."""
+"""Saving and loading of training states with Orbax."""
 
 import contextlib
 import gc
@@ -21,6 +21,7 @@ from jaxlm.runs.directory import checkpoint_steps, write_bytes
 T = TypeVar("T")
 
 NO_DEV_LOSS = float("inf")
+"""Dev loss of a checkpoint at which none was evaluated."""
 CHECKSUMS = "files.json"
 """The file in each checkpoint that lists a checksum of each of its other files."""
 METADATA = "_CHECKPOINT_METADATA"
@@ -30,22 +31,24 @@ threads that print their errors.
 
 
 class Saved(NamedTuple):
-    """A checkpoint that can be read: its step, and the plain JSON that was saved with it."""
+    """A checkpoint with readable metadata."""
 
     step: int
+    """The step after which it was saved."""
     metadata: dict[str, Any]
+    """The JSON object that was saved with it."""
 
     @property
     def dev_loss(self) -> float:
-        """The dev loss at this step in nats per token; infinite where none was taken."""
+        """Dev loss at this step in nats per token; infinite if none was evaluated."""
         return self.metadata["dev_loss"] if self.metadata["dev_loss"] is not None else NO_DEV_LOSS
 
 
 class CheckpointWriter:
-    """Save the checkpoints of one run with Orbax, asynchronously: the newest `keep`, and the best by dev loss, stay.
+    """Saves the checkpoints of one run asynchronously with Orbax, and keeps the newest `keep` and the best by dev loss.
 
-    `save` returns once the arrays are safe from the next step; files are written while training goes on, until `wait`.
-    Each checkpoint gets a list of checksums when it is complete. A context manager: leaving it waits and closes.
+    `save` returns once the next step may overwrite the arrays; files are written in the background until `wait`. A
+    complete checkpoint gets a list of checksums. Leaving the context waits for the pending save and closes.
     """
 
     def __init__(self, directory: Path, keep: int):
@@ -72,15 +75,15 @@ class CheckpointWriter:
             self._quiet.close()
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """True for each checkpoint that stays, oldest first (Orbax's preservation policy)."""
+        """True for each checkpoint to keep, oldest first (Orbax's preservation policy)."""
         steps_C = [one.step for one in checkpoints]
         best = min(steps_C, key=lambda step: (self._dev_losses.get(step, NO_DEV_LOSS), -step), default=None)
         return [step in steps_C[-self._keep :] or step == best for step in steps_C]
 
     def save(self, step: int, items: dict[str, Any], *, dev_loss: float | None, metadata: dict[str, Any]) -> None:
-        """Begin to save the items of a state ("params" apart from the rest, so that sampling reads them alone).
+        """Begin to save the items of a state ("params" apart from the rest, so that sampling can load them alone).
 
-        Raises UserError where the disk does not take this checkpoint, or did not take the one before.
+        Raises UserError if this checkpoint, or the one before it, cannot be written.
         """
         self.wait()
         self._dev_losses[step] = NO_DEV_LOSS if dev_loss is None else dev_loss
@@ -96,7 +99,7 @@ class CheckpointWriter:
             self._pending = (step, response)
 
     def wait(self) -> None:
-        """Return when the checkpoint that was begun is on disk. Raises UserError where the disk did not take it."""
+        """Wait until the pending checkpoint is on disk. Raises UserError if it cannot be written."""
         if self._pending is None:
             return
         (step, response), self._pending = self._pending, None
@@ -122,7 +125,7 @@ class CheckpointWriter:
             ) from error
 
     def _check_place(self) -> None:
-        """Raise UserError where the run directory is gone: Orbax would make it again, and the run would be in two."""
+        """Raise UserError if the run directory is gone; Orbax would create it anew, splitting the run in two."""
         if not self._directory.parent.is_dir():
             raise UserError(
                 f"run_dir {str(self._directory.parent)!r} is gone: it was moved or deleted during training; put it "
@@ -131,7 +134,7 @@ class CheckpointWriter:
 
 
 def saved(directory: Path) -> list[Saved]:
-    """All checkpoints whose metadata can be read, oldest first."""
+    """List the checkpoints with readable metadata, oldest first."""
     found = []
     for step in checkpoint_steps(directory):
         with contextlib.suppress(
@@ -145,20 +148,20 @@ def saved(directory: Path) -> list[Saved]:
 
 
 def best_first(directory: Path) -> list[Saved]:
-    """Checkpoints in the order in which sampling tries them: by dev loss, then newest first."""
+    """List the checkpoints in the order in which sampling tries them: by dev loss, then newest first."""
     return sorted(saved(directory), key=lambda one: (one.dev_loss, -one.step))
 
 
 def load(directory: Path, one: Saved, abstract: dict[str, Any]) -> dict[str, Any] | None:
-    """The parts that `abstract` names ("params", "training"), laid out as its leaves say; None where broken.
+    """Load the items in `abstract` ("params", "training") with its shardings; None if the checkpoint is broken.
 
-    Raises UserError where that cannot be known, or the checkpoint is as it was saved and still cannot be loaded.
+    Raises UserError if its files cannot be read, or are intact and still cannot be loaded.
     """
     return _read(directory, one, lambda place: dict(quiet_orbax.api().load_checkpointables(place, abstract)))
 
 
 def load_params(directory: Path, one: Saved, sharding: jax.sharding.Sharding) -> Any | None:
-    """The parameters alone, with the shapes they were saved with; None where they are broken. Raises as `load` does."""
+    """Load the parameters alone, in their saved shapes; None if the checkpoint is broken. Raises as `load` does."""
 
     def params(place: Path) -> Any:
         described = quiet_orbax.api().checkpointables_metadata(place).metadata["params"]
@@ -169,8 +172,10 @@ def load_params(directory: Path, one: Saved, sharding: jax.sharding.Sharding) ->
 
 
 def _read(directory: Path, one: Saved, work: Callable[[Path], T]) -> T | None:
-    """What `work` reads; None where the files are not what they were. That the system refuses them (no permission, no
-    memory, too many open files) is no damage: a checkpoint that is set aside for it costs all its steps.
+    """Read a checkpoint with `work`; None if it is broken.
+
+    A refusal by the system (no permission, no memory, too many open files) is an error and not damage: setting a
+    checkpoint aside for it would lose all its steps.
     """
     place = directory / str(one.step)
     with quiet_orbax.quiet():
@@ -189,7 +194,7 @@ def _read(directory: Path, one: Saved, work: Callable[[Path], T]) -> T | None:
 
 
 def set_aside(directory: Path, step: int) -> None:
-    """Move a broken checkpoint to broken/ beside the others, so that its step can be saved again."""
+    """Move a broken checkpoint to the run's broken/, so that its step can be saved again."""
     broken = directory.parent / "broken"
     broken.mkdir(exist_ok=True)
     names = (f"{step}-{number}" if number else str(step) for number in itertools.count())
@@ -197,7 +202,7 @@ def set_aside(directory: Path, step: int) -> None:
 
 
 def set_aside_unreadable(directory: Path) -> list[int]:
-    """Set aside every checkpoint without readable metadata, which hides others from Orbax; return their steps."""
+    """Set aside every checkpoint without readable metadata, which hides others from Orbax; returns their steps."""
     broken = unreadable(directory)
     for step in broken:
         set_aside(directory, step)
@@ -207,10 +212,10 @@ def set_aside_unreadable(directory: Path) -> list[int]:
 
 
 def unreadable(directory: Path) -> list[int]:
-    """The steps of the checkpoints without readable metadata, oldest first.
+    """Steps of the checkpoints without readable metadata, oldest first.
 
-    A checkpoint that has lost its metadata and more while a newer one is whole is left out: Orbax deletes file by file,
-    and a kill leaves some.
+    One that lacks other files too, while a newer checkpoint is readable, is left out: Orbax deletes file by file, and a
+    kill may leave some.
     """
     readable = [one.step for one in saved(directory)]
     others = sorted(set(checkpoint_steps(directory)) - set(readable))
@@ -218,7 +223,7 @@ def unreadable(directory: Path) -> list[int]:
 
 
 def _is_leftover(place: Path) -> bool:
-    """True where files are missing beside the metadata, or the list of them."""
+    """True if a checkpoint's deletion was interrupted: it lacks the list of checksums, or other listed files."""
     if (place / METADATA).exists():
         return False
     try:
@@ -229,13 +234,15 @@ def _is_leftover(place: Path) -> bool:
 
 
 def abstract_like(tree: Any) -> Any:
-    """Shapes, types and shardings of a tree of arrays, as loading wants them."""
+    """Shapes, types and shardings of a tree of arrays, for `load`."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def _intact(place: Path) -> bool:
-    """Whether all files are as they were saved. Orbax does not notice a flipped bit in a larger array, and complains
-    from other threads about a missing file. A kill right after a save leaves no sums, and nothing to compare.
+    """True if all files have their saved checksums, or the list of checksums is missing.
+
+    Orbax does not notice a flipped bit in a larger array, and reports a missing file from other threads. A kill right
+    after a save leaves no list.
     """
     if not (place / CHECKSUMS).exists():
         return True
@@ -247,7 +254,7 @@ def _intact(place: Path) -> bool:
 
 
 def _checksums(place: Path) -> dict[str, int]:
-    """CRC-32 of each file of a checkpoint. Raises OSError where the system refuses one, or a directory."""
+    """CRC-32 of each file of a checkpoint. Raises OSError if a file or directory cannot be read."""
 
     def refuse(error: OSError) -> None:
         raise error

@@ -1,4 +1,4 @@
-"""Making, claiming and setting aside a run directory."""
+"""Creation of a run directory: claiming it for a training, and setting an old run aside."""
 
 import contextlib
 import itertools
@@ -17,12 +17,13 @@ from jaxlm.runs.fingerprint import Buffers, RunData, fingerprint, refuse_changes
 from jaxlm.runs.lock import locked
 
 State = Literal["new", "resume", "done"]
+"""The work left in a run directory: training from step 0, resuming from a checkpoint, or none."""
 UNNAMEABLE = re.compile(r"[*?\[\\\ud800-\udfff]|gs:(/|$)|^/(gs|s3|az|hf)/")
-"""Parts of a path that Orbax takes for a pattern, for a place in a cloud, or for no text."""
+"""Parts of a path that Orbax reads as a pattern or a cloud storage address, or cannot encode."""
 
 
 def directory_of(config: RunConfig) -> Path:
-    """The place of a config's run directory."""
+    """Path of a config's run directory."""
     return config.directory
 
 
@@ -36,11 +37,11 @@ def claimed(
     restart: bool = False,
     log: Callable[[str], None] = print,
 ) -> Iterator[tuple[RunDir, State]]:
-    """The run directory of a config, made where it is missing, locked, and what is left to do in it.
+    """Context that creates or opens a config's run directory, locks it, and yields it with what is left to do.
 
     The fingerprint is written first and the other files after it, so that a kill at any moment leaves either a run
-    that the same command completes or a directory that counts as free. Raises UserError, with everything as it was,
-    where the directory cannot be used or belongs to other data or settings.
+    that the same command completes or a directory that counts as free. Raises UserError, changing nothing, if the
+    directory cannot be used or belongs to other data or settings.
     """
     path, now = directory_of(config), fingerprint(config, data, buffers, init_from)
     if restart:
@@ -56,7 +57,7 @@ def claimed(
             stack.enter_context(locked(run))
             if not run.fingerprint.exists():
                 write_json(run.fingerprint, now)
-            refuse_changes(open_existing(path), now, config)  # another process may have been faster
+            refuse_changes(open_existing(path), now, config)  # another process may have written it first
             state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
             if state != "done" or not _settings_readable(run):
                 _fill(run, config, data, now, buffers)
@@ -64,8 +65,9 @@ def claimed(
 
 
 def check_run(path: Path, now: dict[str, Any] | None, config: RunConfig) -> None:
-    """Raise UserError where a directory is no run, is in use, or has another fingerprint than `now`, which is that of
-    `config` (None: any will do).
+    """Raise UserError if a directory is not a run, is in use, or differs from `now`, the fingerprint of `config`.
+
+    `now` is None if any fingerprint will do.
     """
     if not RunDir(path).fingerprint.is_file():
         raise UserError(f"run_dir {str(path)!r} exists and is not a run directory: choose another with --run-dir")
@@ -76,9 +78,9 @@ def check_run(path: Path, now: dict[str, Any] | None, config: RunConfig) -> None
 
 
 def set_aside(path: Path, log: Callable[[str], None] = print) -> None:
-    """Rename an old run to NAME.old (NAME.old-2, NAME.old-3, ... where that is taken); without one, do nothing.
+    """Rename an old run, if there is one, to NAME.old (or NAME.old-2, NAME.old-3, ... if that is taken).
 
-    Raises UserError where the directory is no run, is in use or has a newer format, and for a path like "." or "..",
+    Raises UserError if the directory is not a run, is in use or has a newer format, and for a path like "." or "..",
     which would lead to the renamed run afterwards.
     """
     with writing(path):
@@ -102,9 +104,9 @@ def set_aside(path: Path, log: Callable[[str], None] = print) -> None:
 
 
 def is_free(path: Path) -> bool:
-    """True where nothing is, or a directory with at most the lock and an unfinished fingerprint, left by a kill.
+    """True if the path does not exist, or holds only a lock and an unfinished fingerprint that a kill left.
 
-    Raises UserError where Orbax could not keep checkpoints under such a path.
+    Raises UserError if Orbax cannot keep checkpoints under such a path.
     """
     _check_name(path)
     begun = {RunDir(path).lock.name, f"{RunDir(path).fingerprint.name}.part"}
@@ -143,7 +145,7 @@ def _settings_readable(run: RunDir) -> bool:
 
 
 def _fill(run: RunDir, config: RunConfig, data: RunData, now: dict[str, Any], buffers: Buffers | None) -> None:
-    """Write every file that describes the run, lost ones again."""
+    """Write every file that describes the run, restoring lost ones."""
     write_json(run.config, to_json(config))
     write_json(run.tokenizer, data.tokenizer.to_json())
     if lines_of := data.lines:

@@ -1,4 +1,4 @@
-"""The run directory: its files by name, what is in them, and how they are written."""
+"""The run directory: the names of its files, and how they are read and written."""
 
 import contextlib
 import hashlib
@@ -20,9 +20,9 @@ from jaxlm.tokenizers import Tokenizer, WordTokenizer, tokenizer_from_json
 FORMAT = 2
 """The format of the run directory; a run of any other is refused."""
 MADE_ANEW = "run train.py again, which makes it anew (of a finished run, delete eval.json before)"
-"""The fix where a file is damaged that a resume writes."""
+"""Fix for a damaged file that a resume rewrites."""
 START_OVER = "put it back, or start over with train.py --restart"
-"""The fix where it is the fingerprint: nothing else says whose the run is."""
+"""Fix for a damaged fingerprint, without which the run's data and settings cannot be verified."""
 
 
 class RunDir:
@@ -49,24 +49,27 @@ class RunDir:
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether one has been saved to its end."""
+        """True if a checkpoint has been saved completely."""
         return bool(checkpoint_steps(self.checkpoints))
 
     def read_config(self, trust_code: TrustCode = False) -> RunConfig:
-        """The resolved settings. Raises UserError where they cannot be had, the run was trained with others, or its
-        class is in a user's own file that has not been loaded and `trust_code` is False.
+        """Read the resolved settings.
+
+        Raises UserError if they are unreadable, were edited after training began, or have a class in a user's own file
+        that has not been loaded while `trust_code` is False.
         """
         tree = read_json(self.config)
         with naming(f"run file {str(self.config)!r}"):
             config = from_json(tree, trust_code, self.path)
         with decoding(self.fingerprint, START_OVER):
-            edited = differences(read_json(self.fingerprint)["settings"], config)
+            settings = read_json(self.fingerprint).get("settings")
+            edited = differences(settings, config) if settings is not None else []
         if edited:
             raise UserError(f"run file {str(self.config)!r} was edited: {'; '.join(edited)}; put back what was there")
         return config
 
     def read_fingerprint(self) -> dict[str, Any]:
-        """What decides between done, resume and refuse. Raises UserError where a part is missing or no such thing."""
+        """Read the fingerprint. Raises UserError if a part of it is missing or malformed."""
         found = read_json(self.fingerprint, START_OVER)
         with decoding(self.fingerprint, START_OVER):
             hashes = ("data", "tokenizer", "split", "buffers", "init_from")
@@ -75,11 +78,11 @@ class RunDir:
         return dict(found)
 
     def read_tokenizer(self) -> Tokenizer:
-        """What encodes and decodes. Raises UserError where it is not what the run was trained with."""
+        """Read the tokenizer. Raises UserError if it is not the one the run was trained with."""
         return tokenizer_from_json(self._vocabulary())
 
     def read_words(self) -> WordTokenizer:
-        """The vocabulary of vectors. Raises UserError where it is not what the run was trained with."""
+        """Read the vocabulary of a word2vec run. Raises UserError if it is not the one the run was trained with."""
         return WordTokenizer.from_json(self._vocabulary())
 
     def _vocabulary(self) -> Any:
@@ -89,14 +92,15 @@ class RunDir:
         return found
 
     def read_seen(self) -> dict[str, np.ndarray]:
-        """Hashes of each split's lines. Raises UserError where they are lost or damaged."""
+        """Read the hashes of each split's lines. Raises UserError if they are missing or damaged."""
         with decoding(self.seen):
             arrays = _arrays(self.seen)
             return {split: arrays[split] for split in SPLITS}
 
     def read_buffers(self) -> dict[str, np.ndarray]:
-        """What the model has beside its parameters; empty for most models. Raises UserError where it is damaged, or
-        lost by a run that has them.
+        """Read the model's arrays that are not trained; most models have none.
+
+        Raises UserError if they are damaged, or missing from a run that has them.
         """
         if not self.buffers.exists() and "buffers" not in read_json(self.fingerprint):
             return {}
@@ -110,7 +114,7 @@ class RunDir:
             raise UserError(f"run file {str(path)!r} is not what the run was trained with: {MADE_ANEW}")
 
     def read_eval(self) -> dict[str, Any]:
-        """The results. Raises UserError where a number or a split is missing or no such thing."""
+        """Read the results. Raises UserError if a number or a split is missing or malformed."""
         found = read_json(self.eval)
         with decoding(self.eval):
             check_fields(found, params=(int,), step=(int,), steps=(int,), train_time_s=(int, float))
@@ -122,13 +126,13 @@ class RunDir:
 
 
 def checkpoint_steps(directory: Path) -> list[int]:
-    """The steps of all checkpoints, broken ones too, oldest first."""
+    """Steps of all checkpoints, including broken ones, oldest first."""
     entries = directory.iterdir() if directory.exists() else ()
     return sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
 
 
 def open_existing(path: Path) -> RunDir:
-    """A run directory to read. Raises UserError where it is not one, may not be read or is from a newer format."""
+    """Open a run directory for reading. Raises UserError if it is not one, is unreadable or has another format."""
     run = RunDir(path)
     try:
         if path.exists() and not path.is_dir():
@@ -151,7 +155,7 @@ def open_existing(path: Path) -> RunDir:
 
 @contextlib.contextmanager
 def decoding(path: Path, fix: str = MADE_ANEW) -> Iterator[None]:
-    """Reads a file of a run within: where it is lost or damaged, the UserError says so, why, and the fix."""
+    """Context for reading a file of a run: a missing or damaged file raises UserError with the reason and the fix."""
     try:
         yield
     except UserError:
@@ -160,12 +164,12 @@ def decoding(path: Path, fix: str = MADE_ANEW) -> Iterator[None]:
         raise UserError(f"run file {str(path)!r} is missing: {fix}") from None
     except OSError as error:
         raise UserError(f"run file {str(path)!r} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # what a torn file makes its reader raise can be anything
+    except Exception as error:  # a damaged file can make its reader raise anything
         raise UserError(f"run file {str(path)!r} cannot be read ({type(error).__name__}: {error}): {fix}") from error
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file whole or not at all."""
+    """Write a JSON file atomically."""
     try:
         content = dump(value).encode()
     except UnicodeEncodeError:  # a path of bytes that are not UTF-8
@@ -174,7 +178,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file whole or not at all."""
+    """Write a file atomically."""
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(content)
@@ -184,25 +188,25 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replace an .npz file whole or not at all."""
+    """Write an .npz file atomically."""
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]
     write_bytes(path, content.getvalue())
 
 
 def read_json(path: Path, fix: str = MADE_ANEW) -> Any:
-    """A JSON file of a run. Raises UserError where it is missing or broken."""
+    """Read a JSON file of a run. Raises UserError if it is missing or damaged."""
     with decoding(path, fix):
         return json.loads(path.read_text("utf-8"))
 
 
 def dump(value: Any) -> str:
-    """JSON as people can read it; NaN and infinity are a bug."""
+    """Format a value as indented JSON. Raises ValueError for NaN and infinity."""
     return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
 
 
 def hash_of_json(value: Any) -> str:
-    """SHA-256 of a value as its file spells it."""
+    """SHA-256 of a value in the form that `dump` gives it."""
     return hashlib.sha256(dump(value).encode()).hexdigest()
 
 
@@ -215,13 +219,13 @@ def hash_of(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file. It is opened here because NumPy leaves a torn one open."""
+    """Read the arrays of an .npz file, which is opened here because NumPy leaves a damaged one open."""
     with path.open("rb") as file, np.load(file) as arrays:
         return dict(arrays)
 
 
 def _check_loss(entry: dict[str, Any]) -> None:
-    """Raise ValueError where a split's part of eval.json, of tokens or of word2vec's pairs, lacks a number."""
+    """Raise ValueError if a split's entry in eval.json, of a language model or of word2vec, lacks a number."""
     loss, unit = ("loss", "pairs") if "pairs" in entry else ("nats_per_token", "bytes")
     numbers = dict.fromkeys(("tokens", "impossible", unit), (int,))
     check_fields(entry, **numbers, **{loss: (int, float, type(None))})

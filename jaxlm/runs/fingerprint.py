@@ -1,4 +1,4 @@
-"""The fingerprint of a run: hashes of its data and the settings that change numbers, by which a resume is decided."""
+"""The fingerprint of a run: hashes of its data, and the settings that change numbers, which a resume must match."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -14,11 +14,13 @@ from jaxlm.runs.directory import FORMAT, RunDir, hash_of, hash_of_json
 from jaxlm.tokenizers import Tokenizer, WordTokenizer
 
 Buffers = Mapping[str, np.ndarray]
+"""Arrays of a model that are not trained, by name."""
 HASHES = ("data", "tokenizer", "split", "buffers", "init_from")
+"""The fingerprint's entries that are hashes."""
 
 
 class RunData(Protocol):
-    """The parts of a corpus that a run directory keeps."""
+    """Interface of the parts of a corpus that a run directory keeps."""
 
     @property
     def tokenizer(self) -> Tokenizer | WordTokenizer:
@@ -32,20 +34,21 @@ class RunData(Protocol):
 
     @property
     def split_hash(self) -> str:
-        """SHA-256 of the settings that split it."""
+        """SHA-256 of the settings that split the text."""
         ...
 
     @property
     def lines(self) -> dict[str, list[str]]:
-        """The lines of each split, with which samples are compared; empty where nothing is sampled."""
+        """The lines of each split, with which samples are compared; empty for data without lines."""
         ...
 
 
 def fingerprint(
     config: RunConfig, data: RunData, buffers: Buffers | None = None, init_from: str | None = None
 ) -> dict[str, Any]:
-    """Hashes of data, tokenizer, split, buffers and the parameters that init_from gives, and the flat settings that
-    change numbers.
+    """Compute the fingerprint: hashes of data, tokenizer, split, buffers and initial parameters, and flat settings.
+
+    Only settings that change numbers are part of it.
     """
     return {
         "format": FORMAT,
@@ -64,11 +67,12 @@ def content_hash(params: Params) -> str:
 
 
 def refuse_changes(run: RunDir, now: dict[str, Any], config: RunConfig) -> None:
-    """Raise UserError with every difference where a run was begun with another fingerprint than that of `config`."""
+    """Raise UserError listing every difference if a run has another fingerprint than `now`, that of `config`."""
     was = run.read_fingerprint()
     other = [name for name in HASHES if name in was and name in now and was[name] != now[name]]
     settings = dict(was["settings"])
-    if "init_from" in was and was["init_from"] == now.get("init_from"):  # the same parameters, wherever they lie
+    # The same parameters at another path are no difference.
+    if "init_from" in was and was["init_from"] == now.get("init_from"):
         settings["init_from"] = now["settings"]["init_from"]
     changed = [f"{name} has other content (sha256 {was[name][:8]}, now {now[name][:8]})" for name in other]
     changed += differences(settings, config)

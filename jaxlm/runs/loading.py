@@ -1,4 +1,4 @@
-"""A trained run, loaded: its model and parameters, or its vectors."""
+"""Loading of trained runs: a language model with its parameters, or word vectors."""
 
 import dataclasses
 import functools
@@ -23,14 +23,14 @@ from jaxlm.runs.fingerprint import content_hash
 from jaxlm.tokenizers import Tokenizer, WordTokenizer
 
 LISTS = 10
-"""Of checkpoints that are made before a run that trains is called one without any."""
+"""Times the checkpoints are listed again while a training deletes the ones that were to be read."""
 MOMENT = 0.1
-"""Seconds in which a checkpoint is deleted to its end."""
+"""Seconds within which a checkpoint's deletion is complete."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A model with its parameters, tokenizer and settings."""
+    """A trained language model with its parameters, tokenizer and settings."""
 
     path: Path
     config: RunConfig
@@ -42,13 +42,13 @@ class Run:
 
     @functools.cached_property
     def marks_unknown(self) -> bool:
-        """Whether the model writes "[NIV]" where no vector is near the one that it predicts."""
+        """True if the model predicts "[NIV]" when no vector is near the predicted one."""
         return isinstance(self.model, PredictsVectors) and self.model.marks_unknown
 
     def untrained(self) -> Params:
-        """The parameters before the first step: from the seed again, or those of the run that init_from names.
+        """Parameters before the first step: drawn from the seed again, or loaded from the run that init_from names.
 
-        Raises UserError naming init_from where that run has been moved, deleted or replaced.
+        Raises UserError naming init_from if that run has been moved, deleted or replaced.
         """
         if (start := self.config.init_from) is None:
             return with_buffers(untrained_params(self.config, self.model), self.params.get(BUFFERS))
@@ -67,7 +67,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class VectorRun:
-    """Vectors of words: row i of params["input"] is that of tokenizer.words[i]."""
+    """Trained word vectors: row i of params["input"] is the vector of tokenizer.words[i]."""
 
     path: Path
     config: RunConfig
@@ -77,7 +77,7 @@ class VectorRun:
     """Updates behind the parameters."""
 
     def embeddings(self) -> Embeddings:
-        """The words with their input vectors, the most frequent first."""
+        """The table of words and their input vectors, the most frequent word first."""
         return Embeddings(self.tokenizer.words, np.asarray(self.params["input"]))
 
 
@@ -88,11 +88,11 @@ def load_run(
     trust_code: TrustCode = False,
     log: Callable[[str], None] | None = None,
 ) -> Run:
-    """Open a run directory with its best checkpoint by dev loss, or its last; a broken one is logged.
+    """Load a language model's run with its best checkpoint by dev loss, or its last.
 
-    A model class in a file of the user's own is loaded only with trust_code: True for the file that the run names, or
-    the path of the file where it was moved. Raises UserError where it is not a run, is from a newer format, or has no
-    checkpoint that can be read.
+    Broken checkpoints are skipped and reported to `log`. A model class in a user's own file is loaded only with
+    trust_code: True for the file that the run names, or the path of the file if it was moved. Raises UserError if the
+    directory is not a run, has another format, or has no checkpoint that can be read.
     """
     run = open_existing(Path(path))
     config = run.read_config(trust_code)
@@ -113,7 +113,7 @@ def load_vectors(
     trust_code: TrustCode = False,
     log: Callable[[str], None] | None = None,
 ) -> VectorRun:
-    """Open a run directory of word2vec, as `load_run` does. Raises UserError where it is a language model's."""
+    """Load a word2vec run as `load_run` does. Raises UserError also if it is a language model's run."""
     run = open_existing(Path(path))
     config = run.read_config(trust_code)
     if config.model.predicts_text:
@@ -122,7 +122,7 @@ def load_vectors(
 
 
 def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None:
-    """Raise UserError where a class of the user's own builds another model than the one that was trained."""
+    """Raise UserError if a user's own class builds a model with other shapes than the one that was trained."""
     built, trained = (
         {name: leaf.shape for name, leaf in by_name(without_buffers(tree)).items()}
         for tree in (abstract_state(model)[0], params)
@@ -137,14 +137,14 @@ def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None
 
 
 def best_parameters(run: RunDir) -> tuple[Params, int]:
-    """The parameters of the best checkpoint by dev loss, and its step."""
+    """Load the parameters of the best checkpoint by dev loss, with its step."""
     return _load_params(run, "best", None)
 
 
 def _load_params(run: RunDir, which: Literal["best", "last"], log: Callable[[str], None] | None) -> tuple[Params, int]:
-    """The parameters of the best or last checkpoint that can be read, and its step.
+    """Load the parameters of the best or last readable checkpoint, with its step.
 
-    A training may delete checkpoints meanwhile: where none of a list can be read and some are gone, another is made.
+    A training may delete checkpoints meanwhile: if none can be read and some are gone, they are listed again.
     """
     everywhere = replicated(make_mesh())
     for _ in range(LISTS):
@@ -172,6 +172,6 @@ def _load_params(run: RunDir, which: Literal["best", "last"], log: Callable[[str
 
 
 def _is_gone(run: RunDir, step: int) -> bool:
-    """True where a checkpoint that could not be read is gone a moment later: a training has deleted it."""
+    """True if a checkpoint that could not be read is gone a moment later, because a training deleted it."""
     time.sleep(MOMENT)
     return not (run.checkpoints / str(step)).exists()

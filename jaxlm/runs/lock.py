@@ -11,10 +11,10 @@ from jaxlm.runs.directory import RunDir
 
 @contextlib.contextmanager
 def locked(run: RunDir) -> Iterator[None]:
-    """Hold the lock of an existing run directory; the system releases it when the process ends, however it ends.
+    """Context that holds the lock of an existing run directory; the system releases it when the process ends.
 
-    A finished run that may not be written needs no lock, since nothing in it changes. Raises UserError where another
-    process holds the lock.
+    A finished run that is not writable needs no lock, since nothing in it changes. Raises UserError if another process
+    holds the lock.
     """
     try:
         opened = run.lock.open("a")

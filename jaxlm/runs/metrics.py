@@ -9,12 +9,13 @@ from jaxlm.errors import UserError, check_fields, writing
 from jaxlm.runs.directory import decoding, write_bytes
 
 NATS_PER_BIT = math.log(2)
+"""Nats in a bit."""
 
 
 class MetricsLog:
-    """Append to metrics.jsonl, one JSON object a line, and to TensorBoard's files where wanted.
+    """Appends lines to metrics.jsonl, one JSON object each, and to TensorBoard's files if asked for.
 
-    Lines beyond `step`, that of the checkpoint a run resumes from (-1: none), are cut first, in both.
+    Lines beyond `step`, at which a run resumes (-1: from the start), are first removed from both.
     """
 
     def __init__(self, path: Path, tensorboard: Path | None, *, step: int = -1):
@@ -42,14 +43,14 @@ class MetricsLog:
                     self._board.add_scalar(f"{line['split']}/{name}", line[name], line["step"])
 
     def close(self) -> None:
-        """Flush and close."""
+        """Flush and close the files."""
         self._file.close()
         if self._board:
             self._board.close()
 
 
 def cut(path: Path, step: int) -> None:
-    """Drop the lines beyond a step and damaged ones, so that a resumed run can append."""
+    """Remove the lines beyond a step and damaged ones, so that a resumed run can append."""
     if not path.exists():
         return
     kept = [line for line in path.read_bytes().splitlines() if _step_of(line) <= step]
@@ -57,7 +58,7 @@ def cut(path: Path, step: int) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All lines of metrics.jsonl. Raises UserError where one is damaged."""
+    """Read all lines of metrics.jsonl. Raises UserError if one is damaged."""
     lines = []
     for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
         with decoding(path, f"delete line {number}"):
@@ -66,7 +67,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def summary_writer() -> Any:
-    """Import the class that writes TensorBoard's files. Raises UserError without the extra."""
+    """Import the class that writes TensorBoard's files. Raises UserError if tensorboardX is not installed."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
@@ -79,9 +80,9 @@ def _finite(value: Any) -> Any:
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    told = json.loads(line)
-    check_fields(told, step=(int,), split=(str,), loss=(int, float, type(None)), unit=(str,))
-    return dict(told)
+    values = json.loads(line)
+    check_fields(values, step=(int,), split=(str,), loss=(int, float, type(None)), unit=(str,))
+    return dict(values)
 
 
 def _step_of(line: bytes) -> float:

@@ -1,4 +1,4 @@
-"""Orbax, and nothing of it on the user's terminal: what fails in it reaches its callers as exceptions."""
+"""Orbax without its output on the terminal; its failures reach callers as exceptions."""
 
 import functools
 import logging
@@ -16,12 +16,12 @@ warnings.filterwarnings("ignore", message="coroutine .*_background_load. was nev
 
 @functools.cache
 def api() -> Any:
-    """Orbax's API, imported when it is first needed.
+    """Import Orbax's API when it is first needed.
 
-    All that fails in it reaches us as an exception, so what it logs is dropped: a save that failed may have threads
-    that fail and log after it. Each of its calls has an event loop of its own. Where a read has failed, other reads may
-    end after that loop is closed, or never: TensorStore's thread then has a result that nobody waits for, and what
-    waits is collected some time, and fails. Either would print a traceback.
+    Its failures are raised as exceptions, so its log is dropped: after a failed save other threads may fail and log
+    too. Each of its calls has its own event loop. After a failed read, other reads may end once that loop is closed, or
+    never: TensorStore's thread then has a result without a receiver, and pending coroutines fail when they are
+    collected. Either would print a traceback.
     """
     from orbax.checkpoint import v1 as ocp
 
@@ -44,7 +44,7 @@ def api() -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what Python and asyncio say about a broken checkpoint off the user's terminal."""
+    """Context that suppresses warnings and asyncio's log while a broken checkpoint is read."""
     with quiet_asyncio(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -52,7 +52,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def quiet_asyncio() -> Iterator[None]:
-    """Keep what asyncio says of tasks that were given up off it."""
+    """Context that suppresses asyncio's log of abandoned tasks."""
     logger = logging.getLogger("asyncio")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""The cadence of a run: steps in a compiled chunk, and the points at which it is logged, evaluated and saved."""
+"""The cadence of a run: steps in a compiled chunk, and the steps after which it is logged, evaluated and saved."""
 
 import dataclasses
 import math
@@ -6,31 +6,36 @@ import math
 from jaxlm.config import RunConfig
 
 CHUNK_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+"""Steps that a chunk can have."""
 CHUNK_SECONDS = 0.5
+"""Target duration of a chunk."""
 BATCH_TOKENS_OF_A_CHUNK = 2**23
-"""Tokens of all batches of a chunk, which lie in memory together."""
+"""Most tokens in all batches of a chunk, which lie in memory together."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cadence:
-    """Steps between points. Those between logs, evaluations and saves are multiples of `chunk`."""
+    """Steps between logs, evaluations and saves, which are multiples of the steps of a chunk."""
 
     steps: int
     """Steps of the whole run."""
     chunk: int
     """Steps of one compiled chunk."""
     log_every: int
+    """Steps between train lines."""
     eval_every: int
+    """Steps between evaluations."""
     save_every: int
+    """Steps between checkpoints."""
 
     @classmethod
     def of(
         cls, config: RunConfig, parameters: int, batch_tokens: int, *, rate: float, chunk: int | None = None
     ) -> "Cadence":
-        """The cadence of a config whose steps take 6 * parameters * batch_tokens operations, at `rate` a second.
+        """Choose the cadence of a config whose steps take 6 * parameters * batch_tokens operations, at `rate` a second.
 
-        A chunk is the largest size that takes about half a second; `chunk` gives it where a checkpoint does, so that
-        a resumed run meets the points it would have met. Cadences are rounded up to whole chunks.
+        A chunk has the largest size that takes about half a second. A resumed run gives its checkpoint's `chunk`, so
+        that it logs, evaluates and saves at the same steps. Cadences are rounded up to whole chunks.
         """
         steps = config.last_step
         if chunk is None:
@@ -44,20 +49,20 @@ class Cadence:
         return cls(steps, chunk, log_every, eval_every, _whole_chunks(config.checkpoint.every or eval_every, chunk))
 
     def size_at(self, step: int) -> int:
-        """Steps of the chunk that begins after `step`: a single one off the grid, or where a chunk would not fit."""
+        """Steps of the chunk after `step`: `chunk`, or 1 if `step` is not a multiple of it or fewer steps are left."""
         on_grid = step % self.chunk == 0 and step + self.chunk <= self.steps
         return self.chunk if on_grid else 1
 
     def logs(self, step: int) -> bool:
-        """True where a train line is written after this step."""
+        """True if a train line is written after this step."""
         return self._at(step, self.log_every)
 
     def evaluates(self, step: int) -> bool:
-        """True where losses of the splits are taken after this step."""
+        """True if the splits are evaluated after this step."""
         return self._at(step, self.eval_every)
 
     def saves(self, step: int) -> bool:
-        """True where a checkpoint is saved after this step."""
+        """True if a checkpoint is saved after this step."""
         return self._at(step, self.save_every)
 
     def _at(self, step: int, every: int) -> bool:
@@ -65,7 +70,7 @@ class Cadence:
 
 
 def step_flops(parameters: int, batch_tokens: int) -> float:
-    """Operations of a step, about: two for each parameter and token forward, four backward."""
+    """Approximate operations of a step: 6 * parameters * batch_tokens, two thirds of them in the backward pass."""
     return 6.0 * parameters * batch_tokens
 
 

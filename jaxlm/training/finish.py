@@ -1,4 +1,4 @@
-"""What a finished run of a language model gets: scores of all splits, samples and pictures."""
+"""The end of a language model's run: evaluation of all splits, samples and plots."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 from jaxlm.data.bigrams import count_bigrams, save_bigrams
 from jaxlm.errors import one_line
 from jaxlm.inference.formatting import sorted_samples
-from jaxlm.inference.generate import classify, generate
+from jaxlm.inference.generate import generate
+from jaxlm.inference.novelty import classify
 from jaxlm.models.base import BUFFERS, with_buffers, without_buffers
 from jaxlm.ops import prng
 from jaxlm.runs.directory import RunDir, write_bytes
@@ -16,12 +17,12 @@ from jaxlm.training.setup import Setup, some_rows
 
 
 def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]) -> dict[str, Any]:
-    """Score the best parameters on every split, write samples.txt and the pictures; returns eval.json's content.
+    """Evaluate the best parameters on every split, write samples.txt and the plots; returns the content of eval.json.
 
-    Train is scored on at most eval.max_tokens of its predictions.
+    Train is evaluated on at most eval.max_tokens of its predictions.
     """
     config, corpus = setup.config, setup.corpus
-    params, step = best_parameters(run)
+    params, step = best_parameters(run, log)
     best = Run(run.path, config, corpus.tokenizer, setup.model, with_buffers(params, setup.placed_buffers), step)
     entries: dict[str, Any] = {}
     for split, row_R in setup.dataset.rows.items():
@@ -44,8 +45,8 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
 
 
 def draw(run: RunDir, log: Callable[[str], None]) -> None:
-    """Draw a run's pictures; a picture that cannot be drawn is logged and costs nothing else."""
-    from jaxlm.plots.of_run import draw_run  # matplotlib takes as long to import as thousands of small steps
+    """Draw a run's plots; an error while drawing is logged and not raised."""
+    from jaxlm.plots.run_pictures import draw_run  # matplotlib takes as long to import as thousands of small steps
 
     try:
         draw_run(run)
@@ -55,7 +56,7 @@ def draw(run: RunDir, log: Callable[[str], None]) -> None:
 
 
 def _samples(best: Run, run: RunDir) -> str:
-    """The content of samples.txt: of lines sorted by where they are found in the data."""
+    """Draw the content of samples.txt; samples of line data are sorted by the split that contains them."""
     sample, key = best.config.sample, prng.derive(best.config.seed, prng.SAMPLES)
     if not sample.n:
         return ""

@@ -1,4 +1,4 @@
-"""Training that begins from another run's parameters."""
+"""Initialisation of a training from another run's parameters (init_from)."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,20 +15,21 @@ from jaxlm.runs.loading import load_run, load_vectors
 
 
 class Start(NamedTuple):
-    """The parameters that init_from gives."""
+    """The initial parameters from the run that init_from names."""
 
     run: RunDir
-    """The run that init_from names; where that is gone, the one that began from it, with its tokenizer and buffers."""
+    """The run that init_from names; if it is gone, the run to resume, which has its tokenizer and buffers."""
     params: Params | None
-    """None where they are gone: training can only resume from a checkpoint."""
+    """The initial parameters; None if they are gone, so that training can only resume from a checkpoint."""
     content: str | None
-    """SHA-256 of the parameters; None where they are gone and the fingerprint does not have it."""
+    """SHA-256 of the parameters; None if they are gone and the fingerprint lacks it."""
 
 
 def starting_point(config: RunConfig, *, resumes: bool) -> Start | None:
-    """The parameters to begin from; None without init_from. A run that has begun and `resumes` needs them no more.
+    """Load the parameters that init_from names; None without init_from.
 
-    Raises UserError naming init_from where it cannot be opened, or its kind of model does not fit.
+    A run that `resumes` from a checkpoint does not need them. Raises UserError naming init_from if it cannot be opened
+    or is a run of another kind of model.
     """
     if config.init_from is None:
         return None
@@ -45,7 +46,7 @@ def starting_point(config: RunConfig, *, resumes: bool) -> Start | None:
 
 
 def check_same_parameters(config: RunConfig, wanted: Params, start: Start) -> None:
-    """Raise UserError with every difference where init_from has other parameters than the model wants."""
+    """Raise UserError listing every difference between init_from's parameters and the model's."""
     assert start.params is not None
     want, got = ({name: leaf.shape for name, leaf in by_name(tree).items()} for tree in (wanted, start.params))
     differ = [
@@ -75,7 +76,7 @@ def _params_of(config: RunConfig, other: RunDir) -> Params:
 
 
 def _has_begun(run: RunDir, init_from: str) -> bool:
-    """True where a run began from the one named, and is done or can be resumed."""
+    """True if a run began from the one that init_from names, and is done or can be resumed."""
     if not (run.fingerprint.is_file() and (run.eval.exists() or checkpoints.saved(run.checkpoints))):
         return False
     named = open_existing(run.path).read_config().init_from

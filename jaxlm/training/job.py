@@ -1,4 +1,4 @@
-"""A job: one training of any kind of model, ready to begin."""
+"""The interface of a job: one training of any kind of model, prepared and not yet begun."""
 
 import abc
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from jaxlm.training.state import Chunk, TrainState
 
 
 class SplitScore(Protocol):
-    """The loss of a split."""
+    """Interface of the loss of a split."""
 
     @property
     def nats(self) -> float:
@@ -24,7 +24,7 @@ class SplitScore(Protocol):
 
     @property
     def loss(self) -> float | None:
-        """The mean loss by which checkpoints are compared; None where it is infinite."""
+        """The mean loss by which checkpoints are compared; None if it is infinite."""
         ...
 
     def metrics_line(self, step: int, split: str, *, seconds: float, time_s: float) -> dict[str, Any]:
@@ -33,20 +33,21 @@ class SplitScore(Protocol):
 
 
 class Job(abc.ABC):
-    """One training: its resolved settings, data and devices. Making one writes nothing."""
+    """One training with its resolved settings, data and devices. Preparing it writes nothing to the run directory."""
 
     config: RunConfig
+    """The resolved settings."""
     buffers: Mapping[str, np.ndarray]
-    """Arrays that the model reads beside its parameters and that are not trained; empty for most models."""
+    """Arrays of the model that are not trained; empty for most models."""
     init_hash: str | None
     """SHA-256 of the parameters that init_from gives; None without init_from."""
     may_begin: bool = True
-    """False where init_from is gone, so that training can only resume from a checkpoint."""
+    """False if init_from is gone, so that training can only resume from a checkpoint."""
 
     @property
     @abc.abstractmethod
     def data(self) -> RunData:
-        """The data of the run."""
+        """The parts of the corpus that the run directory keeps."""
 
     @abc.abstractmethod
     def summary(self) -> list[str]:
@@ -58,11 +59,11 @@ class Job(abc.ABC):
 
     @abc.abstractmethod
     def cadence(self, chunk: int | None) -> Cadence:
-        """The points of the run, with the steps of a chunk that a checkpoint holds or, for None, a choice."""
+        """The cadence of the run, with a checkpoint's steps of a chunk, or a new choice for None."""
 
     @abc.abstractmethod
     def abstract_state(self) -> TrainState | None:
-        """Shapes, types and shardings of the state; None for a model that is counted anew in place of resumed."""
+        """Shapes, types and shardings of the state; None for a count model, which is counted again, not resumed."""
 
     @abc.abstractmethod
     def initial_state(self) -> TrainState:
@@ -70,14 +71,14 @@ class Job(abc.ABC):
 
     @abc.abstractmethod
     def run_chunk(self, state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
-        """K steps after `step`, dispatched; the memory of the given state is taken."""
+        """Dispatch the K steps after `step`, donating the state."""
 
     @abc.abstractmethod
     def evaluate(self, params: Params) -> Mapping[str, SplitScore]:
-        """The losses of the splits that are followed, "dev" among them where there is one."""
+        """Evaluate the splits that are followed during training, "dev" among them if it exists."""
 
     def calibrate(self, params: Params) -> Params:
-        """The parameters with those brought up to date that training leaves alone: a function of the others."""
+        """Recompute the parameters that steps do not train, as a function of those that they do."""
         return params
 
     @abc.abstractmethod
@@ -86,7 +87,7 @@ class Job(abc.ABC):
 
     @abc.abstractmethod
     def finish(self, run: RunDir, seconds: float) -> dict[str, Any]:
-        """Write samples and pictures with the best parameters; returns the content of eval.json."""
+        """Evaluate the best parameters, write samples and plots; returns the content of eval.json."""
 
     @abc.abstractmethod
     def losses(self, result: dict[str, Any], run: RunDir) -> list[str]:

@@ -22,15 +22,15 @@ from jaxlm.training.setup import Setup, set_up, some_rows, summary
 from jaxlm.training.state import Chunk, TrainState
 
 CALIBRATION_LOGITS = 2**24
-"""Logits in memory at once where parameters of the likelihood are calibrated."""
+"""Most logits in memory while parameters of the likelihood are calibrated."""
 TRAIN_SAMPLE = 10_000
-"""Rows of train that are scored beside dev, where there is no dev split."""
+"""Rows of train that are evaluated during training if there is no dev split."""
 
 
 def prepare(
     config: RunConfig, *, restart: bool = False, dry_run: bool = False, log: Callable[[str], None] = print
 ) -> Job:
-    """The job of a language model that stands on no other run. Raises UserError."""
+    """Prepare the job of a language model that depends on no other run. Raises UserError."""
     setup = set_up(config, resumes=not restart)
     return LanguageJob(setup, log) if setup.config.model.trained_by_steps else CountJob(setup, log)
 
@@ -67,7 +67,7 @@ class LanguageJob(Job):
         ]
 
     def cadence(self, chunk: int | None) -> Cadence:
-        """The points of the run."""
+        """The cadence of the run, by the device's speed."""
         rate = platform.flops_per_second()
         return Cadence.of(self.config, self.setup.parameters, self.setup.batch_tokens, rate=rate, chunk=chunk)
 
@@ -80,18 +80,18 @@ class LanguageJob(Job):
         return self.setup.initial_state(self._optimizer)
 
     def run_chunk(self, state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
-        """K steps after `step`, dispatched."""
+        """Dispatch the K steps after `step`, donating the state."""
         return self._run_chunk(state, step, K)
 
     def evaluate(self, params: Params) -> dict[str, Score]:
-        """The scores of dev and of a fixed sample of train of equal size."""
+        """Evaluate dev and a fixed sample of train of equal size."""
         rows = self.setup.dataset.rows
         chosen = {"dev": rows["dev"], "train_sample": some_rows(rows["train"], len(rows["dev"]) or TRAIN_SAMPLE)}
         params = with_buffers(params, self.setup.placed_buffers)
         return {split: self.setup.evaluator(params, row_R) for split, row_R in chosen.items() if len(row_R)}
 
     def calibrate(self, params: Params) -> Params:
-        """The parameters with those fitted to train that the objective leaves alone; the same where it has none."""
+        """Calibrate on train the parameters that the objective does not train, if it has any."""
         return self._calibrate(params) if self._calibrate else params
 
     def loss_fields(self, mean: float) -> dict[str, Any]:
@@ -102,11 +102,11 @@ class LanguageJob(Job):
         return token_fields(mean, self._bytes_per_token)
 
     def finish(self, run: RunDir, seconds: float) -> dict[str, Any]:
-        """Score all splits with the best parameters, sample, draw; returns the content of eval.json."""
+        """Evaluate all splits with the best parameters, write samples and plots; returns the content of eval.json."""
         return finish.finish(self.setup, run, seconds, self.log)
 
     def losses(self, result: dict[str, Any], run: RunDir) -> list[str]:
-        """A line for each split that eval.json has."""
+        """One line for each split that eval.json has."""
         return [f"{split}: {score_line(Score.from_json(result[split]))}" for split in SPLITS if result[split]]
 
     @cached_property
@@ -137,22 +137,22 @@ class CountJob(LanguageJob):
     """A language model whose parameters come from one pass over the data, as a run of a single step."""
 
     def details(self) -> list[str]:
-        """The parameters, in words."""
+        """A line for the parameters, whose number is known only after counting."""
         return ["parameters: as many as the data has n-grams"]
 
     def cadence(self, chunk: int | None) -> Cadence:
-        """One step."""
+        """The cadence of a run of one step."""
         return Cadence(steps=1, chunk=1, log_every=1, eval_every=1, save_every=1)
 
     def abstract_state(self) -> None:
-        """None: the shapes are known when the text is counted, which is done anew in place of a resume."""
+        """None, since shapes are known only after counting; a count is repeated instead of resumed."""
 
     def initial_state(self) -> TrainState:
-        """No parameters."""
+        """The state before counting, without parameters."""
         return TrainState(step=np.array(0, np.int32), params={}, opt_state=())
 
     def run_chunk(self, state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
-        """Count train."""
+        """Count the n-grams of train in a single step."""
         corpus, model = self.setup.corpus, cast(FittedModel[Any], self.setup.model)
         start, end = corpus.bounds["train"]
         params, notes = model.fit(corpus.tokens_N[start:end], corpus.age_N[start:end])
@@ -163,5 +163,5 @@ class CountJob(LanguageJob):
         return TrainState(np.array(1, np.int32), params, ()), Chunk(loss_K=nothing, count_K=nothing, lr=0.0)
 
     def evaluate(self, params: Params) -> dict[str, Score]:
-        """The scores, once there are counts."""
+        """Evaluate as a LanguageJob does, once there are counts."""
         return super().evaluate(params) if params else {}

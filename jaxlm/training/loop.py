@@ -1,4 +1,4 @@
-"""The loop of every training: chunks of steps, and what happens at the points between them."""
+"""The loop of every training: chunks of steps, with logs, evaluations and checkpoints between them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,10 +19,10 @@ from jaxlm.training.state import TrainState
 
 
 def fit(job: Job, run: RunDir, log: Callable[[str], None]) -> float:
-    """Train from the newest checkpoint, or from the start, to the last step; returns the seconds of the whole run.
+    """Train from the newest checkpoint, or from step 0, to the last step; returns the seconds of the whole run.
 
-    Raises NonFiniteLoss where a loss or parameter is not a number, Stopped after SIGINT or SIGTERM with the state
-    saved, and UserError where the disk does not take a file.
+    Raises NonFiniteLoss if a loss or parameter is not finite, Stopped after SIGINT or SIGTERM with the state saved, and
+    UserError if a file cannot be written.
     """
     state, sums, chunk = resumed(job, run, log) or (job.initial_state(), Sums(), None)
     step, cadence = int(state.step), job.cadence(chunk)
@@ -60,9 +60,9 @@ def fit(job: Job, run: RunDir, log: Callable[[str], None]) -> float:
 
 
 def resumed(job: Job, run: RunDir, log: Callable[[str], None]) -> tuple[TrainState, Sums, int] | None:
-    """The newest checkpoint that loads, with its sums and the steps of its chunks; broken ones are set aside.
+    """Load the newest intact checkpoint: its state, running sums and steps of a chunk. Broken ones are set aside.
 
-    None where there is no checkpoint. Raises UserError where there is none and init_from is gone.
+    Returns None if there is no checkpoint. Raises UserError if there is none and init_from is gone.
     """
     like = job.abstract_state()
     if like is None:
@@ -96,7 +96,7 @@ def resumed(job: Job, run: RunDir, log: Callable[[str], None]) -> tuple[TrainSta
 
 
 def all_finite(params: Params) -> bool:
-    """True where every number of every parameter is finite."""
+    """True if every number of every parameter is finite."""
     return bool(_all_finite(params))
 
 
@@ -106,7 +106,7 @@ def _all_finite(params: Params) -> jax.Array:
 
 
 def _changed_numerics(then: Any) -> list[str]:
-    """The conditions of a checkpoint's numbers that differ from this process's, in words."""
+    """List the conditions on which numbers depend (platform.numerics) that have changed since a checkpoint."""
     now = platform.numerics()
     then = now | then if isinstance(then, dict) else now
     return [f"{name} {then[name]} (now {value})" for name, value in now.items() if then[name] != value]

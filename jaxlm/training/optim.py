@@ -1,4 +1,4 @@
-"""OptimConfig to a learning-rate schedule to an Optax transformation."""
+"""Optimisers and learning-rate schedules: an OptimConfig becomes an Optax transformation."""
 
 import jax
 import optax
@@ -31,17 +31,17 @@ def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
 
 
 def in_steps(place: float, steps: int) -> int:
-    """A place in a run in steps: below 1 it is a fraction of the run."""
+    """Convert a place in a run to steps: below 1 it is a fraction of the run."""
     return round(place * steps) if place < 1 else round(place)
 
 
 def transformation(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping, then the update rule under the schedule."""
+    """Build the optimiser: clipping, then the update rule with the config's schedule."""
     return update_rule(config, schedule(config, steps))
 
 
 def update_rule(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """The same under a schedule of one's own, in place of the settings'."""
+    """Build the optimiser with another schedule than the config's."""
     if config.name == "sgd":
         rule = optax.sgd(rate, momentum=config.momentum or None)
     else:
@@ -50,5 +50,5 @@ def update_rule(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTran
 
 
 def count_parameters(params: object) -> int:
-    """Numbers in a tree of arrays."""
+    """Count the numbers in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,4 +1,4 @@
-"""The progress line of a training."""
+"""The progress line on the terminal during a training."""
 
 import sys
 import time
@@ -7,11 +7,11 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 5.0
-"""Where the output is no terminal, a line is printed at most this often."""
+"""Least seconds between lines if the output is not a terminal."""
 
 
 class Progress:
-    """Loss, dev loss, speed and time left: one moving line on a terminal, a plain line now and then elsewhere.
+    """Shows loss, dev loss, speed and time left: in one updated line on a terminal, in occasional lines elsewhere.
 
     The speed is in steps/s, or in `words`, words/s.
     """
@@ -27,12 +27,13 @@ class Progress:
             self._bar = tqdm(total=steps, initial=start, unit="step", file=self._out, dynamic_ncols=True)
 
     def dev(self, loss: float | None) -> None:
-        """The newest dev loss."""
+        """Set the dev loss to show."""
         self._dev = loss
 
     def steps(self, done: int, loss: float | None, tokens: int = 0) -> None:
-        """`done` steps are behind us, the newest with this train loss; None: they had nothing to predict. Those since
-        the last call read so many tokens.
+        """Show that `done` steps are done, the newest with this train loss (None: nothing was predicted).
+
+        `tokens` were read since the last call.
         """
         now = time.monotonic()
         seconds = max(now - self._began, 1e-9)
@@ -59,7 +60,7 @@ class Progress:
             )
 
     def close(self) -> None:
-        """Leave the line as it is."""
+        """End the progress line."""
         if self._bar is not None:
             self._bar.close()
 
@@ -69,5 +70,5 @@ class Progress:
 
 
 def per_second(rate: float) -> str:
-    """A speed in whole numbers, below 10 in two digits."""
+    """Format a speed: whole numbers, two digits below 10."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"

@@ -1,4 +1,4 @@
-"""The record of a training: train lines, losses of the splits, the progress line, and sums that a checkpoint holds."""
+"""The record of a training: train lines, losses of the splits, the progress line, and running sums for checkpoints."""
 
 import dataclasses
 import math
@@ -18,19 +18,22 @@ from jaxlm.training.state import Chunk
 
 @dataclasses.dataclass
 class Sums:
-    """Sums since the last train line, and the seconds of the run; saved with each checkpoint."""
+    """Running sums since the last train line, and the seconds of the run; saved with each checkpoint."""
 
     loss: float = 0.0
+    """Weighted sum of the losses of the steps."""
     weight: float = 0.0
+    """Sum of the weights."""
     tokens: int = 0
+    """Tokens trained on."""
     training_s: float = 0.0
     """Seconds of training since the last train line, without evaluations."""
     run_s: float = 0.0
-    """Seconds of the whole run, resumed runs added up."""
+    """Seconds of the whole run, over all resumes."""
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, Any]) -> "Sums | None":
-        """The sums of a checkpoint's metadata; None where they are damaged."""
+        """Read the sums from a checkpoint's metadata; None if they are damaged."""
         try:
             sums = cls(**metadata["sums"])
             check_fields(vars(sums), **dict.fromkeys(vars(sums), (int, float)))
@@ -64,20 +67,20 @@ class Recorder:
 
     @property
     def seconds(self) -> float:
-        """Seconds of the run up to what was recorded last."""
+        """Seconds of the run until the newest record."""
         return self._sums.run_s
 
     def metadata(self) -> dict[str, Any]:
-        """The part of a checkpoint's metadata by which a resumed run writes the lines it would have written."""
+        """Checkpoint metadata with which a resumed run writes the same lines as an uninterrupted one."""
         return {"sums": dataclasses.asdict(self._sums)}
 
     def chunk(self, step: int, chunk: Chunk, *, logs: bool) -> None:
-        """Take the chunk that leads to `step`, and write the one before it, whose arrays have arrived."""
+        """Take the metrics of the chunk that ends at `step`, and write those of the chunk before it."""
         self.flush()
         self._pending = step, chunk, logs
 
     def flush(self) -> None:
-        """Wait for the newest chunk and write it. Raises NonFiniteLoss at the first loss that is not a number."""
+        """Wait for the newest chunk and write its metrics. Raises NonFiniteLoss for a loss that is not finite."""
         if self._pending is None:
             return
         (step, chunk, logs), self._pending = self._pending, None
@@ -100,7 +103,7 @@ class Recorder:
                 self._show()
 
     def scores(self, step: int, scores: Mapping[str, SplitScore]) -> float | None:
-        """Write the losses of the splits, just taken, and return the dev loss. Raises NonFiniteLoss."""
+        """Write newly evaluated losses of splits; returns the dev loss. Raises NonFiniteLoss."""
         seconds = self._lap()
         dev = scores["dev"].loss if "dev" in scores else None
         for split, score in scores.items():
@@ -112,7 +115,7 @@ class Recorder:
         return dev
 
     def fail(self, reason: str, step: int) -> None:
-        """Raise NonFiniteLoss with the last good checkpoint and ways out."""
+        """Raise NonFiniteLoss naming the last good checkpoint and possible fixes."""
         good = (
             "no checkpoint was saved before"
             if self.last_saved is None
@@ -144,7 +147,7 @@ class Recorder:
         self._sums = Sums(run_s=sums.run_s)
 
     def _lap(self) -> float:
-        """Seconds since the last lap, added to those of the run."""
+        """Seconds since the previous call, which are also added to those of the run."""
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
         self._sums.run_s += seconds

@@ -1,4 +1,4 @@
-"""The whole job: settings to data to model to steps to a finished run directory."""
+"""A whole training, from settings to a finished run directory."""
 
 from collections.abc import Callable
 from pathlib import Path

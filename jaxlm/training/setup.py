@@ -1,4 +1,4 @@
-"""Data, model, devices and step of a language model, put together before a run directory is touched."""
+"""Assembly of a language model's data, model, devices and step, before a run directory is touched."""
 
 import dataclasses
 from collections.abc import Callable
@@ -42,14 +42,14 @@ WIDE = 1024
 
 
 class Objective(NamedTuple):
-    """How a model is trained: REAN brings its own, every other model takes these defaults."""
+    """The loss and step of a model: REAN brings its own, every other model uses these defaults."""
 
     loss: Loss = language_loss
     unit: str = NATS_PER_TOKEN
     """The unit of the loss."""
     make_step: MakeStep = make_step
     calibrate: Callable[[LanguageModel[Any], Params, Any], Params] | None = None
-    """(model, params, batch of train) -> params with those fitted that training leaves alone."""
+    """(model, params, batch of train) -> params with those calibrated that steps do not train; None without such."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,26 +66,26 @@ class Setup:
     """The run that init_from names; None without it."""
     objective: Objective = dataclasses.field(default_factory=Objective)
     buffers: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    """Arrays beside the parameters that are not trained, on the host."""
+    """Arrays of the model that are not trained, on the host."""
 
     @cached_property
     def placed_buffers(self) -> Params:
-        """The buffers on every device."""
+        """The buffers, replicated on every device."""
         return jax.device_put(self.buffers, replicated(self.mesh))
 
     @property
     def batch_tokens(self) -> int:
-        """Predictions of a batch, padding counted."""
+        """Predictions in a batch, padding included."""
         return self.dataset.batch_size * self.dataset.targets_per_row
 
     @cached_property
     def parameters(self) -> int:
-        """Numbers in the trained parameters."""
+        """Number of trained parameters."""
         return optim.count_parameters(abstract_state(self.model)[0])
 
     @cached_property
     def evaluator(self) -> Evaluator:
-        """Losses of rows of the data set."""
+        """Evaluates rows of the data set."""
         bytes_V = self.corpus.tokenizer.bytes_of_token
         return Evaluator(
             self.model, self.dataset, bytes_V, row_multiple=rows_multiple(self.mesh), block=must_block(self.mesh)
@@ -101,7 +101,7 @@ class Setup:
         return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, lies)
 
     def initial_state(self, optimizer: optax.GradientTransformation) -> TrainState:
-        """Step 0, from the seed or from another run's parameters, on the mesh."""
+        """The state at step 0 on the mesh, with parameters from the seed or from init_from."""
         lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
         if self.start is None or self.start.params is None:
             key = prng.derive(self.config.seed, prng.PARAMETERS)
@@ -114,7 +114,7 @@ class Setup:
     def chunk_runner(
         self, optimizer: optax.GradientTransformation, rate: optax.Schedule
     ) -> Callable[[TrainState, int, int], tuple[TrainState, Chunk]]:
-        """The compiled training: (state, its step, K) -> (state after K steps, metrics), the state's memory taken."""
+        """Build the compiled training: (state, its step, K) -> (state after K steps, metrics), the state donated."""
         objective, config = self.objective, self.config
         step = objective.make_step(self.model, objective.loss, optimizer, config.optim.l2)
         options = compilation.step_options()
@@ -132,7 +132,7 @@ class Setup:
 def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
     """Choose the devices, read the data, build the model, and fill in the settings that depend on the data.
 
-    A run that has begun and `resumes` needs its init_from no more. Raises UserError.
+    A run that `resumes` from a checkpoint does not need its init_from. Raises UserError.
     """
     platform.choose_device(config.device, config.gpu_memory)
     compilation.enable_cache(cache_dir())
@@ -184,7 +184,7 @@ def summary(setup: Setup) -> list[str]:
 
 
 def some_rows(row_R: np.ndarray, most: int) -> np.ndarray:
-    """All rows, or a fixed random choice of them in order."""
+    """Select at most `most` rows: all, or a fixed random sample in order."""
     if len(row_R) <= most:
         return row_R
     return np.sort(np.random.default_rng(0).choice(row_R, most, replace=False))
@@ -196,7 +196,7 @@ def _is_wide(config: RunConfig) -> bool:
 
 
 def _check_memory(model: LanguageModel[Any]) -> None:
-    """Raise UserError where a device cannot hold the parameters and their gradients."""
+    """Raise UserError if a device cannot hold the parameters and their gradients."""
     params = abstract_state(model)[0]
     wanted = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     there = platform.memory()

@@ -1,4 +1,4 @@
-"""Signals that end a training, caught so that the state is saved first."""
+"""Handling of SIGINT and SIGTERM, so that training saves its state before it ends."""
 
 import signal
 import threading
@@ -9,8 +9,9 @@ from typing import Any
 
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """A list that the first SIGINT or SIGTERM lands in; a second one does what it did before. Only the main thread
-    can catch signals; in another the list stays empty.
+    """Context that catches the first SIGINT or SIGTERM and appends it to the list it yields.
+
+    A second signal has its previous effect. Only the main thread can catch signals; elsewhere the list stays empty.
     """
     caught: list[int] = []
     before: dict[int, Any] = {}

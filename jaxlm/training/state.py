@@ -1,4 +1,4 @@
-"""The training state: what a step moves on and a checkpoint holds."""
+"""The training state, which a step advances and a checkpoint holds, and the metrics of a chunk."""
 
 from typing import Any
 
@@ -12,25 +12,28 @@ from jaxlm.models.base import Params
 
 @flax.struct.dataclass
 class TrainState:
-    """Arrays only. `step` counts the updates made."""
+    """The arrays that a training step advances."""
 
     step: jax.Array | np.ndarray
+    """Number of updates made."""
     params: Params
+    """The trained parameters."""
     opt_state: optax.OptState
+    """Optax's state, such as moments."""
 
     def items(self) -> dict[str, Any]:
-        """The state as a checkpoint holds it: parameters apart, so that sampling reads them alone."""
+        """Items of a checkpoint: the parameters apart from the rest, so that sampling can load them alone."""
         return {"params": self.params, "training": {"step": self.step, "opt_state": self.opt_state}}
 
     @classmethod
     def of_items(cls, items: dict[str, Any]) -> "TrainState":
-        """The state from the items of a checkpoint."""
+        """Build the state from the items of a checkpoint."""
         return cls(params=items["params"], **items["training"])
 
 
 @flax.struct.dataclass
 class Chunk:
-    """The metrics of K steps."""
+    """The metrics of the K steps of a chunk."""
 
     loss_K: jax.Array | np.ndarray
     """Mean loss of each step."""
@@ -39,4 +42,4 @@ class Chunk:
     lr: jax.Array | float
     """Learning rate of the last step."""
     weight_K: np.ndarray | None = None
-    """Weight of each loss in a mean over steps. None: all alike."""
+    """Weight of each loss in a mean over steps; None weighs them equally."""

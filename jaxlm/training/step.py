@@ -1,4 +1,4 @@
-"""The training step, and the compiled chunk of steps. Training, the range test, benchmarks and tests all begin here."""
+"""The training step and the compiled chunk of steps, shared by training, the range test, benchmarks and tests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,9 +33,9 @@ def language_loss(
 
 
 def make_step(model: LanguageModel[Any], loss: Loss, optimizer: optax.GradientTransformation, l2: float = 0.0) -> Step:
-    """One update by the gradient of the batch's mean loss + l2 * mean_square(params).
+    """Build the step: one update by the gradient of the batch's mean loss + l2 * mean_square(params).
 
-    The function takes (state, batch, dropout key, buffers or None) and gives (state, mean loss without the l2 term,
+    The step takes (state, batch, dropout key, buffers or None) and returns (state, mean loss without the l2 term,
     count of predictions).
     """
 
@@ -56,10 +56,10 @@ def make_step(model: LanguageModel[Any], loss: Loss, optimizer: optax.GradientTr
 
 
 def make_chunk(step: Step, rate: optax.Schedule, seed: int) -> Callable[..., tuple[TrainState, Chunk]]:
-    """K steps as one function of (state, batches, buffers, K), to be compiled with the state donated and K static.
+    """Build K steps as a function of (state, batches, buffers, K), to be compiled with the state donated and K static.
 
-    Batches lie along the first axis; where it is 1 and K is not, the same batch serves every step. Step s draws its
-    dropout by fold_in(key, s) of the seed's key.
+    Batches are stacked along the first axis; if its size is 1 and K is not, every step uses the same batch. Step s
+    draws its dropout with fold_in(key, s).
     """
 
     def chunk(state: TrainState, batches: Batch, buffers: Params | None, K: int) -> tuple[TrainState, Chunk]:

@@ -1,6 +1,6 @@
-"""Losses of word2vec's updates and their gradients, written out: skip-gram, CBOW and hierarchical softmax.
+"""Losses of word2vec's updates with explicit gradients: skip-gram, CBOW and hierarchical softmax.
 
-The formulas are in models/word2vec.py.
+The formulas are in word2vec/model.py.
 """
 
 from typing import NamedTuple
@@ -9,25 +9,29 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-LARGE = 20.0
-"""Beyond it softplus(x) is x to the last bit."""
+SOFTPLUS_LINEAR = 20.0
+"""Logit above which softplus(x) equals x in float32."""
 FACTORS = 4
-"""Numbers up to 1 + exp(LARGE) whose product a float32 holds."""
+"""Number of factors up to 1 + exp(SOFTPLUS_LINEAR) whose product does not overflow float32."""
 
 
 class Gradients(NamedTuple):
-    """Descent directions (the negative gradients) of an update's summed loss, and that loss."""
+    """The summed loss of an update and its negative gradients."""
 
     loss: jax.Array
+    """Summed loss in nats."""
     input_rows: jax.Array
+    """Negative gradient of the input vectors."""
     output_rows: jax.Array
+    """Negative gradient of the output vectors of predicted words or nodes."""
     negatives_ME: jax.Array | None
+    """Negative gradient of the output vectors of negatives; None for hierarchical softmax."""
 
 
 def skip_gram(x_GTE: jax.Array, y_GHE: jax.Array, z_ME: jax.Array, mask_GTH: jax.Array, negatives: int) -> Gradients:
-    """Input vectors x of words against output vectors y of their surroundings, where the mask says, and z of negatives.
+    """Skip-gram with negative sampling: input vectors x of words, output vectors y of their neighbours, z of negatives.
 
-    The loss is summed over the pairs of the mask, each with `negatives` words, which the M negatives stand for.
+    The loss is summed over the pairs where the mask is True: -log s(x . y) - negatives * mean over M of log s(-x . z).
     """
     G, T, E = x_GTE.shape
     M = z_ME.shape[0]
@@ -37,7 +41,7 @@ def skip_gram(x_GTE: jax.Array, y_GHE: jax.Array, z_ME: jax.Array, mask_GTH: jax
     q_GTH = jnp.where(mask_GTH, _one_plus_exp(logit_GTH), 1.0)
     pull_GTH = jnp.where(mask_GTH, 1 / q_GTH, 0.0)
     away_NM, loss_N = _negatives(x_NE, z_ME, pairs_N * (negatives / M))
-    linear_GTH = jnp.where(mask_GTH, jnp.maximum(logit_GTH - LARGE, 0.0) - logit_GTH, 0.0)
+    linear_GTH = jnp.where(mask_GTH, jnp.maximum(logit_GTH - SOFTPLUS_LINEAR, 0.0) - logit_GTH, 0.0)
     loss = jnp.sum(_log_products(q_GTH)) + jnp.sum(linear_GTH) + jnp.sum(loss_N)
     return Gradients(
         loss,
@@ -50,19 +54,19 @@ def skip_gram(x_GTE: jax.Array, y_GHE: jax.Array, z_ME: jax.Array, mask_GTH: jax
 def cbow(
     x_RE: jax.Array, y_NE: jax.Array, z_ME: jax.Array, mask_NC: jax.Array, negatives: int, *, mean: bool
 ) -> Gradients:
-    """The mean or sum of input vectors x of a word's surroundings against its output vector y and those of negatives.
+    """CBOW with negative sampling: mean or sum of neighbours' input vectors x, output vectors y of words, negatives z.
 
-    The N words follow one another; x has theirs and of as many before and behind as a window has to a side (C / 2).
-    As in word2vec's program, every neighbour gets the whole error of a mean, which is the gradient times the number of
-    neighbours, and of a sum the gradient divided by it: else one of the two learns too slowly or blows up.
+    The N words are consecutive; x has R = N + C rows, theirs and those of C / 2 words before and after them.
+    As in word2vec's program, a neighbour receives the gradient times the number of neighbours for a mean, and the
+    gradient divided by it for a sum; otherwise the mean learns too slowly, or the sum diverges.
     """
     N, M, W = y_NE.shape[0], z_ME.shape[0], mask_NC.shape[1] // 2
     mask_NC = mask_NC.astype(jnp.float32)
     count_N = jnp.sum(mask_NC, axis=1)
     share_N1 = 1 / jnp.maximum(count_N, 1.0)[:, None]
     offsets = [*range(-W, 0), *range(1, W + 1)]
-    # Sums of shifted rows: as a banded product they are four times the operations. Behind a barrier, for XLA would sum
-    # them again in every product that they go into.
+    # Sums of shifted rows take a quarter of the operations of a banded product. The barrier keeps XLA from summing them
+    # again in every product that uses them.
     near = [mask_NC[:, c, None] * x_RE[W + o :][:N] for c, o in enumerate(offsets)]
     sum_NE = sum(near[1:], near[0])
     h_NE = lax.optimization_barrier(sum_NE * share_N1 if mean else sum_NE)
@@ -71,7 +75,7 @@ def cbow(
     q_N = _one_plus_exp(logit_N)
     pull_N1 = (counts_N / q_N)[:, None]
     away_NM, loss_N = _negatives(h_NE, z_ME, counts_N * (negatives / M))
-    positive_N = jnp.log(q_N) + jnp.maximum(logit_N - LARGE, 0.0) - logit_N
+    positive_N = jnp.log(q_N) + jnp.maximum(logit_N - SOFTPLUS_LINEAR, 0.0) - logit_N
     error_NE = pull_N1 * y_NE - away_NM @ z_ME
     error_NE = lax.optimization_barrier(error_NE if mean else error_NE * share_N1)
     edge = ((2 * W, 2 * W), (0, 0))
@@ -85,12 +89,13 @@ def cbow(
     )
 
 
-def tree(
+def hierarchical_softmax(
     x_NCE: jax.Array, y_NLE: jax.Array, sign_NL: jax.Array, mask_NC: jax.Array, *, average: str | None
 ) -> Gradients:
-    """Input vectors x of a word's C neighbours, one by one or averaged, against output vectors y of its path's nodes.
+    """Hierarchical softmax: input vectors x of a word's C neighbours, output vectors y of the nodes on its path.
 
-    A sign of 0 is behind the path's end. `average` is None, "mean" or "sum", errors shared out as in `cbow`.
+    The loss is -sum_n log s(sign_n x . y_n); a sign of 0 is padding. `average` is None for skip-gram, where each
+    neighbour predicts alone, and "mean" or "sum" for CBOW, with gradients distributed as in `cbow`.
     """
     mask_NC1 = mask_NC[:, :, None].astype(jnp.float32)
     count_N11 = jnp.maximum(jnp.sum(mask_NC1, axis=1, keepdims=True), 1.0)
@@ -115,20 +120,20 @@ def tree(
 
 
 def _negatives(x_NE: jax.Array, z_ME: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns weight * s(x . z) of each, (N, M), and weight * sum over M of -log s(-x . z), loss_N."""
+    """Loss of the negatives, weight * sum over M of -log s(-x . z), and its slopes; returns (slope_NM, loss_N)."""
     logit_NM = x_NE @ z_ME.T
     q_NM = _one_plus_exp(logit_NM)
-    loss_N = jnp.sum(_log_products(q_NM), axis=1) + jnp.sum(jnp.maximum(logit_NM - LARGE, 0.0), axis=1)
+    loss_N = jnp.sum(_log_products(q_NM), axis=1) + jnp.sum(jnp.maximum(logit_NM - SOFTPLUS_LINEAR, 0.0), axis=1)
     return (1 - 1 / q_NM) * weight_N[:, None], weight_N * loss_N
 
 
 def _one_plus_exp(x: jax.Array) -> jax.Array:
-    """1 + exp(min(x, LARGE)): softplus(x) is its logarithm + max(x - LARGE, 0), and s(-x) its inverse."""
-    return 1 + jnp.exp(jnp.minimum(x, LARGE))
+    """Compute q = 1 + exp(min(x, L)), L = SOFTPLUS_LINEAR: softplus(x) = log q + max(x - L, 0), s(-x) = 1 / q."""
+    return 1 + jnp.exp(jnp.minimum(x, SOFTPLUS_LINEAR))
 
 
 def _log_products(q: jax.Array) -> jax.Array:
-    """Logarithms of products of FACTORS numbers along the last axis: their sum is that of all logarithms, for less."""
+    """Logarithms of products of FACTORS numbers along the last axis: fewer logarithms with the same sum."""
     whole = q.shape[-1] // FACTORS * FACTORS
     factors = q[..., :whole].reshape(*q.shape[:-1], whole // FACTORS, FACTORS)
     products = jnp.log(jnp.prod(factors, axis=-1))

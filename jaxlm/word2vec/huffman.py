@@ -1,15 +1,15 @@
-"""Huffman trees: the inner nodes on the way to each word, and where to turn at them."""
+"""Huffman trees of word counts: the inner nodes on the path to each word, and the branch taken at each."""
 
 import heapq
 
 import numpy as np
 
 
-def paths(counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Each word's path from the root of the Huffman tree of its counts (Huffman 1952).
+def huffman_paths(counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Paths from the root of the counts' Huffman tree to each word (Huffman 1952), short for frequent words.
 
-    Returns node_VL, the V - 1 inner nodes numbered from 0 and -1 behind a path's end, and sign_VL, int8: 1 to the first
-    child, -1 to the second, 0 behind the end. A frequent word has a short path. L is the longest one's length.
+    Returns node_VL, the V - 1 inner nodes numbered from 0, padded with -1 after a path's end, and sign_VL, int8: 1 for
+    the first child, -1 for the second, 0 for padding. L is the length of the longest path.
     """
     V = len(counts)
     heap = [(count, word) for word, count in enumerate(counts)]

@@ -1,4 +1,4 @@
-"""The work of a word2vec step as a function of (seed, step, shard): sampled words, windows, negatives, rows touched."""
+"""Batches of word2vec as a function of (seed, step, worker): sampled words, windows, negatives and rows touched."""
 
 import dataclasses
 from functools import cached_property
@@ -7,64 +7,73 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlm.config import Word2vecConfig
-from jaxlm.word2vec.huffman import paths
+from jaxlm.word2vec.huffman import huffman_paths
 
 EVALUATION = 2**63
-"""Added to the number of a draw that scores and does not train."""
+"""Offset of the draws of an evaluation, so that they differ from those of training."""
 
 
-class Part(NamedTuple):
-    """What one shard of a step trains on. N words in a row, of which `updates` updates are not padding.
+class WorkerBatch(NamedTuple):
+    """The training data of one worker in one step: N consecutive words, the first `updates` updates of which are real.
 
-    Words and outputs are numbers into the rows that the shard touches: row U of its own tables is row row_U of the
-    model's. A number of rows is rounded up to a power of two, by rows that do not exist.
+    Inputs and outputs are indices into the rows that the worker touches: row u of its own tables is row row_U[u] of
+    the model's. The number of rows is padded to a power of two with rows that do not exist.
     """
 
     input_row_U: np.ndarray
+    """Rows of the model's input table that the worker touches."""
     output_row_U: np.ndarray
+    """Rows of the model's output table that the worker touches."""
     input_N: np.ndarray
-    """Each word's input row, with `window` words of padding at both ends."""
+    """Input row of each word, with `window` words of padding at both ends."""
     output_N: np.ndarray
-    """Negative sampling: each word's output row, padded in the same way. Empty for hierarchical softmax."""
+    """Negative sampling: output row of each word, padded as input_N. Empty for hierarchical softmax."""
     left_N: np.ndarray
-    """Neighbours before each word that are in its window: 0 to window."""
+    """Number of words before each word that are in its window, from 0 to `window`."""
     right_N: np.ndarray
+    """Number of words after each word that are in its window, from 0 to `window`."""
     negative_SM: np.ndarray
-    """Negative sampling: output rows of the words drawn for each of S updates."""
+    """Negative sampling: output rows of the M words drawn for each of S updates."""
     node_UL: np.ndarray
-    """Hierarchical softmax: the output rows on each input row's path, a row that does not count behind its end."""
+    """Hierarchical softmax: output rows on the path of each input row, padded with row 0."""
     sign_UL: np.ndarray
+    """Hierarchical softmax: sign of each node on the path (see huffman_paths), 0 for padding."""
     updates: np.ndarray
-    """A number, int32."""
+    """Number of updates that are not padding, an int32 scalar."""
 
 
-class Told(NamedTuple):
-    """What is counted on the host."""
+class BatchCounts(NamedTuple):
+    """Numbers of words and predictions in a batch."""
 
     words: int
     """Words read, before subsampling."""
     pairs: int
-    """Predictions: of a word and each neighbour (skip-gram), or of a word (cbow)."""
+    """Predictions: one for each word and neighbour (skip-gram), or one for each word with neighbours (cbow)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """Reads a split's ids (word i as i + 1, 0 where a sentence ends) in steps of `step_words` ids.
+    """Divides a split into steps of `step_words` ids and their workers, and samples each worker's batch.
 
-    A window reaches over the words that stay after subsampling, within its sentence and shard.
+    A window covers the words kept by subsampling, within the sentence and the worker's part of the step.
     """
 
     config: Word2vecConfig
+    """The settings."""
     id_N: np.ndarray
+    """Ids of the split: word i as i + 1, and 0 at the end of a sentence."""
     counts: tuple[int, ...]
+    """Count of each word of the vocabulary."""
     step_words: int
+    """Ids in a step."""
     seed: int
+    """Seed of subsampling, window widths and negatives."""
     offset: int = 0
-    """Added to the number of each draw."""
+    """Added to the number of each draw; EVALUATION separates evaluation from training."""
 
     @cached_property
     def _keep(self) -> np.ndarray:
-        """By id: an end of a sentence never stays."""
+        """Probability of keeping each id; -1 for the end of a sentence (the last place, by index -1)."""
         count_V = np.array(self.counts, np.float64)
         return np.append(-1.0, keep_probabilities(count_V, self.config.subsample))
 
@@ -75,37 +84,39 @@ class Reader:
 
     @cached_property
     def _paths(self) -> tuple[np.ndarray, np.ndarray]:
-        return paths([int(count) for count in self.counts])
+        return huffman_paths([int(count) for count in self.counts])
 
     @property
     def steps(self) -> int:
-        """Steps that read everything once."""
+        """Number of steps that read the split once."""
         return max(1, -(-len(self.id_N) // self.step_words))
 
-    def part(self, step: int, shard: int) -> tuple[Part, Told]:
-        """The work of a shard in a step, counted from 0 through all epochs."""
+    def worker_batch(self, step: int, worker: int) -> tuple[WorkerBatch, BatchCounts]:
+        """Sample the batch of a worker in a step; steps count from 0 through all epochs."""
         config, words = self.config, self.step_words
-        rng = np.random.Generator(np.random.Philox(key=[self.seed, self.offset + step * config.shards + shard]))
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, self.offset + step * config.workers + worker]))
         first = step % self.steps * words
-        start, end = (min(first + words * part // config.shards, len(self.id_N)) for part in (shard, shard + 1))
+        start, end = (min(first + words * number // config.workers, len(self.id_N)) for number in (worker, worker + 1))
         id_N = np.asarray(self.id_N[start:end], np.int64)
         kept_N = rng.random(len(id_N)) < self._keep[id_N]
         sentence_N = np.cumsum(id_N == 0)[kept_N]
         word_N = id_N[kept_N] - 1
-        room = -(-words // (config.shards * config.update_words)) * config.update_words
+        room = -(-words // (config.workers * config.update_words)) * config.update_words
         left_N, right_N = (np.zeros(room, np.int32) for _ in range(2))
-        left_N[: len(word_N)], right_N[: len(word_N)] = windows(sentence_N, self._widths(rng, len(word_N)))
-        part = self._rows(rng, word_N, left_N, right_N)
+        left_N[: len(word_N)], right_N[: len(word_N)] = window_extents(sentence_N, self._widths(rng, len(word_N)))
+        batch = self._rows(rng, word_N, left_N, right_N)
         pairs_N = left_N + right_N
         pairs = pairs_N.sum() if config.predict == "skip-gram" else np.count_nonzero(pairs_N)
-        return part, Told(int((id_N > 0).sum()), int(pairs))
+        return batch, BatchCounts(int((id_N > 0).sum()), int(pairs))
 
     def _widths(self, rng: np.random.Generator, size: int) -> np.ndarray:
         if self.config.shrink:
             return rng.integers(1, self.config.window + 1, size)
         return np.full(size, self.config.window)
 
-    def _rows(self, rng: np.random.Generator, word_N: np.ndarray, left_N: np.ndarray, right_N: np.ndarray) -> Part:
+    def _rows(
+        self, rng: np.random.Generator, word_N: np.ndarray, left_N: np.ndarray, right_N: np.ndarray
+    ) -> WorkerBatch:
         config, V, size = self.config, len(self.counts), len(left_N)
         updates = -(-len(word_N) // config.update_words)
         input_row_U, input_of_V = _compact(word_N, V)
@@ -114,7 +125,7 @@ class Reader:
             node_VL, sign_VL = self._paths
             node_UL = node_VL[np.minimum(input_row_U, V - 1)]
             output_row_U, output_of_V = _compact(node_UL[node_UL >= 0], V - 1)
-            return Part(
+            return WorkerBatch(
                 input_row_U,
                 output_row_U,
                 input_N,
@@ -129,7 +140,7 @@ class Reader:
         drawn_SM = rng.random((size // config.update_words, config.shared_negatives))
         negative_SM = np.minimum(np.searchsorted(self._cumulative, drawn_SM, side="right"), V - 1)
         output_row_U, output_of_V = _compact(np.concatenate([word_N, negative_SM[:updates].reshape(-1)]), V)
-        return Part(
+        return WorkerBatch(
             input_row_U,
             output_row_U,
             input_N,
@@ -144,9 +155,9 @@ class Reader:
 
 
 def keep_probabilities(count_V: np.ndarray, subsample: float) -> np.ndarray:
-    """min(1, sqrt(t / f) + t / f), f a word's share of all and t `subsample`; 1 for t = 0.
+    """Probability of keeping each word: min(1, sqrt(t / f) + t / f), with t = `subsample` and f its share of all words.
 
-    That is word2vec's program; Mikolov et al. 2013b, equation 5, has sqrt(t / f) alone.
+    It is 1 for t = 0. This is the formula of word2vec's program; Mikolov et al. 2013b, equation 5, has sqrt(t / f).
     """
     if not subsample:
         return np.ones(len(count_V))
@@ -154,8 +165,8 @@ def keep_probabilities(count_V: np.ndarray, subsample: float) -> np.ndarray:
     return np.minimum(1.0, np.sqrt(ratio_V) + ratio_V)
 
 
-def windows(sentence_N: np.ndarray, width_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many words to the left and right of each are in its window, those of other sentences left out."""
+def window_extents(sentence_N: np.ndarray, width_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of words before and after each word in its window, which ends with its sentence: (left_N, right_N)."""
     place_N = np.arange(len(sentence_N))
     change_N = sentence_N[1:] != sentence_N[:-1]
     first_N, last_N = np.concatenate([[True], change_N]), np.concatenate([change_N, [True]])
@@ -167,7 +178,7 @@ def windows(sentence_N: np.ndarray, width_N: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _compact(index_N: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct indices in order, padded with `rows` to a power of two, and of each index its place among them."""
+    """Find the distinct indices, sorted and padded with `rows` to a power of two, and each index's position there."""
     touched_V = np.zeros(rows, bool)
     touched_V[index_N] = True
     row_U = np.flatnonzero(touched_V)

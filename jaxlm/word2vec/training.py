@@ -155,7 +155,7 @@ class VectorJob(Job):
         entries = {split: self._score(params, split) for split in SPLITS}
         if self.config.plots and len(best.tokenizer.words) >= maps.FEWEST:
             run.plots.mkdir(exist_ok=True)
-            save_points(*maps.place(best.embeddings(), None, MAPPED), run.word_points)
+            save_points(*maps.project_words(best.embeddings(), None, MAPPED), run.word_points)
             draw(run, self.log)
         result: dict[str, Any] = {split: score.to_json() if score else None for split, score in entries.items()}
         counts = {"params": self._size, "step": best.step, "steps": self.config.steps, "train_time_s": seconds}

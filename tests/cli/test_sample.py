@@ -42,6 +42,7 @@ def texts(done: processes.Done) -> list[str]:
         (["--top-p", "1.01"], ["--top-p", "above 0 and at most 1", "1.01"]),
         (["--top-k", "0"], ["--top-k", ">= 1", "0"]),
         (["--min-p", "1.5"], ["--min-p", "from 0 to 1"]),
+        (["--repetition-penalty", "0"], ["--repetition-penalty", "> 0", "0"]),
         (["--temperature", "1e300"], ["--temperature", "at most 3.4e+38", "1e+300"]),
         (["-n", "0"], ["--n", "from 1 to 1048576", "0"]),
         (["-n", "3000000000"], ["--n", "from 1 to 1048576", "3000000000"]),
@@ -102,11 +103,12 @@ def test_seed_prompt_and_stop(cli, run):
     first, again = (texts(cli.sample(run, "--json", "--seed", 5)) for _ in range(2))
     other = texts(cli.sample(run, "--json", "--seed", 6))
     assert first == again != other and len(first) == 20
+    assert texts(cli.sample(run, "--json", "--seed", 5, "--repetition-penalty", 3)) != first
     prompted = texts(cli.sample(run, "--json", "--prompt", "ab", "--stop", "c"))
     assert all(text.startswith("ab") and "c" not in text for text in prompted) and len(set(prompted)) > 1
 
 
-def test_greedy_takes_the_likeliest_and_max_tokens_ends(cli, run):
+def test_greedy_takes_the_most_likely_and_max_tokens_ends(cli, run):
     greedy = texts(cli.sample(run, "--json", "--temperature", 0, "-n", 3, "--max-tokens", 2))
     assert len(set(greedy)) == 1 and len(greedy) == 3 and len(greedy[0]) <= 2
     assert texts(cli.sample(run, "--json", "--top-k", 1, "-n", 3, "--seed", 9, "--max-tokens", 2)) == greedy

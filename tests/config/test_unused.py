@@ -16,6 +16,7 @@ from jaxlm.config import (
     RunConfig,
     SampleConfig,
     Word2vecConfig,
+    WordsConfig,
 )
 from jaxlm.errors import UserError
 from tests.conftest import REPOSITORY
@@ -94,7 +95,7 @@ def test_a_setting_with_an_effect_is_taken(make, settings):
 
 def test_samples_are_a_language_models():
     with pytest.raises(UserError, match=r"^sample\.n 5 has no effect with a Word2vecConfig, only with a "):
-        RunConfig(model=Word2vecConfig(), steps=1, sample=SampleConfig(n=5))
+        RunConfig(model=Word2vecConfig(), data=DataConfig(tokens=WordsConfig()), steps=1, sample=SampleConfig(n=5))
 
 
 def test_the_line_says_what_to_give_on_the_command_line(tmp_path):
@@ -131,7 +132,7 @@ def test_the_defaults_of_boundaries_can_be_given_on_the_command_line():
             "0",
             "model.vectors_from.model.window wants a number from 1 to 100, got 0",
         ),
-        ("--model.vectors-from.model.words.min-count", "0", "model.vectors_from.model.words.min_count wants a number"),
+        ("--data.tokens.min-count", "0", "data.tokens.min_count wants a number >= 1, got 0"),
         ("--model.vectors-from.epochs", "0", "model.vectors_from.epochs wants a number > 0, got 0.0"),
         (
             "--model.vectors-from.optim.schedule",

@@ -170,9 +170,8 @@ def test_an_epoch_of_a_stream_reads_about_every_token_once_and_moves_its_cuts(si
 @pytest.mark.parametrize("example", ["window", "sequence"])
 @every_order
 def test_every_prediction_of_train_is_drawn_and_none_of_the_others(example, order):
-    _, dataset = dataset_of(
-        DISTINCT, context=3, batch_size=64, kind="stream", example=example, max_length=9, order=order
-    )
+    length = {"max_length": 9} if example == "sequence" else {}
+    _, dataset = dataset_of(DISTINCT, context=3, batch_size=64, kind="stream", example=example, order=order, **length)
     batch = dataset.batches(0, 30)
     train = set(range(1, 81))
     assert set(np.unique(batch.target).tolist()) == train
@@ -234,7 +233,7 @@ def test_train_offers_its_windows_and_its_lines():
 
 def test_training_counts_every_prediction_of_a_dialogues_row_and_evaluation_each_once():
     text = "\n\n".join(f"human: what is {i}?\nnetwork: it is {'so ' * (i % 5)}{i}." for i in range(30))
-    corpus, dataset = dataset_of(text, batch_size=64, kind="dialogues", example="sequence", max_length=16)
+    corpus, dataset = dataset_of(text, batch_size=64, kind="dialogues", example="sequence", max_length=16, overlap=True)
     row_B = dataset.row_numbers(0, 1)[0]
     trained, evaluated = dataset.batches(0, 1).weight[0], dataset.batch(row_B).weight
     assert (trained >= evaluated).all() and trained.sum() > evaluated.sum()

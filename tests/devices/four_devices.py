@@ -34,7 +34,7 @@ SEQUENCES = (
     "lstm",
     "gpt",
     "gpt-tied",
-    *(f"rean-{name}" for name in rean.MODELS if name != "faithful-3"),
+    *(f"rean-{name}" for name in rean.MODELS if name not in ("softmax-frozen", "faithful-3")),
 )
 NAMES = (*COUNTED, *WINDOWS, *SEQUENCES)
 

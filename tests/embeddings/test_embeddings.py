@@ -1,4 +1,4 @@
-"""A table of words answers as plain NumPy does, and mistakes are told in a line."""
+"""A table of vectors agrees with plain NumPy, and mistakes are refused in one line."""
 
 import json
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxlm import Embeddings, UserError
-from jaxlm.embeddings import ask, search
+from jaxlm.embeddings import reports, search
 from jaxlm.embeddings.spelling import near_spellings
 
 
@@ -21,13 +21,13 @@ def unit(x):
 
 
 def best(score_BV, k):
-    """The k best columns, of equal ones the first."""
+    """Indices of the k largest columns, ties ordered by column."""
     return np.argsort(-score_BV, axis=1, kind="stable")[:, :k]
 
 
 @pytest.fixture(scope="module")
 def table():
-    """Four capitals and countries on a grid (north, capital, noise), and words apart."""
+    """Two capitals and countries on a grid (France, Italy, capital), and two unrelated words."""
     rows = {
         "paris": (1, 0, 1),
         "france": (1, 0, 0),
@@ -42,7 +42,7 @@ def table():
 @pytest.mark.parametrize(("V", "B", "k"), [(1, 1, 1), (7, 3, 10), (700, 3, 2), (20_000, 300, 3)])
 def test_nearest_is_what_sorting_all_cosines_gives(V, B, k):
     table_VE, query_BE = unit(normal(V, 6)), normal(B, 6, seed=1)
-    found = search.nearest(jnp.asarray(table_VE), jnp.asarray(query_BE), k)
+    found = search.nearest_rows(jnp.asarray(table_VE), jnp.asarray(query_BE), k)
     cos_BV = unit(query_BE).astype(np.float64) @ table_VE.astype(np.float64).T
     assert found.row_BK.shape == (B, min(k, V))
     np.testing.assert_array_equal(found.row_BK, best(cos_BV, k))
@@ -51,7 +51,7 @@ def test_nearest_is_what_sorting_all_cosines_gives(V, B, k):
 
 def test_of_equal_rows_the_lower_comes_first_across_blocks_and_groups():
     table_VE = np.tile(unit(normal(50, 4)), (400, 1))
-    found = search.nearest(jnp.asarray(table_VE), jnp.asarray(table_VE[:300]), 5)
+    found = search.nearest_rows(jnp.asarray(table_VE), jnp.asarray(table_VE[:300]), 5)
     np.testing.assert_array_equal(found.row_BK, np.arange(300)[:, None] % 50 + np.arange(5) * 50)
 
 
@@ -59,21 +59,21 @@ def test_of_equal_rows_the_lower_comes_first_after_a_better_one_in_a_later_group
     cos_V = np.zeros(700, np.float32)
     cos_V[[10, 330, 331]] = 0.5, 0.9, 0.5
     table_VE = np.stack([cos_V, np.sqrt(1 - cos_V**2)], axis=1)
-    found = search.nearest(jnp.asarray(table_VE), jnp.array([[1.0, 0.0]]), 2)
+    found = search.nearest_rows(jnp.asarray(table_VE), jnp.array([[1.0, 0.0]]), 2)
     assert found.row_BK[0].tolist() == [330, 10]
 
 
-def test_more_than_a_block_of_neighbours_can_be_asked_for():
+def test_neighbours_can_be_more_than_a_block():
     table_VE = unit(normal(1500, 4))
-    found = search.nearest(jnp.asarray(table_VE), jnp.asarray(np.tile(table_VE[:1], (4096, 1))), 700)
+    found = search.nearest_rows(jnp.asarray(table_VE), jnp.asarray(np.tile(table_VE[:1], (4096, 1))), 700)
     cos_BV = table_VE[:1].astype(np.float64) @ table_VE.T.astype(np.float64)
     np.testing.assert_array_equal(found.row_BK[7], best(cos_BV, 700)[0])
 
 
-def test_excluded_rows_are_left_out_and_what_is_not_left_is_marked():
+def test_excluded_rows_are_left_out_and_missing_rows_are_marked():
     table_VE = unit(normal(4, 3))
     exclude_BX = jnp.array([[0, 1, 1], [-1, -1, -1]])
-    found = search.nearest(jnp.asarray(table_VE), jnp.asarray(table_VE[:2]), 4, exclude_BX)
+    found = search.nearest_rows(jnp.asarray(table_VE), jnp.asarray(table_VE[:2]), 4, exclude_BX)
     assert set(found.row_BK[0].tolist()) == {2, 3, -1}
     assert found.row_BK[0, 2:].tolist() == [-1, -1] and np.isneginf(found.score_BK[0, 2:]).all()
     assert sorted(found.row_BK[1].tolist()) == [0, 1, 2, 3] and found.row_BK[1, 0] == 1
@@ -82,13 +82,13 @@ def test_excluded_rows_are_left_out_and_what_is_not_left_is_marked():
 def test_no_array_of_batch_by_vocabulary_is_made():
     V, B = 100_000, 1000
     shapes = jax.ShapeDtypeStruct((V, 8), jnp.float32), jax.ShapeDtypeStruct((B, 8), jnp.float32)
-    compiled = jax.jit(lambda table_VE, query_BE: search.nearest(table_VE, query_BE, 10)).lower(*shapes).compile()
+    compiled = jax.jit(lambda table_VE, query_BE: search.nearest_rows(table_VE, query_BE, 10)).lower(*shapes).compile()
     memory = compiled.memory_analysis()
     assert memory is not None and memory.temp_size_in_bytes < B * V * 4 / 4
 
 
 def test_a_row_of_zeros_is_orthogonal_to_all():
-    unit_NE = search.unit(jnp.array([[0.0, 0.0], [3.0, 4.0]]))
+    unit_NE = search.unit_rows(jnp.array([[0.0, 0.0], [3.0, 4.0]]))
     np.testing.assert_allclose(unit_NE, np.array([[0, 0], [0.6, 0.8]]), atol=1e-7)
     np.testing.assert_allclose(search.similarity(unit_NE[0], unit_NE), np.zeros(2))
 
@@ -97,7 +97,7 @@ def test_a_row_of_zeros_is_orthogonal_to_all():
 def test_cosines_do_not_depend_on_the_length_of_vectors(scale):
     x_NE = np.float32(scale) * np.clip(normal(8, 5), -1, 1)
     exact_NE = unit(x_NE.astype(np.float64))
-    np.testing.assert_allclose(search.unit(jnp.asarray(x_NE)), exact_NE, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(search.unit_rows(jnp.asarray(x_NE)), exact_NE, rtol=1e-5, atol=1e-7)
     table = Embeddings(tuple("abcdefgh"), x_NE)
     assert table.similarity("a", "b") == pytest.approx(exact_NE[0] @ exact_NE[1], abs=1e-6)
     cosines = dict(table.similar("a", 7))
@@ -111,7 +111,7 @@ def test_both_analogies_are_their_formulas():
     add_BV = unit(b_BE - a_BE + c_BE) @ table_VE.T
     a_BV, b_BV, c_BV = ((1 + x_BE @ table_VE.T) / 2 for x_BE in (a_BE, b_BE, c_BE))
     mul_BV = b_BV * c_BV / (a_BV + 1e-6)
-    for analogy, score_BV in ((search.analogy, add_BV), (search.analogy_cosmul, mul_BV)):
+    for analogy, score_BV in ((search.analogy_cosadd, add_BV), (search.analogy_cosmul, mul_BV)):
         np.put_along_axis(score_BV, abc_B3, -np.inf, axis=1)
         found = analogy(jnp.asarray(table_VE), jnp.asarray(abc_B3), 4)
         np.testing.assert_array_equal(found.row_BK, best(score_BV, 4))
@@ -119,7 +119,7 @@ def test_both_analogies_are_their_formulas():
     assert (best(add_BV, 4) != best(mul_BV, 4)).any()
 
 
-def test_words_are_asked_for_by_name(table):
+def test_words_are_queried_by_name(table):
     everything = table.similar("banana", 100)
     assert everything[0][0] == "apple" and len(everything) == 5
     assert table.analogy("france", "paris", "italy", 1)[0][0] == "rome"
@@ -151,36 +151,40 @@ def test_words_and_vectors_must_fit(words, shape):
 
 
 def test_answers_as_text_and_as_json(table, tmp_path):
-    assert ask.similar(table, "banana", 1).split() == ["apple", f"{table.similarity('banana', 'apple'):.4f}"]
-    assert json.loads(ask.similar(table, "banana", 2, True))["similar"][0]["word"] == "apple"
-    lines = ask.analogy(table, ["france", "paris", "italy"], 2).splitlines()
+    assert reports.report_similar(table, "banana", 1).split() == ["apple", f"{table.similarity('banana', 'apple'):.4f}"]
+    assert json.loads(reports.report_similar(table, "banana", 2, True))["similar"][0]["word"] == "apple"
+    lines = reports.report_analogy(table, ["france", "paris", "italy"], 2).splitlines()
     assert lines[0] == "france is to paris as italy is to ... (3cosadd)" and lines[1].split()[0] == "rome"
-    answer = json.loads(ask.analogy(table, ["france", "paris", "italy"], 1, "3cosmul", True))
+    answer = json.loads(reports.report_analogy(table, ["france", "paris", "italy"], 1, "3cosmul", True))
     assert answer["method"] == "3cosmul" and [one["word"] for one in answer["answers"]] == ["rome"]
     words = ["paris", "rome", "banana", "italy"]
-    assert ask.odd_one_out(table, words).splitlines()[0] == "banana"
-    assert json.loads(ask.odd_one_out(table, words, True))["odd"] == "banana"
+    assert reports.report_odd_one_out(table, words).splitlines()[0] == "banana"
+    assert json.loads(reports.report_odd_one_out(table, words, True))["odd"] == "banana"
     (tmp_path / "questions").write_text(": all\nfrance paris italy rome\nonly three words\n")
-    assert ask.evaluate(table, tmp_path / "questions").endswith("\n1 line is not four words; it is left out")
+    assert reports.report_analogy_accuracy(table, tmp_path / "questions").endswith(
+        "\n1 line is not four words; it is left out"
+    )
     (tmp_path / "questions").write_text(": all\nfrance paris italy rome\nonly three words\none\n")
-    assert ask.evaluate(table, tmp_path / "questions").endswith("\n2 lines are not four words; they are left out")
-    assert ask.export(table, tmp_path / "x.bin") == f"6 words x 3 in {tmp_path / 'x.bin'}"
-    assert json.loads(ask.export(table, tmp_path / "x.txt", True))["words"] == 6
+    assert reports.report_analogy_accuracy(table, tmp_path / "questions").endswith(
+        "\n2 lines are not four words; they are left out"
+    )
+    assert reports.export(table, tmp_path / "x.bin") == f"6 words x 3 in {tmp_path / 'x.bin'}"
+    assert json.loads(reports.export(table, tmp_path / "x.txt", True))["words"] == 6
     assert Embeddings.load(tmp_path / "x.bin").words == Embeddings.load(tmp_path / "x.txt").words == table.words
 
 
 @pytest.mark.parametrize(
     ("question", "message"),
     [
-        (lambda table: ask.similar(table, "rome", 0), "--top wants a number >= 1, got 0"),
-        (lambda table: ask.analogy(table, ["rome"]), r"--analogy wants three words .*got 1"),
+        (lambda table: reports.report_similar(table, "rome", 0), "--top wants a number >= 1, got 0"),
+        (lambda table: reports.report_analogy(table, ["rome"]), r"--analogy wants three words .*got 1"),
         (
-            lambda table: ask.analogy(table, ["rome"] * 3, 1, "best"),  # type: ignore[arg-type]
+            lambda table: reports.report_analogy(table, ["rome"] * 3, 1, "best"),  # type: ignore[arg-type]
             "wants 3cosadd or 3cosmul, got 'best'",
         ),
-        (lambda table: ask.odd_one_out(table, ["rome", "paris"]), "wants at least 3 words, got 2"),
+        (lambda table: reports.report_odd_one_out(table, ["rome", "paris"]), "wants at least 3 words, got 2"),
     ],
 )
-def test_a_question_that_cannot_be_asked_is_told(table, question, message):
+def test_an_invalid_query_is_refused(table, question, message):
     with pytest.raises(UserError, match=message):
         question(table)

@@ -1,4 +1,4 @@
-"""Files of vectors come back as they were, and say where they are broken."""
+"""Files of vectors round-trip, and errors name the place of damage."""
 
 import gzip
 
@@ -60,7 +60,7 @@ def test_any_words_and_numbers_come_back(tmp_path_factory, data):
 
 
 def test_few_floats_that_are_letters_are_no_text(tmp_path):
-    """0.7 is "333?" in binary."""
+    """The four bytes of the float32 0.7 are the letters "333?"."""
     table = Embeddings(("0",), np.full((1, 3), 0.7, np.float32))
     table.save(tmp_path / "x.bin")
     assert_same(Embeddings.load(tmp_path / "x.bin"), table)
@@ -78,7 +78,7 @@ def test_text_gives_every_float32_back(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.txt", "x.bin", "x.glove.txt"])
 def test_files_larger_than_a_block_are_put_together(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(text, "BLOCK_BYTES", 50)
+    monkeypatch.setattr(text, "TEXT_BLOCK_BYTES", 50)
     monkeypatch.setattr(binary, "READ_BYTES", 50)
     monkeypatch.setattr(text, "ROWS_AT_ONCE", 3)
     table = some(tuple(f"word{i}" for i in range(40)), 7)
@@ -102,7 +102,7 @@ def test_what_other_tools_write_is_read(tmp_path):
 @pytest.mark.parametrize(
     "head", [b"0.25 0.5 ", b"\x0a\x0b5\x80", b"9\n\x00\x00", " Se\u0680 ".encode(), b">" * 37 + b"\xb4>>"]
 )
-def test_binary_is_told_from_text_by_the_bytes_after_the_first_word(tmp_path, head):
+def test_binary_is_distinguished_from_text_by_the_bytes_after_the_first_word(tmp_path, head):
     raw = (head + b"\x3e" * 40)[:40]
     (tmp_path / "x").write_bytes(b"2 10\nking " + raw + b"queen " + b"\xff\xff\x7f\x3f" * 10)
     if head == b"0.25 0.5 ":
@@ -112,17 +112,17 @@ def test_binary_is_told_from_text_by_the_bytes_after_the_first_word(tmp_path, he
         assert Embeddings.load(tmp_path / "x").words == ("king", "queen")
 
 
-def test_of_equal_words_the_first_stays_and_the_others_are_told(tmp_path):
+def test_of_repeated_words_the_first_is_kept_and_the_others_are_logged(tmp_path):
     (tmp_path / "x").write_bytes(b"a 1 2\nb 3 4\na 5 6\nb 7 8\nc 9 0\n")
-    told: list[str] = []
+    logged: list[str] = []
     assert_same(
-        Embeddings.load(tmp_path / "x", log=told.append), Embeddings(("a", "b", "c"), floats([1, 2], [3, 4], [9, 0]))
+        Embeddings.load(tmp_path / "x", log=logged.append), Embeddings(("a", "b", "c"), floats([1, 2], [3, 4], [9, 0]))
     )
-    (line,) = told
+    (line,) = logged
     assert "has 2 words again (the first: 'a'); the first of each is kept" in line
     (tmp_path / "x").write_bytes(b"a 1 2\nb 3 4\na 5 6\n")
-    Embeddings.load(tmp_path / "x", log=told.append)
-    assert told[1].endswith("has 1 word again ('a'); the first of each is kept")
+    Embeddings.load(tmp_path / "x", log=logged.append)
+    assert logged[1].endswith("has 1 word again ('a'); the first of each is kept")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_first_word_that_begins_with_that_mark_keeps_it(tmp_path, suffix):
     assert_same(Embeddings.load(tmp_path / f"x{suffix}"), vectors)
 
 
-def test_words_that_are_not_utf8_are_told_or_repaired(tmp_path):
+def test_words_that_are_not_utf8_are_refused_or_repaired(tmp_path):
     for raw, place in ((b"a 1 2\nb\xe9 3 4\n", "line 2"), (b"2 2\na " + F + b"b\xe9 " + F, "word 2")):
         (tmp_path / "x").write_bytes(raw)
         with pytest.raises(
@@ -185,14 +185,14 @@ def test_words_that_are_not_utf8_are_told_or_repaired(tmp_path):
         (gzip.compress(b"a 1 2\nb 3 4\n", mtime=0)[:-10], "is a damaged gzip file"),
     ],
 )
-def test_a_broken_file_says_where(tmp_path, raw, message):
+def test_the_error_of_a_broken_file_names_the_place(tmp_path, raw, message):
     (tmp_path / "x").write_bytes(raw)
     with pytest.raises(UserError, match=message) as caught:
         Embeddings.load(tmp_path / "x")
     assert "\n" not in str(caught.value) and str(tmp_path / "x") in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     some().save(tmp_path / "vectors.txt")
     with pytest.raises(UserError, match=r"'.*vector.txt' does not exist \(did you mean '.*vectors.txt'\?\)"):
         Embeddings.load(tmp_path / "vector.txt")
@@ -209,8 +209,8 @@ def test_what_no_file_can_hold_is_refused_and_the_old_file_stays(tmp_path, bad, 
     assert (tmp_path / name).read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_an_unknown_suffix_and_a_missing_directory_are_told(tmp_path):
-    with pytest.raises(UserError, match=r"'.*x.npy' wants a name that tells its format: .txt"):
+def test_an_unknown_suffix_and_a_missing_directory_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"'.*x.npy' wants a suffix that names its format: .txt"):
         some().save(tmp_path / "x.npy")
     with pytest.raises(UserError, match="cannot be written: No such file"):
         some().save(tmp_path / "none" / "x.bin")

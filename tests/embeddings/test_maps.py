@@ -1,4 +1,4 @@
-"""Words in the plane: projections keep what they should, and names do not lie on each other."""
+"""Projections to the plane preserve structure, and labels do not overlap."""
 
 import itertools
 import sys
@@ -37,30 +37,30 @@ def test_pca_is_the_eigenvectors_of_the_covariance():
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_words_of_a_kind_lie_together_and_the_same_seed_gives_the_same(method):
     table = two_groups()
-    words, xy_N2 = maps.place(table, None, 30, method)
+    words, xy_N2 = maps.project_words(table, None, 30, method)
     assert words == list(table.words[:30]) and xy_N2.shape == (30, 2)
     a_2, b_2 = xy_N2[::2].mean(0), xy_N2[1::2].mean(0)
     nearer_a_N = np.linalg.norm(xy_N2 - a_2, axis=1) < np.linalg.norm(xy_N2 - b_2, axis=1)
     assert nearer_a_N.tolist() == [True, False] * 15
-    np.testing.assert_array_equal(maps.place(table, None, 30, method)[1], xy_N2)
+    np.testing.assert_array_equal(maps.project_words(table, None, 30, method)[1], xy_N2)
 
 
 def test_given_words_are_placed_once_each_and_their_length_does_not_matter():
     table = two_groups()
     longer = Embeddings(table.words, table.vec_VE * np.arange(1, 41)[:, None])
-    words, xy_N2 = maps.place(longer, ["b3", "a0", "b3", "b1", "a2"], 99)
+    words, xy_N2 = maps.project_words(longer, ["b3", "a0", "b3", "b1", "a2"], 99)
     assert words == ["b3", "a0", "b1", "a2"]
-    np.testing.assert_allclose(xy_N2, maps.place(table, words, 0)[1], atol=1e-6)
+    np.testing.assert_allclose(xy_N2, maps.project_words(table, words, 0)[1], atol=1e-6)
     with pytest.raises(UserError, match="wants at least 4 different ones, got 2"):
-        maps.place(table, ["a0", "a2"], 9)
+        maps.project_words(table, ["a0", "a2"], 9)
     with pytest.raises(UserError, match="word 'a1' is not among the 40 known"):
-        maps.place(table, ["a0", "a1", "a2", "b1"], 9)
+        maps.project_words(table, ["a0", "a1", "a2", "b1"], 9)
 
 
-def test_without_scikit_learn_the_way_out_is_told(monkeypatch):
+def test_without_scikit_learn_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
     with pytest.raises(UserError, match=r't-SNE wants scikit-learn: pip install "jaxlm\[tsne\]"'):
-        maps.place(two_groups(), None, 10, "tsne")
+        maps.project_words(two_groups(), None, 10, "tsne")
 
 
 @pytest.mark.parametrize(("n", "room"), [(60, True), (600, False)])

@@ -1,4 +1,4 @@
-"""Scores and neighbours are gensim's (extra `peers`), on the same vectors and questions."""
+"""Evaluation and neighbours agree with gensim (extra `peers`) on the same vectors and questions."""
 
 import json
 import warnings
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxlm import Embeddings, UserError
-from jaxlm.embeddings import ask
-from jaxlm.embeddings.evaluation import Section, evaluate_analogies, evaluate_pairs, ranks
+from jaxlm.embeddings import reports
+from jaxlm.embeddings.intrinsic_evaluation import Section, evaluate_analogies, evaluate_pairs, ranks
 
 pytestmark = [  # of gensim itself
     pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
@@ -138,7 +138,7 @@ def test_where_all_candidates_are_spellings_of_the_question_the_last_counts_as_i
 
 
 def test_questions_words_counts_are_gensims(gensim, glove, shared_data, tmp_path):
-    """Every 29th question: all of them, which agree too, take gensim fifty seconds."""
+    """Every 29th question is used; all of them agree too, but take gensim fifty seconds."""
     lines = (shared_data / "analogies" / "questions-words.txt").read_text().splitlines()
     some = [line for i, line in enumerate(lines) if line.startswith(":") or i % 29 == 0]
     (tmp_path / "some.txt").write_text("\n".join(some))
@@ -178,7 +178,7 @@ def test_equal_values_share_a_rank():
     np.testing.assert_array_equal(ranks(np.array([3.0, 1, 3, 2, 3])), [4, 1, 4, 2, 4])
 
 
-def test_files_without_questions_or_scores_are_told(tmp_path):
+def test_files_without_questions_or_scores_are_refused(tmp_path):
     table = random_table(["a", "b", "c"])
     path = tmp_path / "file"
     path.write_text("a b c a\n")
@@ -195,7 +195,7 @@ def test_files_without_questions_or_scores_are_told(tmp_path):
         evaluate_analogies(table, path)
 
 
-def test_scores_are_told_by_section_and_in_all(tmp_path):
+def test_accuracy_is_reported_by_section_and_in_total(tmp_path):
     table = random_table(["a", "b", "c", "d"])
     path = tmp_path / "questions"
     path.write_text(": one\na b c d\na b c x\n: two\nb c x a\n")
@@ -203,16 +203,16 @@ def test_scores_are_told_by_section_and_in_all(tmp_path):
     assert score.sections == (Section("one", 1, 0, 1), Section("two", 0, 0, 1))
     assert score.total == Section("total", 1, 0, 2)
     assert score.sections[1].accuracy is None
-    rows = [line.split() for line in ask.evaluate(table, path).splitlines()]
+    rows = [line.split() for line in reports.report_analogy_accuracy(table, path).splitlines()]
     assert rows[1:] == [
         ["one", "1", "1", "100.0%", "1"],
         ["two", "0", "0", "-", "1"],
         ["total", "1", "1", "100.0%", "2"],
     ]
-    answer = json.loads(ask.evaluate(table, path, as_json=True))
+    answer = json.loads(reports.report_analogy_accuracy(table, path, as_json=True))
     assert answer["total"] == {"name": "total", "correct": 1, "wrong": 0, "unknown": 2, "accuracy": 1.0}
     assert [part["accuracy"] for part in answer["sections"]] == [1.0, None]
     path.write_text("a\tb\t1\nb\tc\t2\na\tc\t2.5\na\tx\t1\n")
-    line = ask.pairs(table, path)
+    line = reports.report_pair_correlation(table, path)
     assert line.startswith("Spearman ") and line.endswith("over 3 pairs; 1 more (25.0% of all) has an unknown word")
-    assert json.loads(ask.pairs(table, path, as_json=True))["unknown_share"] == 0.25
+    assert json.loads(reports.report_pair_correlation(table, path, as_json=True))["unknown_share"] == 0.25

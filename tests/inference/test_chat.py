@@ -1,5 +1,7 @@
 """Chat: whole turns are remembered, answers come in pieces and end with their turn, commands do what they say."""
 
+import dataclasses
+import functools
 import io
 from typing import Any
 
@@ -12,7 +14,6 @@ from jaxlm.cli import interactive
 from jaxlm.cli.sample_command import parse_sample
 from jaxlm.data.corpus import from_dialogues
 from jaxlm.errors import UserError
-from jaxlm.inference import sampling
 from jaxlm.inference.chat import Chat
 from jaxlm.inference.sampling import Strategy
 from jaxlm.tokenizers import EOS
@@ -31,12 +32,6 @@ SETTINGS = jaxlm.DataConfig(**DATA)
 CORPUS = from_dialogues(TEXT, SETTINGS)
 
 
-@pytest.fixture(autouse=True)
-def few_programs(monkeypatch):
-    """A history is read in pieces of two sizes, each of which is compiled."""
-    monkeypatch.setattr("jaxlm.chat.PIECES", (4, 1))
-
-
 @pytest.fixture(scope="module")
 def run():
     return opened(jaxlm.CountsConfig(order=6, add_k=0.0), SETTINGS, CORPUS)
@@ -45,6 +40,18 @@ def run():
 @pytest.fixture(scope="module")
 def gpt():
     return opened(jaxlm.GptConfig(context=16, n_layers=1, n_heads=2, d_model=8), SETTINGS, CORPUS)
+
+
+WIDE: Any = jaxlm.GptConfig(context=128, n_layers=1, n_heads=2, d_model=8, vocab_size=CORPUS.tokenizer.vocab_size)
+KEY = jax.random.key(3)
+
+
+@functools.cache
+def wide_params() -> Any:
+    """Parameters of a model that draws words more often than bytes, of which most are no text."""
+    params = jax.jit(WIDE.build().init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+    words = jnp.arange(CORPUS.tokenizer.vocab_size) > 256
+    return params | {"norm_bias": jnp.full_like(params["norm_bias"], 5.0), "out": params["out"] + words[:, None] * 0.2}
 
 
 def test_answers_come_in_pieces_of_whole_characters_and_turns_are_kept(run):
@@ -86,16 +93,23 @@ def test_an_answer_may_be_longer_than_what_the_model_sees(gpt):
     assert len(said) == 3
 
 
-def test_the_first_token_of_an_answer_is_drawn_as_generate_would(gpt):
-    tokens = [EOS, 5, 6, 7]
-    cache = gpt.model.init_cache(gpt.params, 1, 16)
-    allowed_V = jnp.arange(gpt.model.vocab_size) > 3
-    drawn_B, _ = sampling.next_token(
-        gpt.model.extend, gpt.params, cache, jnp.array([tokens]), jax.random.key(0), strategy=Strategy(0.0),
-        allowed_V=allowed_V,
-    )  # fmt: skip
-    logits_V = gpt.model.apply(gpt.params, jnp.array([tokens]))[0, -1]
-    assert int(drawn_B[0]) == int(jnp.where(allowed_V, logits_V, -jnp.inf).argmax())
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.5, "top_k": 9, "repetition_penalty": 1.2}])
+def test_an_answer_is_what_generate_gives_at_its_place(gpt, settings):
+    """The same seed, the same text: answer i is place i of what the whole conversation is a prompt of."""
+    run = dataclasses.replace(gpt, model=WIDE.build(), params=wide_params())
+    chat = Chat(run, Strategy(**settings), KEY, max_tokens=12)
+    conversation, answers = "", []
+    for number, said in enumerate(("one?", "é?", "one?")):
+        answer = "".join(chat.reply(said))
+        conversation += f"ask: {said}\ntell: "
+        texts = jaxlm.generate(run, n=number + 1, prompt=conversation, max_tokens=12, key=KEY, **settings)
+        assert texts[number] == texts[number][: len(conversation)] + texts[number][len(conversation) :]
+        assert answer == texts[number][len(conversation) :].partition("\n")[0]
+        stopped = jaxlm.generate(run, n=number + 1, prompt=conversation, max_tokens=12, stop="\n", key=KEY, **settings)
+        assert stopped[number] == conversation + answer
+        conversation += f"{answer}\n"
+        answers.append(answer)
+    assert len(set(answers)) == 3 and all(answers)
 
 
 @pytest.mark.parametrize("option", ["-n=3", "--stop=x"])

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 import jaxlm
-from jaxlm.data import batches
 from jaxlm.data.corpus import from_lines
-from jaxlm.devices.mesh import make_mesh
+from jaxlm.data.dataset import Dataset
 from jaxlm.inference import formatting
 from jaxlm.inference.evaluation import Evaluator, Score
-from jaxlm.inference.generate import TextScore
+from jaxlm.inference.score import TextScore
 from tests.conftest import NAMES
 
 TEXT = "\n".join(["abcab", "ça", "bb", "a", "cacabbacab" * 3])
@@ -25,9 +24,8 @@ def evaluator(data: dict[str, Any], model: Any) -> tuple[Any, dict[str, np.ndarr
     config = jaxlm.RunConfig(model=model, data=jaxlm.DataConfig(split=(1, 0, 0), **data), steps=1, batch_size=1)
     corpus = from_lines(TEXT, config.data)
     built = model.filled(corpus.tokenizer.vocab_size, 9).build()
-    batcher, host, rows = batches.prepare(config, corpus, built.context)
-    tokens = batches.Tokens(*map(jax.numpy.asarray, host))
-    return Evaluator(built, batcher, tokens, corpus.tokenizer.bytes_of_token, make_mesh()), rows
+    dataset = Dataset(config, corpus, context=built.context, max_length=None)
+    return Evaluator(built, dataset, corpus.tokenizer.bytes_of_token), dataset.rows
 
 
 MLP = jaxlm.MlpConfig(context=2, d_embed=3, d_hidden=8, init="normal")
@@ -42,7 +40,7 @@ def params_of(model: Any) -> Any:
 def test_windows_and_sequences_give_one_score():
     params = params_of(MLP)
     scores, terms = [], []
-    for data in ({}, {"example": "sequence"}, {"example": "sequence", "max_length": 8}):
+    for data in ({}, {"example": "sequence"}, {"example": "sequence", "max_length": 8, "overlap": True}):
         score, rows = evaluator(data, MLP)
         scores.append(score(params, rows["train"]))
         terms.append(score.per_token(params, rows["train"]))
@@ -143,7 +141,7 @@ def test_eval_json_has_exactly_the_keys_of_the_contract(mlp_run):
         raise AssertionError(f"{constant} in eval.json")
 
     result = json.loads((mlp_run.path / "eval.json").read_text(), parse_constant=refuse)
-    assert keys(result) == {"train", "dev", "test", "params", "step", "steps", "train_time_s", "decoded_tokens_per_s"}
+    assert keys(result) == {"train", "dev", "test", "params", "step", "steps", "train_time_s"}
     for split in ("train", "dev", "test"):
         assert keys(result[split]) == {"nats_per_token", "bits_per_byte", "perplexity", "tokens", "bytes"}
         assert result[split]["perplexity"] == pytest.approx(math.exp(result[split]["nats_per_token"]))

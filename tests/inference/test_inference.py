@@ -17,7 +17,9 @@ from jaxlm.devices import compilation
 from jaxlm.devices.compilation import FEW_SAMPLES
 from jaxlm.errors import UserError
 from jaxlm.inference.evaluation import Score
-from jaxlm.inference.generate import classify, generate, score
+from jaxlm.inference.generate import generate, stream
+from jaxlm.inference.novelty import classify
+from jaxlm.inference.score import score
 from jaxlm.runs.directory import RunDir, read_json
 from jaxlm.runs.loading import Run, load_run
 from tests.conftest import NAMES
@@ -99,6 +101,25 @@ def test_many_samples_begin_with_the_few_although_their_programs_differ(mlp_run)
     assert options[0] != options[1] and many[:FEW_SAMPLES] == few
 
 
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("settings", [{}, {"stop": "la"}, {"temperature": 0.4, "top_k": 3, "max_tokens": 4}])
+def test_a_stream_is_the_text_that_generate_gives(mlp_run, every, settings):
+    options = {"prompt": "a", "max_tokens": 15, "key": KEY} | settings
+    for place, text in enumerate(generate(mlp_run, n=3, **options)):
+        parts = list(stream(mlp_run, place=place, every=every, **options))
+        assert "".join(parts) == text[1:]
+        assert all(parts) and (every > 1 or settings or len(parts) == len(text) - 1)
+
+
+def test_repetition_is_penalised(mlp_run):
+    """A letter comes back once all others have come: of a model that ends no line, all letters differ."""
+    params = mlp_run.params | {"out_bias": mlp_run.params["out_bias"].at[0].set(-1e9)}
+    texts = generate(mlp_run, n=5, prompt="e", max_tokens=12, repetition_penalty=1e30, params=params, key=KEY)
+    plain = generate(mlp_run, n=5, prompt="e", max_tokens=12, params=params, key=KEY)
+    assert max(max(Counter(text).values()) for text in plain) > 1
+    assert texts != plain
+
+
 def test_samples_begin_with_their_prompt_and_hold_no_line_end(mlp_run):
     texts = generate(mlp_run, n=2, prompt=["em", "", "olivia"], max_tokens=4, key=KEY)
     assert len(texts) == 6
@@ -128,7 +149,7 @@ def test_stop_ends_a_sample_before_it(counts_run):
     )
 
 
-def test_temperature_0_repeats_the_likeliest_text(counts_run):
+def test_temperature_0_repeats_the_most_likely_text(counts_run):
     assert len(set(generate(counts_run, n=4, temperature=0, max_tokens=30, key=KEY))) == 1
 
 
@@ -166,6 +187,7 @@ def test_keys_of_any_generator_give_the_same_texts(mlp_run, impl):
         ({"max_tokens": 2**20 + 1}, "max_tokens wants a number from 1 to 1048576"),
         ({"n": 2**15, "max_tokens": 2**14}, "n times max_tokens wants a number from 0 to 268435456, got 536870912"),
         ({"top_k": 0}, "top_k"),
+        ({"repetition_penalty": 0}, "repetition_penalty wants a number > 0"),
         ({"prompt": "é"}, "prompt 'é'"),
         ({"stop": "é"}, "stop 'é'"),
     ],
@@ -219,7 +241,7 @@ def test_an_impossible_text_has_no_loss(counts_run):
     assert np.isfinite(scored.nats[:5]).all()
 
 
-def test_parameters_that_are_no_numbers_are_told_as_that(mlp_run):
+def test_parameters_that_are_no_numbers_are_named_as_that(mlp_run):
     broken = dataclasses.replace(mlp_run, params=jax.tree.map(lambda leaf: leaf * np.nan, mlp_run.params))
     with pytest.raises(UserError, match=r"^the parameters of run '.*' give a loss that is not a number"):
         score(broken, "emma")

@@ -1,5 +1,6 @@
-"""Strategies against plain NumPy, sampled frequencies against probabilities, and the generate loop."""
+"""Strategies against plain NumPy, sampled frequencies against probabilities, and the engine's loop."""
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from jaxlm.config import GptConfig, MlpConfig
 from jaxlm.errors import UserError
-from jaxlm.inference.sampling import Strategy, _only, compiled
+from jaxlm.inference import engine
+from jaxlm.inference.sampling import RowSettings, Strategy, filtered
 
 V = 11
 KEY = jax.random.key(7)
@@ -40,7 +42,9 @@ def reference(logits: np.ndarray, s: Strategy) -> np.ndarray:
 
 
 def probabilities(logits: Any, strategy: Strategy) -> np.ndarray:
-    return np.asarray(jax.nn.softmax(strategy.filtered(jnp.asarray(logits, jnp.float32))), np.float64)
+    z_BV = filtered(jnp.asarray(logits, jnp.float32), strategy.rows(len(logits)))
+    p_BV = np.asarray(jax.nn.softmax(z_BV), np.float64)
+    return np.eye(len(p_BV[0]))[p_BV.argmax(1)] if strategy.temperature == 0 else p_BV  # `draw` takes the first
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,7 @@ def test_impossible_tokens_stay_impossible_and_hopeless_rows_are_uniform():
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 1e-30, 1e-40])
-def test_next_to_no_temperature_takes_the_likeliest(temperature):
+def test_next_to_no_temperature_takes_the_most_likely(temperature):
     p_BV = probabilities([[0.0, 1.0, 0.5]], Strategy(temperature=temperature))
     np.testing.assert_array_equal(p_BV, [[0, 1, 0]])
 
@@ -121,34 +125,44 @@ def test_a_setting_out_of_range_is_named(setting, wrong):
         Strategy(**{setting: wrong})
 
 
-def chain(params: jax.Array, cache: jax.Array, tok_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A bigram whose table is its parameters; its memory counts the tokens that went through."""
-    return params[tok_BT], cache + tok_BT.shape[1]
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """A bigram whose table is its parameters; its cache counts the tokens that each row has read."""
 
+    vocab_size: int = V
+    max_length: None = None
 
-def no_tokens(params: jax.Array, batch: int, length: int) -> jax.Array:
-    """The chain's memory of nothing."""
-    return jnp.zeros(batch, jnp.int32)
+    def init_cache(self, params: jax.Array, batch: int, length: int) -> jax.Array:
+        return jnp.zeros(batch, jnp.int32)
+
+    def extend(
+        self, params: jax.Array, cache: jax.Array, tok_BT: jax.Array, length_B: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return params[tok_BT], cache + length_B
 
 
 def run(params: Any, prompts: list[list[int]], model: Any = None, **options: Any) -> list[list[int]]:
-    """The new tokens of each prompt, the shorter ones padded with a token that must not matter."""
-    width = max(map(len, prompts))
-    prompt_BP = np.array([[*prompt, *[3] * (width - len(prompt))] for prompt in prompts], np.int32)
+    """The new tokens of each prompt."""
     B = len(prompts)
-    settings: dict[str, Any] = {"strategy": Strategy(), "max_tokens": 12, "end": None, "allowed_V": None} | options
-    limits, key = settings.pop("limits", [settings["max_tokens"]] * B), settings.pop("key", KEY)
-    keys, which = settings.pop("keys", ((key,), [0] * B))
-    functions = (no_tokens, chain) if model is None else (model.init_cache, model.extend)
-    length_B, limit_B, which_B = (np.array(x, np.int32) for x in (list(map(len, prompts)), limits, which))
-    new_BN, count_B = compiled()(*functions, params, prompt_BP, length_B, limit_B, keys, which_B, **settings)
-    assert new_BN.shape == (B, settings["max_tokens"])
-    assert all(not row[count:].any() for row, count in zip(np.asarray(new_BN), np.asarray(count_B), strict=True))
-    return [row[:count].tolist() for row, count in zip(np.asarray(new_BN), np.asarray(count_B), strict=True)]
+    settings: dict[str, Any] = {"strategy": Strategy(), "max_tokens": 12, "allowed_V": np.ones(V, bool)} | options
+    strategy, most = settings.pop("strategy"), settings.pop("max_tokens")
+    limit_B = np.array(settings.pop("limits", [most] * B), np.int32)
+    place_B = np.array(settings.pop("places", range(B)), np.int32)
+    chain: Any = Chain()
+    rows = strategy if isinstance(strategy, RowSettings) else strategy.rows(B)
+    made: list[list[int]] = [[] for _ in prompts]
+    new = engine.decode(
+        chain if model is None else model, params, prompts, settings=rows, key=settings.pop("key", KEY),
+        place_B=place_B, limit_B=limit_B, **settings,
+    )  # fmt: skip
+    for part in new:
+        for row, tokens in zip(made, part, strict=True):
+            row += tokens
+    return made
 
 
 @functools.cache
-def table() -> jax.Array:
+def table() -> Any:
     return jnp.asarray(np.random.default_rng(1).normal(size=(V, V)), jnp.float32)
 
 
@@ -194,11 +208,90 @@ def test_each_row_has_a_limit_of_its_own():
     assert run(table(), prompts, limits=limits) == [row[:most] for row, most in zip(free, limits, strict=True)]
 
 
-def test_rows_may_have_different_keys():
-    prompts, keys = [[4], [1, 2, 3], [5, 6]], (KEY, jax.random.key(8))
-    one, other = (run(table(), prompts, key=key) for key in keys)
-    assert run(table(), prompts, keys=(keys, [0, 1, 0])) == [one[0], other[1], one[2]]
-    assert one[1] != other[1]
+def test_a_rows_draws_depend_on_its_place_alone():
+    prompts = [[4], [1, 2, 3], [5, 6]]
+    one = run(table(), prompts)
+    assert run(table(), prompts[::-1], places=[2, 1, 0]) == one[::-1]
+    assert run(table(), prompts[1:2], places=[1]) == one[1:2]
+    assert run(table(), prompts[:1], places=[1]) != one[:1]
+
+
+@pytest.mark.parametrize("every", [1, 5, 100])
+def test_tokens_that_come_in_parts_are_the_same(every):
+    prompts, limits = [[4], [1, 2, 3], [5, 6]], [12, 7, 0]
+    options: dict[str, Any] = {"limits": limits, "end": 2, "stop": (3, 4)}
+    assert run(table(), prompts, every=every, **options) == run(table(), prompts, **options)
+    chain: Any = Chain()
+    parts = list(
+        engine.decode(
+            chain, table(), prompts, settings=Strategy().rows(3), key=KEY, place_B=np.arange(3), every=every,
+            limit_B=np.array(limits), allowed_V=np.ones(V, bool),
+        )
+    )  # fmt: skip
+    assert len(parts) == -(-12 // every)
+    assert all(len(tokens) <= every for part in parts for tokens in part)
+
+
+STRATEGIES = (
+    Strategy(), Strategy(0.0), Strategy(0.5, top_k=3), Strategy(2.0, top_p=0.6), Strategy(min_p=0.1),
+    Strategy(repetition_penalty=3.0), Strategy(1.2, 5, 0.9, 0.05, 0.7),
+)  # fmt: skip
+
+
+def test_each_row_has_settings_of_its_own():
+    settings = RowSettings(*(np.concatenate(parts) for parts in zip(*(s.rows(1) for s in STRATEGIES), strict=True)))
+    prompts = [[4, 3]] * len(STRATEGIES)
+    mixed = run(table(), prompts, strategy=settings)
+    for b, strategy in enumerate(STRATEGIES):
+        assert mixed[b] == run(table(), prompts, strategy=strategy)[b]
+    assert len(set(map(tuple, mixed))) == len(STRATEGIES)
+
+
+def test_other_settings_limits_and_lengths_compile_nothing():
+    compiled: list[str] = []
+
+    def watch(event: str, duration_secs: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(watch)
+    model, params = mlp()
+
+    def draw_with(strategy: Strategy, **options: Any) -> None:
+        for every in (None, 3):
+            run(params, [[0, 4], [0, 3, 5]], model, strategy=strategy, every=every, **options)
+
+    draw_with(Strategy(), end=0, stop=(1, 2), max_tokens=12)
+    assert compiled, "blind: nothing was counted"
+    compiled.clear()
+    for number, strategy in enumerate(STRATEGIES):
+        draw_with(strategy, end=number, stop=(number, 1), max_tokens=9 + number % 4, key=jax.random.key(number))
+    draw_with(Strategy(), limits=[3, 13], places=[7, 9], stop=(4, 4), allowed_V=np.arange(V) > 2)
+    assert compiled == []
+    run(params, [[0]] * 3, model)
+    assert compiled, "blind: another number of rows is another program"
+
+
+@pytest.mark.parametrize("penalty", [1.7, 0.6])
+def test_seen_tokens_are_penalised_by_their_sign(penalty):
+    logits_BV = np.array([[2.0, 3.0, -1.0, 0.5, -2.0]], np.float32)
+    seen_BV = np.array([[False, True, True, False, False]])
+    z_BV = filtered(
+        jnp.asarray(logits_BV), Strategy(0.5, repetition_penalty=penalty).rows(1), None, jnp.asarray(seen_BV)
+    )
+    want_V = np.array([2.0, 3.0 / penalty, -1.0 * penalty, 0.5, -2.0]) / 0.5
+    np.testing.assert_allclose(z_BV[0], want_V - want_V.max(), atol=1e-5)
+
+
+@pytest.mark.parametrize("every", [None, 2])
+def test_tokens_of_the_prompt_and_of_the_answer_are_penalised_but_no_end(every):
+    """All tokens are alike but token 0, the end: a huge penalty draws each of the others once, before any again."""
+    alike = jnp.ones((V, V)).at[:, 0].set(0.5)
+    strategy = Strategy(0.01, repetition_penalty=1e6)
+    for row in run(alike, [[0, 3, 5]] * 20, max_tokens=V - 3, strategy=strategy, every=every):
+        assert sorted(row) == sorted(set(range(V)) - {0, 3, 5})
+    ends = run(alike.at[:, 0].set(2.0), [[0, 3]] * 5, max_tokens=3, every=every, strategy=strategy)
+    assert ends == [[0, 0, 0]] * 5
 
 
 def test_a_row_ends_after_the_end_token():
@@ -240,7 +333,7 @@ def test_a_token_that_is_never_drawn():
 
 
 def test_what_is_allowed_is_equally_likely_where_only_the_rest_is_possible():
-    z_BV = _only(jnp.array([[0.0, -jnp.inf, -jnp.inf]]), jnp.array([False, True, True]))
+    z_BV = filtered(jnp.array([[0.0, -jnp.inf, -jnp.inf]]), Strategy().rows(1), jnp.array([False, True, True]))
     np.testing.assert_array_equal(z_BV, [[-np.inf, 0, 0]])
     only_6 = jnp.full((V, V), -jnp.inf).at[:, 6].set(0.0)
     rows = run(only_6, [[4]] * 200, allowed_V=np.arange(V) != 6)
@@ -270,8 +363,8 @@ def test_temperature_0_is_a_loop_of_argmax():
         assert row == tokens[len(prompt) :]
 
 
-def test_a_memory_below_the_context_holds_all_tokens_that_are_read():
-    """The last token too is the likeliest after all before it, the memory being full then."""
+def test_a_cache_below_the_context_holds_all_tokens_that_are_read():
+    """The last token too is the most likely after all before it, the cache being full then."""
     model: Any = GptConfig(context=32, n_layers=2, n_heads=2, d_model=16, vocab_size=V).build()
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
     params = jax.tree.map(lambda leaf: 8 * leaf, params)

@@ -15,11 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxlm.data.batches import Tokens, prepare
 
 import jaxlm
 from jaxlm.data.corpus import Corpus, line_ages
-from jaxlm.devices.mesh import make_mesh
+from jaxlm.data.dataset import Dataset
 from jaxlm.inference.evaluation import Evaluator
 from jaxlm.inference.generate import generate
 from jaxlm.runs.loading import Run
@@ -85,10 +84,8 @@ def scored(run: Run, texts: list[str]) -> np.ndarray:
     tokens_N = TOKENIZER.encode_lines(texts)
     bounds = {"train": (0, len(tokens_N)), "dev": (len(tokens_N),) * 2, "test": (len(tokens_N),) * 2}
     corpus = Corpus(TOKENIZER, tokens_N, line_ages(tokens_N), bounds, "lines", "", "")
-    batcher, host, rows = prepare(run.config, corpus, run.model.context, run.model.max_length)
-    tokens = Tokens(*map(jnp.asarray, host))
-    evaluate = Evaluator(run.model, batcher, tokens, TOKENIZER.bytes_of_token, make_mesh())
-    return evaluate.per_token(run.params, rows["train"])
+    dataset = Dataset(run.config, corpus, context=run.model.context, max_length=run.model.max_length)
+    return Evaluator(run.model, dataset, TOKENIZER.bytes_of_token).per_token(run.params, dataset.rows["train"])
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -135,22 +135,6 @@ def test_next_logits_are_the_last_of_apply(name):
 
 
 @all_models
-def test_cached_decoding_is_full_decoding(name):
-    model, params = model_and_params(name)
-    tok_BT = tokens()
-    empty = model.init_cache(params, 2, 10)
-    extend = jax.jit(model.extend)
-    for pieces in ((1,) * 10, (3, 1, 1, 2, 3)):
-        cache, parts, start = empty, [], 0
-        for piece in pieces:
-            logits_BTV, cache = extend(params, cache, tok_BT[:, start : start + piece])
-            parts.append(logits_BTV)
-            start += piece
-        chex.assert_trees_all_close(jnp.concatenate(parts, axis=1), apply(model, params, tok_BT), atol=1e-5)
-        chex.assert_trees_all_equal_shapes_and_dtypes(cache, empty)
-
-
-@all_models
 def test_models_are_values_and_their_functions_pure(name):
     model, params = model_and_params(name)
     again = MODELS[name][0].build()

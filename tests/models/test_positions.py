@@ -13,8 +13,8 @@ import pytest
 
 import jaxlm
 from jaxlm.data.corpus import from_stream
-from jaxlm.inference import sampling
-from jaxlm.inference.generate import generate
+from jaxlm.inference.generate import decode, generate, stream
+from jaxlm.inference.sampling import Strategy
 from jaxlm.runs.loading import load_run
 from jaxlm.tokenizers import EOS, CharTokenizer
 from tests.conftest import opened
@@ -62,7 +62,7 @@ def test_past_the_positions_no_two_texts_are_drawn_alike():
 
 
 def test_past_the_positions_the_last_half_is_what_is_seen(make_run, text):
-    """The first token after the positions are full is the likeliest after their last half alone."""
+    """The first token after the positions are full is the most likely after their last half alone."""
     path = make_run(jaxlm.GptConfig(context=8, **SMALL), text=text, data={**SEQUENCES, "kind": "stream"}, steps=20)
     run = load_run(path)
     (made,) = generate(run, prompt="abc", max_tokens=7, temperature=0, key=jax.random.key(0))
@@ -72,8 +72,9 @@ def test_past_the_positions_the_last_half_is_what_is_seen(make_run, text):
     assert made[9] == run.tokenizer.decode([int(logits_V.argmax())])
 
 
-def test_lines_end_with_the_positions(make_run, text):
-    path = make_run(jaxlm.GptConfig(context=8, **SMALL), text=text, data=SEQUENCES, steps=20)
+@pytest.mark.parametrize("model", [jaxlm.BowConfig(), jaxlm.GptConfig(**SMALL)])
+def test_lines_end_with_the_positions(make_run, text, model):
+    path = make_run(dataclasses.replace(model, context=8), text=text, data=SEQUENCES, steps=20)
     run = load_run(path)
     texts = generate(run, n=50, max_tokens=100, key=jax.random.key(0))
     assert max(map(len, texts)) <= 8
@@ -91,6 +92,8 @@ def test_a_text_is_the_same_beside_longer_prompts(make_run, text, kind):
     alone = generate(run, prompt="ab", **settings)
     together = generate(run, prompt=["ab", "abcdefgabcd", "abcde"], **settings)
     assert together[:5] == alone
+    streamed = ["".join(stream(run, prompt="ab", place=i, max_tokens=40, key=settings["key"])) for i in range(3)]
+    assert [f"ab{text}" for text in streamed] == alone[:3]
     assert max(map(len, alone)) > (4 if kind == "lines" else 20), "blind: too short to be cut short"
     after = generate(run, prompt=["abcdefgabcd", "c", "ab"], **settings)
     assert after[10:] == generate(run, prompt=["ab"] * 3, **settings)[10:]
@@ -109,29 +112,14 @@ class Counter:
         return self
 
     def init_cache(self, params: Any, batch: int, length: int) -> jax.Array:
-        return jnp.int32(0)
+        return jnp.zeros(batch, jnp.int32)
 
-    def extend(self, params: Any, cache: jax.Array, tok_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-        drawn = jnp.where(cache == self.boundary_at, EOS, 1)
-        logits_V = jnp.where(jnp.arange(2) == drawn, 0.0, -jnp.inf)
-        return jnp.broadcast_to(logits_V, (*tok_BT.shape, 2)), cache + 1
-
-
-@pytest.fixture
-def limits(monkeypatch) -> list[list[int]]:
-    """The tokens that each pass may add to each row."""
-    seen: list[list[int]] = []
-    compiled = sampling.compiled
-
-    def watched(**options: Any) -> Any:
-        def generate_rows(*args: Any, **settings: Any) -> Any:
-            seen.append(args[5].tolist())
-            return compiled(**options)(*args, **settings)
-
-        return generate_rows
-
-    monkeypatch.setattr(sampling, "compiled", watched)
-    return seen
+    def extend(
+        self, params: Any, cache: jax.Array, tok_BT: jax.Array, length_B: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        position_BT = cache[:, None] + jnp.arange(tok_BT.shape[1])
+        drawn_BT1 = jnp.where(position_BT == self.boundary_at, EOS, 1)[:, :, None]
+        return jnp.where(jnp.arange(2) == drawn_BT1, 0.0, -jnp.inf), cache + length_B
 
 
 def counter_run(kind: Any, model: Any) -> jaxlm.Run:
@@ -140,26 +128,25 @@ def counter_run(kind: Any, model: Any) -> jaxlm.Run:
 
 
 @pytest.mark.parametrize("kind", ["dialogues", "stream"])
-def test_a_text_ends_where_no_vector_is_near_however_many_tokens_were_asked_for(limits, kind):
+def test_a_text_ends_where_no_vector_is_near_however_many_tokens_were_asked_for(kind):
     run = counter_run(kind, Counter(marks_unknown=True, boundary_at=5))
     for most in (10, 40):
-        limits.clear()
         assert generate(run, prompt="", max_tokens=most, key=jax.random.key(0)) == ["a" * 5 + "[NIV]"]
-        assert limits == [[min(most, 16)]]
-    limits.clear()
     short, long = generate(run, prompt=["", "a" * 9], max_tokens=40, key=jax.random.key(0))
     assert short == "aaaaa[NIV]"
     assert long.startswith("a" * 17)
-    assert len(limits) > 1 and [rows[0] for rows in limits] == [16] + [0] * (len(limits) - 1)
 
 
-def test_what_has_reached_its_stop_is_not_continued(limits):
+def test_passes_end_with_the_positions_and_what_has_ended_is_not_continued():
+    """16 positions: 16 tokens after the first, then 9 at a time after the last 8; a row that ended brings none."""
     run = counter_run("stream", Counter(marks_unknown=False, boundary_at=-1))
-    assert generate(run, prompt="a", stop="aaa", max_tokens=60, key=jax.random.key(0)) == ["a"]
-    assert limits == [[16]]
-    limits.clear()
-    assert generate(run, prompt="a", max_tokens=60, key=jax.random.key(0)) == ["a" * 61]
-    assert limits == [[16], [9], [9], [9], [9], [8]]
+    strategy, key = Strategy(), jax.random.key(0)
+    parts = list(decode(run, [[1], [1]], [0, 1], strategy, 60, key))
+    assert [list(map(len, part)) for part in parts] == [[n, n] for n in (16, 9, 9, 9, 9, 8)]
+    stopped = list(decode(run, [[1] * 16, [1]], [0, 1], strategy, 20, key, stop="a" * 11))
+    assert [list(map(len, part)) for part in stopped] == [[1, 11], [9, 0], [1, 0]]
+    assert generate(run, prompt="a", stop="aaa", max_tokens=60, key=key) == ["a"]
+    assert generate(run, prompt="a", max_tokens=60, key=key) == ["a" * 61]
 
 
 @pytest.mark.parametrize(

@@ -75,5 +75,5 @@ def test_more_tokens_than_positions_or_room_are_refused():
         params = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
         with pytest.raises(ValueError, match=rf"has {context} positions \(its context\), got {T} tokens"):
             model.apply(params, jnp.zeros((1, T), jnp.int32))
-    with pytest.raises(ValueError, match="has room for 4 tokens, got 5 at once"):
-        model.extend(params, model.init_cache(params, 1, 4), jnp.zeros((1, 5), jnp.int32))
+    with pytest.raises(ValueError, match="cache has room for 4 tokens, got 5 at once"):
+        model.extend(params, model.init_cache(params, 1, 4), jnp.zeros((1, 5), jnp.int32), jnp.array([5]))

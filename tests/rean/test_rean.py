@@ -112,7 +112,8 @@ def test_the_future_does_not_change_the_past_and_cached_decoding_is_full_decodin
     assert np.all(np.abs(full_BTV[:, 3:] - changed_BTV[:, 3:]).max(-1) > 1e-5)
     cache, parts = model.init_cache(params, 2, 6), []
     for start, end in ((0, 4), (4, 5), (5, 6)):
-        logits_BTV, cache = call(model, "extend", params, cache, tok_BT[:, start:end])
+        length_B = jnp.full(2, end - start, jnp.int32)
+        logits_BTV, cache = call(model, "extend", params, cache, tok_BT[:, start:end], length_B)
         parts.append(logits_BTV)
     chex.assert_trees_all_close(jnp.concatenate(parts, axis=1), full_BTV, atol=2e-5)
 

@@ -52,7 +52,7 @@ SETTINGS: dict[str, Any] = {
     "sample": jaxlm.SampleConfig(n=0),
 }
 WORD2VEC = jaxlm.VectorsConfig(
-    model=jaxlm.Word2vecConfig(span=8, blocks=1, shards=1, negatives=2, shared_negatives=4), epochs=1.5, batch_size=64
+    model=jaxlm.Word2vecConfig(span=8, blocks=1, workers=1, negatives=2, shared_negatives=4), epochs=1.5, batch_size=64
 )
 CHAIN = jaxlm.ReanConfig(
     objective="contrastive", negatives=4, table="tuned", vectors_from=WORD2VEC, rows="unit", **SIZES
@@ -248,7 +248,7 @@ def test_a_sweep_restarts_the_vectors_too_with_other_settings(swept, tmp_path, m
     longer = dataclasses.replace(CHAIN, vectors_from=dataclasses.replace(WORD2VEC, epochs=3.0))
     runs = variants(tmp_path, longer)
     before = tree(tmp_path)
-    with pytest.raises(jaxlm.UserError, match=r"0\.01_vectors' belongs to other data or settings: steps: "):
+    with pytest.raises(jaxlm.UserError, match=r"0\.01' belongs to other .*model\.vectors_from\.epochs: 1\.5, now 3"):
         sweep(runs)
     assert tree(tmp_path) == before
     trained: list[str | None] = []

@@ -11,21 +11,21 @@ import pytest
 
 import jaxlm
 from jaxlm.word2vec import gradients
-from jaxlm.word2vec.huffman import paths
-from jaxlm.word2vec.model import Arrays, add_changes
-from jaxlm.word2vec.reader import Reader, keep_probabilities, windows
+from jaxlm.word2vec.huffman import huffman_paths
+from jaxlm.word2vec.model import DeviceBatch, add_changes
+from jaxlm.word2vec.reader import Reader, keep_probabilities, window_extents
 
 G, T, W, E, M, K = 2, 5, 2, 4, 6, 3
 H = T + 2 * W
 CONFIG = jaxlm.Word2vecConfig(
-    vocab_size=7, d_embed=E, window=W, negatives=K, shared_negatives=M, span=4, blocks=2, shards=2, subsample=0.0
+    vocab_size=7, d_embed=E, window=W, negatives=K, shared_negatives=M, span=4, blocks=2, workers=2, subsample=0.0
 )
 ID_N = np.array([1, 2, 3, 0, 4, 1, 1, 5, 6, 7, 2, 3, 1, 0, 2, 4, 6, 1, 3, 5, 0, 7, 1, 2, 2, 0], np.uint16)
 COUNTS = tuple(np.bincount(ID_N, minlength=8)[1:].tolist())
 
 
 def mask_of_windows():
-    """Windows of random sizes, one of them empty."""
+    """Mask of windows of random sizes, one of them empty."""
     rng = np.random.default_rng(0)
     left_GT1, right_GT1 = rng.integers(0, W + 1, (2, G, T, 1))
     left_GT1[0, 1] = right_GT1[0, 1] = 0
@@ -45,7 +45,7 @@ def plain_skip_gram(x_GTE, y_GHE, z_ME, mask_GTH):
 
 
 def plain_cbow(x_GHE, y_GTE, z_ME, mask_GTH, mean):
-    """The same of the mean or sum of the neighbours, for every word that has some; errors shared out as in word2vec."""
+    """The CBOW loss of words with neighbours, with gradients distributed as in word2vec's program."""
     n_GT1 = jnp.maximum(mask_GTH.sum(2, keepdims=True), 1)
     sum_GTE = jnp.einsum("gth,ghe->gte", mask_GTH, x_GHE)
     h_GTE, shared_GTE = (sum_GTE / n_GT1, sum_GTE) if mean else (sum_GTE, sum_GTE / n_GT1)
@@ -68,7 +68,7 @@ def test_skip_gram_is_the_gradient_of_the_plain_objective(scale):
 
 
 @pytest.mark.parametrize("mean", [True, False])
-def test_cbow_is_the_gradient_of_the_plain_objective_shared_out_as_in_word2vec(mean):
+def test_cbow_is_the_gradient_of_the_plain_objective_distributed_as_in_word2vec(mean):
     mask_TH = mask_of_windows()[0]
     x, y, z = (normal(seed, *shape) for seed, shape in enumerate([(H, E), (T, E), (M, E)]))
     mask_TC = np.stack([np.delete(mask_TH[t, t : t + 2 * W + 1], W) for t in range(T)])
@@ -108,7 +108,7 @@ def test_hierarchical_softmax_is_the_plain_one(average):
     mask_NC[2] = False
     loss, dx, dy = numpy_tree(x, y, sign_NL, mask_NC, average)
     x_NCE, y_NLE, sign = (jnp.asarray(a, jnp.float32) for a in (x, y, sign_NL))
-    got = jax.jit(partial(gradients.tree, average=average))(x_NCE, y_NLE, sign, mask_NC)
+    got = jax.jit(partial(gradients.hierarchical_softmax, average=average))(x_NCE, y_NLE, sign, mask_NC)
     np.testing.assert_allclose(got.loss, loss, rtol=1e-5)
     np.testing.assert_allclose(got.input_rows, dx, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(got.output_rows, dy, rtol=1e-4, atol=1e-6)
@@ -116,7 +116,7 @@ def test_hierarchical_softmax_is_the_plain_one(average):
 
 def test_huffman_paths_are_prefix_codes_of_the_least_length():
     counts = [45, 13, 12, 16, 9, 5]
-    node_VL, sign_VL = paths(counts)
+    node_VL, sign_VL = huffman_paths(counts)
     lengths = (sign_VL != 0).sum(1)
     assert lengths.tolist() == [1, 3, 3, 3, 4, 4]
     assert ((node_VL >= 0) == (sign_VL != 0)).all()
@@ -125,66 +125,66 @@ def test_huffman_paths_are_prefix_codes_of_the_least_length():
     assert len({node for node in node_VL.reshape(-1).tolist() if node >= 0}) == len(counts) - 1
 
 
-def plain_pairs(part, config):
-    """(word, neighbour) pairs of a part, as input rows."""
+def plain_pairs(batch, config):
+    """List the (word, neighbour) pairs of a batch as input rows."""
     W, pairs = config.window, []
-    for n, (left, right) in enumerate(zip(part.left_N, part.right_N, strict=True)):
+    for n, (left, right) in enumerate(zip(batch.left_N, batch.right_N, strict=True)):
         for offset in [*range(-left, 0), *range(1, right + 1)]:
-            pairs.append((part.input_N[W + n], part.input_N[W + n + offset]))
+            pairs.append((batch.input_N[W + n], batch.input_N[W + n + offset]))
     return pairs
 
 
-def test_pairs_of_all_parts_are_those_of_the_sentences():
-    config = dataclasses.replace(CONFIG, shrink=False, shards=1)
+def test_pairs_of_a_batch_are_those_of_the_sentences():
+    config = dataclasses.replace(CONFIG, shrink=False, workers=1)
     reader = Reader(config, ID_N, COUNTS, 32, 0)
-    part, told = reader.part(0, 0)
-    got = sorted((int(part.input_row_U[a]), int(part.input_row_U[b])) for a, b in plain_pairs(part, config))
+    batch, counts = reader.worker_batch(0, 0)
+    got = sorted((int(batch.input_row_U[a]), int(batch.input_row_U[b])) for a, b in plain_pairs(batch, config))
     want = []
     for sentence in " ".join(map(str, ID_N)).split(" 0"):
         words = [int(word) - 1 for word in sentence.split()]
         want += [(a, b) for i, a in enumerate(words) for j, b in enumerate(words) if 0 < abs(i - j) <= W]
     assert got == sorted(want)
-    assert told.pairs == len(want) and told.words == np.count_nonzero(ID_N)
+    assert counts.pairs == len(want) and counts.words == np.count_nonzero(ID_N)
 
 
 @pytest.mark.parametrize(("predict", "pairs"), [("skip-gram", (0, 2, 6)), ("cbow", (0, 2, 3))])
 def test_a_word_without_neighbours_is_no_prediction(predict, pairs):
-    config = dataclasses.replace(CONFIG, predict=predict, shrink=False, shards=1)
+    config = dataclasses.replace(CONFIG, predict=predict, shrink=False, workers=1)
     for length, expected in enumerate(pairs, 1):
-        _, told = Reader(config, np.array([*range(1, length + 1), 0], np.uint16), COUNTS, 8, 0).part(0, 0)
-        assert (told.words, told.pairs) == (length, expected)
+        _, counts = Reader(config, np.array([*range(1, length + 1), 0], np.uint16), COUNTS, 8, 0).worker_batch(0, 0)
+        assert (counts.words, counts.pairs) == (length, expected)
 
 
-def test_every_shard_of_every_step_draws_its_own_negatives():
+def test_every_worker_of_every_step_draws_its_own_negatives():
     config = dataclasses.replace(CONFIG, shared_negatives=64)
     reader = Reader(config, ID_N, COUNTS, 16, 0)
     drawn = set()
     for step in range(3):
-        for shard in range(2):
-            part, _ = reader.part(step, shard)
-            drawn.add(tuple(part.output_row_U[part.negative_SM[0]].tolist()))
+        for worker in range(2):
+            batch, _ = reader.worker_batch(step, worker)
+            drawn.add(tuple(batch.output_row_U[batch.negative_SM[0]].tolist()))
     assert len(drawn) == 6
 
 
 @pytest.mark.parametrize("predict", ["skip-gram", "cbow"])
-def test_a_shard_is_updates_one_after_another_in_the_whole_tables(predict):
+def test_a_worker_is_updates_one_after_another_in_the_whole_tables(predict):
     """Three updates against plain gradients, and negatives and words that occur several times."""
-    config = dataclasses.replace(CONFIG, predict=predict, span=4, blocks=2, shards=1)
+    config = dataclasses.replace(CONFIG, predict=predict, span=4, blocks=2, workers=1)
     model = config.build()
     params = {"input": normal(1, 7, E), "output": normal(2, 7, E)}
-    part, _ = Reader(config, ID_N, COUNTS, len(ID_N), 3).part(0, 0)
-    assert part.updates == 3
+    batch, _ = Reader(config, ID_N, COUNTS, len(ID_N), 3).worker_batch(0, 0)
+    assert batch.updates == 3
     rate = 0.1
-    change, loss_S = jax.jit(model.train)(params, Arrays(*map(jnp.asarray, part)), rate)
+    change, loss_S = jax.jit(model.train)(params, DeviceBatch(*map(jnp.asarray, batch)), rate)
     got = add_changes(params, [change])
 
     def objective(tables, s):
         total: Any = 0.0
         in_VE, out_VE = tables
-        negative_M = part.output_row_U[part.negative_SM[s]]
+        negative_M = batch.output_row_U[batch.negative_SM[s]]
         for n in range(s * 8, s * 8 + 8):
-            near = [*range(n - part.left_N[n], n), *range(n + 1, n + part.right_N[n] + 1)]
-            word, *near = (int(part.input_row_U[part.input_N[W + i]]) for i in (n, *near))
+            near = [*range(n - batch.left_N[n], n), *range(n + 1, n + batch.right_N[n] + 1)]
+            word, *near = (int(batch.input_row_U[batch.input_N[W + i]]) for i in (n, *near))
             if predict == "skip-gram":
                 for other in near:
                     total -= jax.nn.log_sigmoid(in_VE[word] @ out_VE[other])
@@ -208,18 +208,18 @@ def test_a_shard_is_updates_one_after_another_in_the_whole_tables(predict):
 
 
 @pytest.mark.parametrize("predict", ["skip-gram", "cbow"])
-def test_a_shard_of_hierarchical_softmax_is_the_plain_one_on_the_whole_tables(predict):
-    sizes: dict[str, Any] = {"vocab_size": 7, "d_embed": E, "window": W, "span": 32, "blocks": 1, "shards": 1}
+def test_a_worker_of_hierarchical_softmax_is_the_plain_one_on_the_whole_tables(predict):
+    sizes: dict[str, Any] = {"vocab_size": 7, "d_embed": E, "window": W, "span": 32, "blocks": 1, "workers": 1}
     config = jaxlm.Word2vecConfig(**sizes, subsample=0.0, predict=predict, output="hierarchical-softmax")
     params = {"input": normal(1, 7, E), "output": normal(2, 6, E)}
-    part, _ = Reader(config, ID_N, COUNTS, len(ID_N), 3).part(0, 0)
-    change, loss_S = jax.jit(config.build().train)(params, Arrays(*map(jnp.asarray, part)), 1.0)
+    batch, _ = Reader(config, ID_N, COUNTS, len(ID_N), 3).worker_batch(0, 0)
+    change, loss_S = jax.jit(config.build().train)(params, DeviceBatch(*map(jnp.asarray, batch)), 1.0)
     got = add_changes(params, [change])
-    node_VL, sign_VL = paths(list(COUNTS))
-    word_N = [int(part.input_row_U[row]) for row in part.input_N]
+    node_VL, sign_VL = huffman_paths(list(COUNTS))
+    word_N = [int(batch.input_row_U[row]) for row in batch.input_N]
     want = {name: np.array(table, np.float64) for name, table in params.items()}
     loss = 0.0
-    for n, (left, right) in enumerate(zip(part.left_N, part.right_N, strict=True)):
+    for n, (left, right) in enumerate(zip(batch.left_N, batch.right_N, strict=True)):
         near = [word_N[W + n + offset] for offset in [*range(-left, 0), *range(1, right + 1)]]
         word = word_N[W + n]
         nodes = node_VL[word][node_VL[word] >= 0]
@@ -238,22 +238,22 @@ def test_a_shard_of_hierarchical_softmax_is_the_plain_one_on_the_whole_tables(pr
 
 def test_draws_have_the_distributions_of_the_settings():
     counts = (5000, 300, 40, 2)
-    config = dataclasses.replace(CONFIG, vocab_size=4, subsample=0.05, exponent=0.75, shared_negatives=64, shards=1)
+    config = dataclasses.replace(CONFIG, vocab_size=4, subsample=0.05, exponent=0.75, shared_negatives=64, workers=1)
     rng = np.random.default_rng(0)
     id_N = rng.choice(np.arange(1, 5), 20_000, p=np.array(counts) / sum(counts))
-    part, _ = Reader(config, id_N, counts, len(id_N), 0).part(0, 0)
-    kept_N = part.input_row_U[part.input_N[W : W + int(part.updates) * 8]]
+    batch, _ = Reader(config, id_N, counts, len(id_N), 0).worker_batch(0, 0)
+    kept_N = batch.input_row_U[batch.input_N[W : W + int(batch.updates) * 8]]
     f = counts[0] / sum(counts)
     expected = (id_N == 1).sum() * (np.sqrt(0.05 / f) + 0.05 / f)
     assert abs((kept_N == 0).sum() - expected) < 4 * np.sqrt(expected)
     share_V = np.array(counts) ** 0.75 / (np.array(counts) ** 0.75).sum()
-    drawn_V = np.bincount(part.output_row_U[part.negative_SM[: int(part.updates)]].reshape(-1), minlength=4)
+    drawn_V = np.bincount(batch.output_row_U[batch.negative_SM[: int(batch.updates)]].reshape(-1), minlength=4)
     total = drawn_V.sum()
     assert (np.abs(drawn_V - total * share_V) < 4 * np.sqrt(total * share_V * (1 - share_V)) + 1).all()
     assert keep_probabilities(np.array(counts, float), 0.0).tolist() == [1, 1, 1, 1]
 
 
 def test_windows_end_with_the_sentence():
-    left_N, right_N = windows(np.array([0, 0, 0, 1, 2, 2]), np.array([2, 1, 2, 2, 1, 2]))
+    left_N, right_N = window_extents(np.array([0, 0, 0, 1, 2, 2]), np.array([2, 1, 2, 2, 1, 2]))
     assert left_N.tolist() == [0, 1, 2, 0, 0, 1]
     assert right_N.tolist() == [2, 1, 0, 0, 1, 0]

@@ -185,7 +185,7 @@ def test_the_reported_loss_is_the_mean_over_pairs_of_all_steps(tmp_path):
     assert first.loss_K.dtype == np.float64
     assert first.weight_K is not None and second.weight_K is not None and second.weight_K.shape == (2,)
     np.testing.assert_allclose(first.loss_K[0], 4 * np.log(2), rtol=1e-2)
-    counted = [job.readers["train"].part(step, shard)[1] for step in range(3) for shard in range(2)]
+    counted = [job.readers["train"].worker_batch(step, worker)[1] for step in range(3) for worker in range(2)]
     assert first.weight_K.sum() + second.weight_K.sum() == sum(one.pairs for one in counted)
     train(config(tmp_path, eval=jaxlm.EvalConfig(log_every=3), steps=3), log=lambda line: None)
     (line,) = [line for line in metrics.read(tmp_path / "run" / "metrics.jsonl") if line["split"] == "train"]

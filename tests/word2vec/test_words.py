@@ -278,6 +278,7 @@ def test_phrases_reach_the_vocabulary(corpus_file):
         ({"pattern": "a*"}, "data.tokens.pattern wants at least one character"),
         ({"min_count": 0}, "data.tokens.min_count wants a number >= 1, got 0"),
         ({"phrases": -1.0}, "data.tokens.phrases wants a number > 0"),
+        ({"phrase_discount": 2.0}, "data.tokens.phrase_discount 2.0 has no effect with data.tokens.phrases None"),
         ({"max_counted": 1}, "data.tokens.max_counted wants a number >= 2, got 1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The pictures of a run directory."""
+"""The plots of a run directory, drawn from the numbers that it holds."""
 
 from matplotlib import rc_context
 
@@ -11,9 +11,9 @@ from jaxlm.runs.directory import RunDir, decoding, read_json
 
 
 def draw_run(run: RunDir) -> None:
-    """Draw the bigrams of a run's data or the map of its words, and its loss curve, into its plots/.
+    """Draw the loss curve of a run, and the bigrams of its data or the map of its words, into its plots/.
 
-    Raises UserError where plots/ lacks the numbers to draw, or a file of the run is damaged.
+    Raises UserError if plots/ lacks the numbers to draw, or a file of the run is damaged.
     """
     numbers = run.word_points if run.word_points.is_file() else run.bigrams
     if not numbers.is_file():

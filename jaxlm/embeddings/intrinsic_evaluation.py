@@ -1,6 +1,6 @@
-"""Scores of a table against people's judgement: analogy questions and the similarity of pairs.
+"""Intrinsic evaluation of word vectors: analogy questions, and correlation with human similarity scores of word pairs.
 
-The rules are those of gensim's evaluate_word_analogies and evaluate_word_pairs, so that figures can be compared.
+The rules are those of gensim's evaluate_word_analogies and evaluate_word_pairs, so that scores can be compared.
 """
 
 import dataclasses
@@ -11,58 +11,66 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.embeddings.table import ANALOGY, Embeddings, Method
+from jaxlm.embeddings.embeddings import ANALOGY, Embeddings, Method
 from jaxlm.errors import UserError, decode, reading
 
 RESTRICT = 300_000
-"""Words that take part, unless told otherwise: the first of the table."""
+"""Only the first this many words of the table take part by default."""
 QUESTIONS_AT_ONCE = 256
+"""Questions answered in one compiled call."""
 CANDIDATES = 5
-"""Answers looked at for the first that is not another spelling of a question's word."""
+"""Answers fetched for each question; the first that is not another spelling of a, b or c counts."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What became of the questions of a section, or of all."""
+    """Counts of correct, wrong and skipped questions in one section, or in all of them."""
 
     name: str
+    """Heading of the section."""
     correct: int
+    """Questions answered correctly."""
     wrong: int
+    """Questions answered wrongly."""
     unknown: int
-    """Skipped: one of the four words is not in the table."""
+    """Questions skipped because one of the four words is not in the table."""
 
     @property
     def accuracy(self) -> float | None:
-        """Correct answers as a share of those given; None where there are none."""
+        """Correct answers as a share of those given; None if no question was answered."""
         return self.correct / (self.correct + self.wrong) if self.correct + self.wrong else None
 
 
 @dataclasses.dataclass(frozen=True)
 class AnalogyScore:
-    """Each section in the file's order, and all together."""
+    """Analogy results for each section in the file's order, and for all together."""
 
     sections: tuple[Section, ...]
+    """Results by section."""
     total: Section
+    """Results of all sections together."""
     malformed: int
-    """Lines that are not four words; they are left out."""
+    """Lines left out because they are not four words."""
 
 
 @dataclasses.dataclass(frozen=True)
-class PairScore:
-    """How cosines go with people's scores, over the pairs of known words."""
+class PairCorrelation:
+    """Correlation of cosines with human similarity scores, over the pairs whose words are both in the table."""
 
     spearman: float
+    """Spearman's rank correlation."""
     pearson: float
+    """Pearson's linear correlation."""
     pairs: int
-    """Of known words."""
+    """Pairs with both words in the table."""
     unknown: int
-    """Left out: one of the two words is not in the table."""
+    """Pairs left out because one of the two words is not in the table."""
     malformed: int
-    """Lines that are not `word TAB word TAB score`; they are left out too, as are lines that begin with #."""
+    """Lines left out because they are not `word TAB word TAB score`; lines that begin with # are not counted."""
 
     @property
     def unknown_share(self) -> float:
-        """Unknown pairs as a share of all."""
+        """Share of all pairs that have an unknown word."""
         return self.unknown / (self.pairs + self.unknown)
 
 
@@ -74,11 +82,11 @@ def evaluate_analogies(
     fold_case: bool = True,
     method: Method = "3cosadd",
 ) -> AnalogyScore:
-    """Ask all questions `a b c d` of a file in questions-words' format: d is to c as b is to a.
+    """Answer all questions `a b c d` (d is to c as b is to a) of a file in the format of questions-words.txt.
 
-    Only the first `restrict` words are known and can be answers. With fold_case spellings that differ in case are one
-    word, which has the vector of the first of them; no spelling of a, b or c is an answer.
-    Raises UserError where the file cannot be read or does not begin with a section (`: name`).
+    Only the first `restrict` words are known and can be answers. With fold_case, spellings that differ only in case
+    are one word with the vector of the first of them; no spelling of a, b or c is accepted as an answer.
+    Raises UserError if the file cannot be read or does not begin with a section (`: name`).
     """
     row_of, first_V = _known(embeddings, restrict, fold_case)
     names: list[str] = []
@@ -111,10 +119,10 @@ def evaluate_analogies(
 
 def evaluate_pairs(
     embeddings: Embeddings, path: str | Path, *, restrict: int | None = RESTRICT, fold_case: bool = True
-) -> PairScore:
-    """Rank and linear correlation of cosines with the scores of a file with lines `word TAB word TAB score`.
+) -> PairCorrelation:
+    """Spearman and Pearson correlation of cosines with the scores of a file of lines `word TAB word TAB score`.
 
-    Raises UserError where the file cannot be read or has fewer than two different known scores or cosines.
+    Raises UserError if the file cannot be read, or has fewer than two distinct scores or cosines of known words.
     """
     row_of, _ = _known(embeddings, restrict, fold_case)
     rows: list[tuple[int, int]] = []
@@ -143,11 +151,13 @@ def evaluate_pairs(
             f"pairs {str(path)!r} wants lines 'word TAB word TAB score' with different scores, got {len(scores)} of "
             f"known words ({unknown} with unknown ones, {malformed} other lines)"
         )
-    return PairScore(_pearson(ranks(score_N), ranks(cos_N)), _pearson(score_N, cos_N), len(scores), unknown, malformed)
+    return PairCorrelation(
+        _pearson(ranks(score_N), ranks(cos_N)), _pearson(score_N, cos_N), len(scores), unknown, malformed
+    )
 
 
 def ranks(x_N: np.ndarray) -> np.ndarray:
-    """Places from 1 in rising order, equal values sharing the mean of theirs: Spearman's is Pearson's of these."""
+    """Ranks from 1 in ascending order, ties sharing their mean rank; Spearman's rho is Pearson's r of the ranks."""
     _, value_N, count_U = np.unique(x_N, return_inverse=True, return_counts=True)
     return (np.cumsum(count_U) - (count_U - 1) / 2)[value_N]
 
@@ -158,7 +168,7 @@ def _pearson(x_N: np.ndarray, y_N: np.ndarray) -> float:
 
 
 def _known(embeddings: Embeddings, restrict: int | None, fold_case: bool) -> tuple[dict[str, int], np.ndarray]:
-    """The row of each word that takes part (of spellings in another case the first), and that row for each row."""
+    """Map each participating word to its row (its first spelling's, if case is folded), and each row to that row."""
     if restrict is not None and restrict < 1:
         raise UserError(f"restrict wants a number of words >= 1, got {restrict}")
     words: Sequence[str] = embeddings.words[:restrict]
@@ -170,7 +180,7 @@ def _known(embeddings: Embeddings, restrict: int | None, fold_case: bool) -> tup
 
 
 def _answer(embeddings: Embeddings, abcd_Q4: np.ndarray, first_V: np.ndarray, method: Method) -> np.ndarray:
-    """Whether each question is answered rightly. Returns right_Q."""
+    """Answer the questions abcd_Q4, given as rows; returns right_Q, True where the answer is d."""
     unit_VE = embeddings.unit_VE[: len(first_V)]
     right: list[np.ndarray] = []
     for start in range(0, len(abcd_Q4), QUESTIONS_AT_ONCE):
@@ -194,7 +204,7 @@ def _number(field: str) -> float:
 
 
 def _lines(path: str | Path, what: str) -> Iterator[str]:
-    """The lines of a UTF-8 text file without their ends."""
+    """Iterate over the lines of a UTF-8 text file, without line ends."""
     place = Path(path)
     with reading(place, what):
         raw = place.read_bytes()

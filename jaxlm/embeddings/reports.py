@@ -1,4 +1,4 @@
-"""Questions to a table and their answers as text, or as a line of JSON: what sample.py prints."""
+"""Results of queries to a table of vectors as text or as one line of JSON, for sample.py to print."""
 
 import dataclasses
 import json
@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlm.embeddings import evaluation
-from jaxlm.embeddings.table import Embeddings, Method, Scored
+from jaxlm.embeddings import intrinsic_evaluation as evaluation
+from jaxlm.embeddings.embeddings import Embeddings, Method, ScoredWords
 from jaxlm.errors import UserError
 
 
-def similar(embeddings: Embeddings, word: str, top: int = 10, as_json: bool = False) -> str:
-    """`--similar WORD`: the nearest words with their cosines."""
+def report_similar(embeddings: Embeddings, word: str, top: int = 10, as_json: bool = False) -> str:
+    """List the nearest words with their cosines (`--similar WORD`)."""
     found = embeddings.similar(word, _at_least_1(top))
     return _json(word=word, similar=_pairs(found)) if as_json else _table(found)
 
 
-def analogy(
+def report_analogy(
     embeddings: Embeddings, abc: Sequence[str], top: int = 10, method: Method = "3cosadd", as_json: bool = False
 ) -> str:
-    """`--analogy A B C`: a is to b as c is to ..."""
+    """List the words that complete "a is to b as c is to ..." with their scores (`--analogy A B C`)."""
     if len(abc) != 3:
         raise UserError(f"--analogy wants three words (A is to B as C is to ...), got {len(abc)}")
     a, b, c = abc
@@ -30,8 +30,8 @@ def analogy(
     return f"{a} is to {b} as {c} is to ... ({method})\n{_table(found)}"
 
 
-def odd_one_out(embeddings: Embeddings, words: Sequence[str], as_json: bool = False) -> str:
-    """`--odd-one-out A B C ...`: the word that goes least with the others, and each one's cosine to their mean."""
+def report_odd_one_out(embeddings: Embeddings, words: Sequence[str], as_json: bool = False) -> str:
+    """Report the word least similar to the others, and each word's cosine to their mean (`--odd-one-out A B C ...`)."""
     agreement = embeddings.agreement(words)
     odd = min(agreement, key=lambda scored: scored[1])[0]
     if as_json:
@@ -39,10 +39,10 @@ def odd_one_out(embeddings: Embeddings, words: Sequence[str], as_json: bool = Fa
     return f"{odd}\ncosine to the mean of all:\n{_table(sorted(agreement, key=lambda scored: -scored[1]))}"
 
 
-def evaluate(
+def report_analogy_accuracy(
     embeddings: Embeddings, path: str | Path, restrict: int | None = evaluation.RESTRICT, as_json: bool = False
 ) -> str:
-    """`--evaluate FILE`: the share of analogy questions that are answered rightly, by section and in all."""
+    """Report the accuracy on a file's analogy questions, by section and in total (`--evaluate FILE`)."""
     score = evaluation.evaluate_analogies(embeddings, path, restrict=restrict)
     rows = [*score.sections, score.total]
     if as_json:
@@ -60,10 +60,10 @@ def evaluate(
     return "\n".join(lines)
 
 
-def pairs(
+def report_pair_correlation(
     embeddings: Embeddings, path: str | Path, restrict: int | None = evaluation.RESTRICT, as_json: bool = False
 ) -> str:
-    """`--pairs FILE`: how cosines go with people's scores of pairs of words."""
+    """Report the correlation of cosines with human similarity scores of word pairs (`--pairs FILE`)."""
     score = evaluation.evaluate_pairs(embeddings, path, restrict=restrict)
     if as_json:
         return _json(**dataclasses.asdict(score), unknown_share=score.unknown_share)
@@ -76,7 +76,7 @@ def pairs(
 
 
 def export(embeddings: Embeddings, path: str | Path, as_json: bool = False) -> str:
-    """`--export FILE`: write the table in the format of the file's suffix."""
+    """Write the table in the format of the file's suffix and report its size (`--export FILE`)."""
     embeddings.save(path)
     V, E = embeddings.vec_VE.shape
     return _json(path=str(path), words=V, numbers=E) if as_json else f"{V:,} words x {E} in {path}"
@@ -94,7 +94,7 @@ def _at_least_1(top: int) -> int:
     return top
 
 
-def _pairs(scored: Scored) -> list[dict[str, Any]]:
+def _pairs(scored: ScoredWords) -> list[dict[str, Any]]:
     return [{"word": word, "score": score} for word, score in scored]
 
 
@@ -102,6 +102,6 @@ def _json(**answer: Any) -> str:
     return json.dumps(answer)
 
 
-def _table(scored: Scored) -> str:
+def _table(scored: ScoredWords) -> str:
     width = max((len(word) for word, _ in scored), default=0)
     return "\n".join(f"{word:<{width}}  {score:.4f}" for word, score in scored)

@@ -1,4 +1,4 @@
-"""E04: the logits of a context as a row of W, or as the product of a one-hot vector with W."""
+"""E04: logits of a context by indexing a row of W against multiplying a one-hot vector with W."""
 
 from typing import Any, NamedTuple
 
@@ -7,49 +7,55 @@ import numpy as np
 
 from jaxlm.config import NgramConfig
 from jaxlm.devices import platform
-from jaxlm.exercises.lab import Lab, against, seconds
+from jaxlm.exercises.lab import Lab, median_seconds, speed_against
 from jaxlm.models.base import Params
 from jaxlm.models.initialization import untrained_params
 from jaxlm.ops import context_index
 from jaxlm.ops.losses import cross_entropy
 from jaxlm.plots import pictures
 
-ORDERS = (2, 3, 4)
+TABLE_ORDERS = (2, 3, 4)
+"""Orders of the n-gram tables W that are timed."""
 MOST_ENTRIES, BATCH = 2**20, 2048
-"""Numbers in W at most, from order 3 on; contexts in a batch."""
+"""Most numbers in W, beyond the first order; contexts in a batch."""
 
 
 class Differences(NamedTuple):
-    """Largest absolute difference between the two ways."""
+    """Largest absolute differences between indexing and the product."""
 
     logits: float
+    """Difference of the logits."""
     loss: float
+    """Difference of the loss in nats."""
     gradient: float
+    """Difference of the gradient of W."""
 
 
-class Compared(NamedTuple):
-    """What one size of W gave."""
+class IndexingComparison(NamedTuple):
+    """Differences and times of indexing and the one-hot product for one size of W."""
 
     rows: int
+    """Rows of W."""
     differ: Differences
+    """Differences between the two ways."""
     seconds: dict[str, float]
-    """Of index and product, each as logits (forward) and as loss with gradient (backward)."""
+    """Median seconds by "index" or "product" and "forward" (logits) or "backward" (loss and gradient)."""
 
 
 def product_logits(params: Params, ctx_BC: jax.Array, vocab_size: int) -> jax.Array:
-    """one-hot(context) @ W, the lecture's first way."""
+    """Logits as one-hot(context) @ W, the lecture's first version."""
     w_RV = params["logits"]
     return jax.nn.one_hot(context_index(ctx_BC, vocab_size), w_RV.shape[0], dtype=w_RV.dtype) @ w_RV
 
 
-def compare(lab: Lab, *, rounds: int = 9) -> list[Compared]:
-    """Both ways on the same batch: numbers, then times, for tables of growing size."""
+def compare_indexing(lab: Lab, *, rounds: int = 9) -> list[IndexingComparison]:
+    """Compare results and times of indexing and the product on one batch, for tables of growing size."""
     lab.log("times in ms, medians of calls in turn; backward: loss and gradient")
     lab.log("      rows  one-hot  forward: index  product   backward: index  product   largest difference")
     found = []
-    for order in ORDERS:
+    for order in TABLE_ORDERS:
         setup = lab.setup(NgramConfig(order=order))
-        if order > ORDERS[0] and setup.model.vocab_size**order > MOST_ENTRIES:
+        if order > TABLE_ORDERS[0] and setup.model.vocab_size**order > MOST_ENTRIES:
             break
         found.append(_compare(setup, rounds))
         one, ms = found[-1], {name: 1000 * value for name, value in found[-1].seconds.items()}
@@ -58,14 +64,14 @@ def compare(lab: Lab, *, rounds: int = 9) -> list[Compared]:
             f"{one.rows:10,}  {platform.bytes_in_words(4 * BATCH * one.rows):>7}  {ms['index forward']:14.3f}  "
             f"{ms['product forward']:7.3f}   {ms['index backward']:15.3f}  {ms['product backward']:7.3f}   {differ:.1e}"
         )
-    said = [
+    speeds = [
         f"at {one.rows:,} rows {_against(one, 'forward')} forward and {_against(one, 'backward')} with its gradient"
         for one in found
     ]
     worst = Differences(*map(max, zip(*(one.differ for one in found), strict=True)))
     lab.log(
         f"answer: the numbers are the same: logits to within {worst.logits:.1e}, the loss {worst.loss:.1e}, gradients "
-        f"{worst.gradient:.1e}. Indexing was {'; '.join(said)}. The one-hot matrix has a "
+        f"{worst.gradient:.1e}. Indexing was {'; '.join(speeds)}. The one-hot matrix has a "
         "column for each row of W, and the product reads all of them to keep one."
     )
     rows = [one.rows for one in found]
@@ -80,7 +86,7 @@ def compare(lab: Lab, *, rounds: int = 9) -> list[Compared]:
     return found
 
 
-def _compare(setup: Any, rounds: int) -> Compared:
+def _compare(setup: Any, rounds: int) -> IndexingComparison:
     model, V = setup.model, setup.model.vocab_size
     params = untrained_params(setup.config, model)
     places = np.resize(setup.dataset.rows["train"], BATCH)
@@ -107,8 +113,8 @@ def _compare(setup: Any, rounds: int) -> Compared:
         )
         for one, other in zip(got["index"], got["product"], strict=True)
     ]
-    return Compared(V**model.context, Differences(*differ), seconds(calls, rounds))
+    return IndexingComparison(V**model.context, Differences(*differ), median_seconds(calls, rounds))
 
 
-def _against(one: Compared, way: str) -> str:
-    return against(one.seconds[f"index {way}"], one.seconds[f"product {way}"], "the product")
+def _against(one: IndexingComparison, way: str) -> str:
+    return speed_against(one.seconds[f"index {way}"], one.seconds[f"product {way}"], "the product")

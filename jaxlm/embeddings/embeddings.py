@@ -1,4 +1,4 @@
-"""A table of words and vectors, and what can be asked of it by words."""
+"""The table of words and vectors, with similarity, analogies and odd-one-out by word."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -15,26 +15,29 @@ from jaxlm.embeddings.spelling import near_spellings
 from jaxlm.errors import UserError
 
 Method = Literal["3cosadd", "3cosmul"]
-Scored = list[tuple[str, float]]
+"""The formula of analogies (search.py)."""
+ScoredWords = list[tuple[str, float]]
 """Words with their scores, best first."""
-ANALOGY = {"3cosadd": search.analogy, "3cosmul": search.analogy_cosmul}
+ANALOGY = {"3cosadd": search.analogy_cosadd, "3cosmul": search.analogy_cosmul}
+"""Search function of each method."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Embeddings:
-    """V different words, the most frequent first where that is known, and a vector for each.
+    """V distinct words, the most frequent first if that is known, with a vector each.
 
         vectors = Embeddings.load("vectors.bin")
         vectors.similar("king", 3)                 # [("queen", 0.78), ...]
         vectors.analogy("man", "king", "woman", 1)  # man is to king as woman is to ...
-        jaxlm.embeddings.search.nearest(vectors.unit_VE, query_BE, k=10)
+        jaxlm.embeddings.search.nearest_rows(vectors.unit_VE, query_BE, k=10)
 
-    Raises ValueError where words and vectors do not fit together or a word comes twice.
+    Raises ValueError if the numbers of words and vectors differ or a word is repeated.
     """
 
     words: tuple[str, ...]
+    """The words, each once."""
     vec_VE: np.ndarray
-    """float32."""
+    """The vectors, one row a word, float32."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "words", tuple(self.words))
@@ -60,35 +63,36 @@ class Embeddings:
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """The row of each word."""
+        """Map from word to row."""
         return {word: row for row, word in enumerate(self.words)}
 
     @cached_property
     def unit_VE(self) -> jax.Array:
-        """The vectors with length 1, on the device."""
-        return jax.jit(search.unit)(jnp.asarray(self.vec_VE))
+        """The vectors scaled to length 1, on the default device."""
+        return jax.jit(search.unit_rows)(jnp.asarray(self.vec_VE))
 
     @classmethod
     def load(
-        cls, path: str | Path, *, errors: files.Errors = "strict", log: Callable[[str], None] = lambda line: None
+        cls, path: str | Path, *, errors: files.DecodeErrors = "strict", log: Callable[[str], None] = lambda line: None
     ) -> "Embeddings":
-        """Read word2vec's text or binary format or GloVe's text, gzipped or not, told by the content.
+        """Read word2vec's text or binary format or GloVe's text, gzipped or not; the format is detected.
 
-        `errors` is what becomes of words that are not UTF-8; of equal words the first is kept, and `say` is told.
-        Raises UserError naming the line or word at which a file cannot be understood.
+        `errors` handles words that are not UTF-8, as in bytes.decode. If a word is repeated, the first is kept and the
+        others are reported to `log`. Raises UserError naming the line or word at which a file is malformed.
         """
-        return cls(*files.read(Path(path), errors, log))
+        return cls(*files.read_table(Path(path), errors, log))
 
     def save(self, path: str | Path, format: files.Format | None = None) -> None:
-        """Write the format given, or that of the suffix: .txt (word2vec's text), .bin (its binary), .glove.txt; with
-        .gz on top gzipped. All give the same float32 back. The file appears whole or not at all.
+        """Write the table in `format`, or in that of the suffix, atomically.
 
-        Raises UserError for other suffixes, and for a word that is empty or has a blank or line end.
+        Suffixes: .txt or .vec (word2vec's text), .bin (its binary), .glove.txt, each followed by .gz to gzip it. Every
+        format gives the same float32 numbers back. Raises UserError for another suffix, and for a word that is empty
+        or has a space or a line end.
         """
-        files.write(Path(path), self.words, self.vec_VE, format)
+        files.write_table(Path(path), self.words, self.vec_VE, format)
 
     def rows(self, words: Sequence[str]) -> np.ndarray:
-        """The row of each word. Raises UserError with near spellings for one that is unknown."""
+        """Look up the row of each word. Raises UserError with near spellings for an unknown one."""
         for word in words:
             if word not in self.index:
                 near = near_spellings(word, self.words)
@@ -97,32 +101,32 @@ class Embeddings:
         return np.array([self.index[word] for word in words], np.int32)
 
     def similarity(self, a: str, b: str) -> float:
-        """The cosine of two words."""
+        """Cosine of two words' vectors."""
         a_E, b_E = self.vec_VE[self.rows([a, b])]
         return float(search.similarity(jnp.asarray(a_E), jnp.asarray(b_E)))
 
-    def similar(self, word: str, n: int = 10) -> Scored:
-        """The n other words with the largest cosine."""
+    def similar(self, word: str, n: int = 10) -> ScoredWords:
+        """Find the n other words with the largest cosine to a word."""
         row_11 = jnp.asarray(self.rows([word]))[None]
-        return self._named(search.nearest(self.unit_VE, self.unit_VE[row_11[0]], n, row_11))
+        return self._named(search.nearest_rows(self.unit_VE, self.unit_VE[row_11[0]], n, row_11))
 
-    def analogy(self, a: str, b: str, c: str, n: int = 10, method: Method = "3cosadd") -> Scored:
-        """What is to c as b is to a: n words but these three, with the score of the method (search.py)."""
+    def analogy(self, a: str, b: str, c: str, n: int = 10, method: Method = "3cosadd") -> ScoredWords:
+        """Find the n words that best complete "a is to b as c is to ...", with the method's scores (search.py)."""
         if method not in ANALOGY:
             raise UserError(f"the method of analogies wants {' or '.join(ANALOGY)}, got {method!r}")
         return self._named(ANALOGY[method](self.unit_VE, jnp.asarray(self.rows([a, b, c]))[None], n))
 
     def odd_one_out(self, words: Sequence[str]) -> str:
-        """The word with the least cosine to the mean of all. Raises UserError for fewer than three words."""
+        """Find the word with the lowest cosine to the mean of all. Raises UserError for fewer than three words."""
         return min(self.agreement(words), key=lambda scored: scored[1])[0]
 
-    def agreement(self, words: Sequence[str]) -> Scored:
-        """Each of three or more words with its cosine to the mean of their unit vectors, in the order given."""
+    def agreement(self, words: Sequence[str]) -> ScoredWords:
+        """Pair each of three or more words with its cosine to the mean of their unit vectors, in the order given."""
         if len(words) < 3:
             raise UserError(f"odd-one-out wants at least 3 words, got {len(words)}")
-        cos_N = search.odd_one_out(self.unit_VE[jnp.asarray(self.rows(words))][None])[0]
+        cos_N = search.cosine_to_mean(self.unit_VE[jnp.asarray(self.rows(words))][None])[0]
         return list(zip(words, cos_N.tolist(), strict=True))
 
-    def _named(self, found: search.Found) -> Scored:
+    def _named(self, found: search.BestRows) -> ScoredWords:
         pairs = zip(found.row_BK[0].tolist(), found.score_BK[0].tolist(), strict=True)
         return [(self.words[row], score) for row, score in pairs if row >= 0]
