@@ -179,7 +179,8 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypatch, predict, ou
 
 
 def test_the_reported_loss_is_the_mean_over_pairs_of_all_steps(tmp_path):
-    job = prepared(config(tmp_path))
+    made = config(tmp_path, eval=jaxlm.EvalConfig(log_every=3), steps=3)
+    job = prepared(made)
     state, first = job.run_chunk(job.initial_state(), 0, 1)
     state, second = job.run_chunk(state, 1, 2)
     assert first.loss_K.dtype == np.float64
@@ -187,7 +188,7 @@ def test_the_reported_loss_is_the_mean_over_pairs_of_all_steps(tmp_path):
     np.testing.assert_allclose(first.loss_K[0], 4 * np.log(2), rtol=1e-2)
     counted = [job.readers["train"].worker_batch(step, worker)[1] for step in range(3) for worker in range(2)]
     assert first.weight_K.sum() + second.weight_K.sum() == sum(one.pairs for one in counted)
-    train(config(tmp_path, eval=jaxlm.EvalConfig(log_every=3), steps=3), log=lambda line: None)
+    train(made, log=lambda line: None)
     (line,) = [line for line in metrics.read(tmp_path / "run" / "metrics.jsonl") if line["split"] == "train"]
     nats = sum((np.asarray(one.loss_K) * one.weight_K).sum() for one in (first, second))
     np.testing.assert_allclose(line["loss"], nats / sum(one.pairs for one in counted))
