@@ -37,7 +37,7 @@ def main(path: str, word: str, rate: float) -> None:
     length_B = np.array([len(name) + 1 for name in words])
     flat_P, unravel = ravel_pytree(run.params)
 
-    def loss_of(flat_P, tok_T, length):
+    def loss_of(flat_P: jax.Array, tok_T: jax.Array, length: jax.Array) -> jax.Array:
         logits_TV = run.model.apply(unravel(flat_P), tok_T[None, :-1])[0]
         nats_T = optax.softmax_cross_entropy_with_integer_labels(logits_TV, tok_T[1:])
         return jnp.sum(nats_T * (jnp.arange(LONGEST) < length)) / length

@@ -76,7 +76,7 @@ def naming(setting: str) -> Iterator[None]:
         raise UserError(f"{setting}: {error}") from error
 
 
-def decode(raw: bytes, path: Path, what: str, offset: int = 0, lines: int = 0) -> str:
+def decode_utf8(raw: bytes, path: Path, what: str, offset: int = 0, lines: int = 0) -> str:
     """Decode bytes of a file as UTF-8, without its byte-order mark.
 
     `offset` bytes with `lines` line ends precede them in the file. Raises UserError with the position of an invalid

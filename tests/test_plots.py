@@ -281,23 +281,21 @@ def test_the_plots_of_a_run_are_drawn_again(make_run):
         assert_picture(picture)
 
 
-MODELS: dict[str, tuple[jaxlm.ModelConfig, jaxlm.TokensConfig]] = {
-    "counts": (jaxlm.CountsConfig(order=1), jaxlm.CharactersConfig()),
-    "word2vec": (jaxlm.Word2vecConfig(), jaxlm.WordsConfig(min_count=1)),
+WORD2VEC = {
+    "model": jaxlm.Word2vecConfig(),
+    "data": {"tokens": jaxlm.WordsConfig(min_count=1)},
+    "steps": 2,
+    "sample": jaxlm.SampleConfig(),
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_run_is_not_done_before_its_plots_are_drawn(tmp_path, monkeypatch, name):
-    model, tokens = MODELS[name]
+@pytest.mark.parametrize("settings", [{"steps": 2}, WORD2VEC], ids=["language model", "word2vec"])
+def test_a_run_is_not_done_before_its_plots_are_drawn(tmp_path, monkeypatch, settings):
+    given: dict[str, Any] = {"text": "\n".join(["the cat saw a dog", "a dog saw the cat"] * 20), "plots": True}
     monkeypatch.setattr(run_pictures, "draw_run", Mock(side_effect=KeyboardInterrupt))
-    settings: dict[str, Any] = {
-        "text": "\n".join(["the cat saw a dog", "a dog saw the cat"] * 20),
-        "steps": 2,
-        "data": {"tokens": tokens},
-    }
     with pytest.raises(KeyboardInterrupt):
-        write_run(tmp_path, model, **settings)
+        write_run(tmp_path, **given, **settings)
     assert not (tmp_path / "run" / "eval.json").exists()
     monkeypatch.undo()
-    assert (write_run(tmp_path, model, **settings) / "eval.json").exists()
+    path = write_run(tmp_path, **given, **settings)
+    assert (path / "eval.json").exists() and list((path / "plots").glob("*.png"))

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from jaxlm.config import DataConfig
-from jaxlm.errors import UserError, decode, reading, refuse_binary
+from jaxlm.errors import UserError, decode_utf8, reading, refuse_binary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ def read_text(path: Path, setting: str) -> str:
     with reading(path, setting):
         raw = path.read_bytes()
     refuse_binary(raw, path, setting)
-    text = decode(raw, path, setting).replace("\r\n", "\n")
+    text = decode_utf8(raw, path, setting).replace("\r\n", "\n")
     if not text.strip():
         raise UserError(f"{setting} wants text, got nothing but white space in {str(path)!r}")
     return text

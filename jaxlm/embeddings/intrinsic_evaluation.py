@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.embeddings.embeddings import ANALOGY, Embeddings, Method
-from jaxlm.errors import UserError, decode, reading
+from jaxlm.errors import UserError, decode_utf8, reading
 
 RESTRICT = 300_000
 """Only the first this many words of the table take part by default."""
@@ -208,4 +208,4 @@ def _lines(path: str | Path, what: str) -> Iterator[str]:
     place = Path(path)
     with reading(place, what):
         raw = place.read_bytes()
-    return iter(decode(raw, place, what).split("\n"))
+    return iter(decode_utf8(raw, place, what).split("\n"))

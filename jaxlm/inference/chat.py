@@ -25,7 +25,8 @@ class Chat:
     max_tokens: int = 200
     """Tokens of an answer, at most."""
     turns: list[list[int]] = dataclasses.field(default_factory=list)
-    """The tokens of each turn so far, EOS at its end."""
+    """The tokens of each turn's text so far, EOS at its end: those of the text, as a prompt has them, since an answer
+    may be drawn in other tokens than its text is encoded in."""
 
     def reset(self) -> None:
         """Forget what has been said."""
@@ -56,7 +57,8 @@ class Chat:
             )
             yield from pieces(self.run, (tokens for (tokens,) in new), ["\n"], made)
         finally:
-            self.turns.append([*label, *(token for token in made if token != EOS), EOS])
+            said = tokenizer.decode(token for token in made if token != EOS)
+            self.turns.append(tokenizer.encode_lines([f"{answers}: {said}"]).tolist())
 
     def seen(self, turn: list[int]) -> list[int]:
         """Tokens that an unfinished turn is continued from: as many whole turns before it as leave half of what the

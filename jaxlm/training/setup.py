@@ -118,8 +118,13 @@ class Setup:
         objective, config = self.objective, self.config
         step = objective.make_step(self.model, objective.loss, optimizer, config.optim.l2)
         options = compilation.step_options()
+        lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
         compiled = jax.jit(
-            make_chunk(step, rate, config.seed), donate_argnums=0, static_argnums=3, compiler_options=options
+            make_chunk(step, rate, config.seed),
+            donate_argnums=0,
+            static_argnums=3,
+            out_shardings=(lies, None),
+            compiler_options=options,
         )
 
         def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:

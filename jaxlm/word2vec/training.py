@@ -1,4 +1,4 @@
-"""word2vec as a job: from settings to trained vectors, their losses and their neighbours."""
+"""The job of a word2vec run: preparation, training of vectors, their losses and their neighbours."""
 
 import dataclasses
 from collections.abc import Callable
@@ -36,17 +36,17 @@ from jaxlm.word2vec.step import PairLoss, Trainer, pair_fields
 NEIGHBOURS = 5
 """Neighbours of each word in samples.txt."""
 MAPPED = 200
-"""Words in the picture, the most frequent ones."""
+"""Most frequent words shown in the map of words."""
 ONE_WORD_LINES = ("ssa_2017", "makemore")
-"""Named sets in which no word has a neighbour."""
+"""Named data sets whose lines are single words, without neighbours to train on."""
 SHOWN_RANKS = 2000
-"""The words in samples.txt are spread evenly over this many of the most frequent."""
+"""The words of samples.txt are spread evenly over this many of the most frequent words."""
 
 
 def prepare(
     config: RunConfig, *, restart: bool = False, dry_run: bool = False, log: Callable[[str], None] = print
 ) -> Job:
-    """The job of a word2vec run. Raises UserError."""
+    """Prepare the job of a word2vec run. Raises UserError."""
     model = config.model
     assert isinstance(model, Word2vecConfig)
     _check_text(config.data)
@@ -105,7 +105,7 @@ class VectorJob(Job):
         ]
 
     def cadence(self, chunk: int | None) -> Cadence:
-        """The points of the run."""
+        """The cadence of the run, by the device's speed."""
         words, rate = self.readers["train"].step_words, platform.flops_per_second()
         return Cadence.of(self.config, self._size, words, rate=rate, chunk=chunk)
 
@@ -122,7 +122,7 @@ class VectorJob(Job):
         return jax.device_put(self._state(params), jax.devices()[0])
 
     def run_chunk(self, state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
-        """K steps after `step`, each of which waits for the one before."""
+        """Run the K steps after `step`, waiting for each before the next."""
         params, reader = state.params, self.readers["train"]
         losses, counts, lr = [], [], 0.0
         for number in range(step, step + K):
@@ -139,7 +139,7 @@ class VectorJob(Job):
         return TrainState(step=state.step + K, params=params, opt_state=state.opt_state), chunk
 
     def evaluate(self, params: Params) -> dict[str, PairLoss]:
-        """The loss of dev."""
+        """Evaluate dev, if it has pairs."""
         score = self._score(params, "dev")
         return {"dev": score} if score else {}
 
@@ -148,7 +148,7 @@ class VectorJob(Job):
         return pair_fields()
 
     def finish(self, run: RunDir, seconds: float) -> dict[str, Any]:
-        """Neighbours, the map of words and the losses of all splits; returns the content of eval.json."""
+        """Evaluate all splits, write neighbours and the map of words; returns the content of eval.json."""
         best = load_vectors(run.path, log=self.log)
         params = jax.device_put(best.params, jax.devices()[0])
         write_bytes(run.samples, self._neighbours(np.asarray(params["input"])).encode("utf-8", "surrogatepass"))
@@ -162,7 +162,7 @@ class VectorJob(Job):
         return result | counts
 
     def losses(self, result: dict[str, Any], run: RunDir) -> list[str]:
-        """A line for each split, and one where there was nothing to learn from."""
+        """One line for each split, and a warning if train had no pair of words."""
         lines = []
         trained = [line["loss"] for line in metrics.read(run.metrics) if line["split"] == "train"]
         if trained and all(loss is None for loss in trained):
@@ -211,7 +211,7 @@ class VectorJob(Job):
             raise UserError(f"init_from {path!r} has parameters {got}, this model wants {want}")
 
     def _score(self, params: Params, split: str) -> PairLoss | None:
-        """The loss of a split; of train by steps that are spread evenly, about eval.max_tokens pairs' worth."""
+        """Evaluate a split; train by evenly spread steps with about eval.max_tokens pairs. None if it has no pairs."""
         reader = self.readers[split]
         if split == "train":
             reader = dataclasses.replace(reader, offset=EVALUATION)
@@ -223,7 +223,7 @@ class VectorJob(Job):
         return score if score.pairs else None
 
     def _neighbours(self, input_VE: np.ndarray) -> str:
-        """For words over the ranks the nearest by cosine, one word a line."""
+        """List the nearest words by cosine for words spread over the ranks, one word a line."""
         words = [visible(word) for word in self.corpus.tokenizer.words]
         shown = min(len(words), SHOWN_RANKS)
         rank_N = np.unique(np.linspace(0, shown - 1, min(self.config.sample.n, shown)).astype(int))

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from jaxlm.config import WordsConfig
-from jaxlm.errors import UserError, decode, reading, refuse_binary
+from jaxlm.errors import UserError, decode_utf8, reading, refuse_binary
 from jaxlm.tokenizers import WordTokenizer
 
 BLOCK_BYTES = 2**22
@@ -39,12 +39,12 @@ def read_blocks(path: Path, setting: str, digest: "hashlib._Hash | None" = None)
             raw = rest + raw
             cut = raw.rfind(b"\n") + 1 or raw.rfind(b" ") + 1
             if cut:
-                yield decode(raw[:cut], path, setting, offset, line_ends)
+                yield decode_utf8(raw[:cut], path, setting, offset, line_ends)
                 offset += cut
                 line_ends += raw.count(b"\n", 0, cut)
             rest = raw[cut:]
         if rest:
-            yield decode(rest, path, setting, offset, line_ends)
+            yield decode_utf8(rest, path, setting, offset, line_ends)
 
 
 def token_pattern(config: WordsConfig) -> str:

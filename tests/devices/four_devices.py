@@ -14,12 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxlm.data.batches import Batch
 
 from jaxlm.config.mesh import MeshConfig
+from jaxlm.data.rows import Batch
 from jaxlm.devices.mesh import make_mesh, replicated, split_rows, state_sharding
 from jaxlm.models.base import BUFFERS, axes_of, with_buffers, without_buffers
-from jaxlm.training.state import TrainState, batch_loss
+from jaxlm.rean.model import ReanModel
+from jaxlm.rean.training import objective_of
+from jaxlm.training.state import TrainState
+from jaxlm.training.step import language_loss
 from tests.models.test_models import MODELS
 from tests.rean import test_rean as rean
 
@@ -67,18 +70,19 @@ def batch_of(name: str, model: Any) -> Batch:
 def step_of(model: Any, mesh: Any, optimizer: Any) -> Callable[..., tuple[TrainState, jax.Array]]:
     """(state, buffers, batch) -> (state after one step, loss)."""
     key = jax.random.key(2)
+    loss = objective_of(model).loss if isinstance(model, ReanModel) else language_loss
 
     def step(state: TrainState, buffers: Any, batch: Batch) -> tuple[TrainState, jax.Array]:
         batch = split_rows(mesh, batch, axis=0)
 
         def objective(params: Any) -> jax.Array:
-            total, count = batch_loss(model, with_buffers(params, buffers), batch, key)
+            total, count = loss(model, with_buffers(params, buffers), batch, key)
             return total / count
 
-        loss, grads = jax.value_and_grad(objective)(state.params)
+        mean, grads = jax.value_and_grad(objective)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), loss
+        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), mean
 
     return step
 

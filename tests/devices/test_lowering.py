@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from jaxlm.data.batches import Batch
 
 import jaxlm
-from jaxlm.training.state import TrainState, make_step
+from jaxlm.data.rows import Batch
+from jaxlm.training.state import TrainState
+from jaxlm.training.step import language_loss, make_step
 
 V, ROWS = 27, 32
 MODELS = {
@@ -33,7 +34,7 @@ def lowered(name: str, platform: str) -> str:
         tok, target = tok[:, : model.context], tok[:, 0]
     params = jax.eval_shape(model.init, jax.random.key(0), tok)
     state = TrainState(step=jnp.int32(0), params=params, opt_state=jax.eval_shape(optimizer.init, params))
-    step = jax.jit(make_step(model, optimizer)).trace(state, Batch(tok, target, None), jax.random.key(0))
+    step = jax.jit(make_step(model, language_loss, optimizer)).trace(state, Batch(tok, target, None), jax.random.key(0))
     return step.lower(lowering_platforms=(platform,)).as_text()
 
 

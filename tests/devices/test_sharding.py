@@ -20,9 +20,11 @@ import jaxlm
 from jaxlm.cli.train_command import train_command
 from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.serialization import from_json, settings_that_change_numbers, to_json
-from jaxlm.devices.mesh import check_batch, make_mesh, rows_multiple, spec_of, state_sharding
-from jaxlm.training import TrainState, make_chunk, make_step, optim
-from jaxlm.training.setup import settle
+from jaxlm.devices.mesh import check_batch, make_mesh, row_sharder, rows_multiple, spec_of, state_sharding
+from jaxlm.training import optim
+from jaxlm.training.setup import set_up
+from jaxlm.training.state import TrainState
+from jaxlm.training.step import language_loss, make_chunk, make_step
 from tests.conftest import NAMES, QUICK_COMPILATION, REPOSITORY
 from tests.devices import four_devices
 
@@ -41,7 +43,7 @@ def config(name, example="window", **settings):
 quiet = lambda line: None
 result = {"devices": jax.device_count()}
 for example in ("window", "sequence"):
-    path = jaxlm.train(config(f"{jax.device_count()}-{example}", example), say=quiet)
+    path = jaxlm.train(config(f"{jax.device_count()}-{example}", example), log=quiet)
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     run = jaxlm.load_run(path, which="last")
     result[example] = {
@@ -52,7 +54,7 @@ result["score"] = jaxlm.score(run, "emma").nats.tolist()
 result["texts"] = jaxlm.generate(run, n=4, max_tokens=10, key=jax.random.key(0))
 if jax.device_count() > 1:
     try:
-        jaxlm.train(config("refused", batch_size=30), say=quiet)
+        jaxlm.train(config("refused", batch_size=30), log=quiet)
     except jaxlm.UserError as error:
         result["error"] = str(error)
     result["refused"] = Path("refused").exists()
@@ -113,19 +115,20 @@ def test_the_train_step_lowers_for_gpus_and_tpus(tmp_path, model, example):
     config = jaxlm.RunConfig(
         model=model, data=jaxlm.DataConfig(path=str(tmp_path / "text.txt"), example=example), steps=4, batch_size=8
     )
-    job = settle(config)
+    setup = set_up(config)
     optimizer = optim.transformation(config.optim, 4)
     rate = optim.schedule(config.optim, 4)
-    chunk = make_chunk(make_step(job.model, optimizer), job.batcher, rate, job.mesh, seed=0)
-    params = jax.eval_shape(job.model.init, jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
+    chunk = jax.jit(make_chunk(make_step(setup.model, language_loss, optimizer), rate, 0), static_argnums=3)
+    params = jax.eval_shape(setup.model.init, jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
     state = TrainState(step=jnp.int32(0), params=params, opt_state=jax.eval_shape(optimizer.init, params))
-    tokens = jax.device_put(job.host)
-    lowered = (
-        jax.jit(chunk).trace(state, tokens, job.batcher.draw(0, range(2))).lower(lowering_platforms=("cuda", "tpu"))
-    )
-    program = lowered.as_text()
-    assert "stablehlo.while" in program
-    assert re.search(r'sharding_constraint .*\{"data", "fsdp"\}', program)  # the batch's rows are split
+    traced = chunk.trace(state, setup.dataset.batches(0, 2), {}, 2)
+    assert "stablehlo.while" in traced.lower(lowering_platforms=("cuda", "tpu")).as_text()
+
+
+def test_the_rows_of_a_batch_are_split_over_data_and_fsdp():
+    sharder = jax.jit(row_sharder(make_mesh()), static_argnums=1)
+    program = sharder.trace(np.zeros((2, 8)), 1).lower(lowering_platforms=("cuda",)).as_text()
+    assert re.search(r'sharding_constraint .*\{"data", "fsdp"\}', program)
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +247,7 @@ def test_moments_lie_as_their_parameters_and_all_else_is_replicated():
     params = {"a": np.zeros((4, 6)), "b": {"a": np.zeros((4, 6)), "c": np.zeros(4)}, "free": np.zeros((4, 6))}
     axes = {"a": ("embed", "mlp"), "b/a": ("mlp", "embed"), "b/c": ("embed",)}
     optimizer = optax.chain(optax.clip(1.0), optax.masked(optax.adam(0.1), {"a": True, "b": True, "free": False}))
-    state = TrainState(step=np.int32(0), params=params, opt_state=jax.eval_shape(optimizer.init, params))  # type: ignore[arg-type]
+    state = TrainState(step=np.int32(0), params=params, opt_state=jax.eval_shape(optimizer.init, params))
     mesh: Any = virtual(fsdp=2, tensor=2)
     lies = state_sharding(mesh, state, axes)
     chex.assert_trees_all_equal_structs(lies, state)
@@ -255,7 +258,7 @@ def test_moments_lie_as_their_parameters_and_all_else_is_replicated():
         assert tree["b"]["c"].spec == PartitionSpec("fsdp")
     assert lies.params["free"].spec == lies.step.spec == adam.count.spec == PartitionSpec()
     reduced = {"params": params, "rows": {"a": np.zeros((4, 1))}}
-    placed = state_sharding(mesh, TrainState(step=np.int32(0), params=params, opt_state=reduced), axes)  # type: ignore[arg-type]
+    placed = state_sharding(mesh, TrainState(step=np.int32(0), params=params, opt_state=reduced), axes)
     assert placed.opt_state["rows"]["a"].spec == PartitionSpec()  # another shape than the parameter's
 
 

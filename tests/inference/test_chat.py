@@ -103,7 +103,6 @@ def test_an_answer_is_what_generate_gives_at_its_place(gpt, settings):
         answer = "".join(chat.reply(said))
         conversation += f"ask: {said}\ntell: "
         texts = jaxlm.generate(run, n=number + 1, prompt=conversation, max_tokens=12, key=KEY, **settings)
-        assert texts[number] == texts[number][: len(conversation)] + texts[number][len(conversation) :]
         assert answer == texts[number][len(conversation) :].partition("\n")[0]
         stopped = jaxlm.generate(run, n=number + 1, prompt=conversation, max_tokens=12, stop="\n", key=KEY, **settings)
         assert stopped[number] == conversation + answer
