@@ -290,7 +290,7 @@ def test_a_restart_forgets_the_samples(tmp_path):
     (tmp_path / "text.txt").write_text("\n".join(NAMES))
     data = jaxlm.DataConfig(path=str(tmp_path / "text.txt"))
     config = jaxlm.RunConfig(model=jaxlm.CountsConfig(), data=data, run_dir=str(tmp_path / "run"))
-    with claimed(config, load(data), restart=False) as (run, _):
+    with claimed(config, load(data)) as (run, _):
         run.novelty.touch()
     with claimed(config, load(data), restart=True) as (run, _):
         assert not run.novelty.exists()

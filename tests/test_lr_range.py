@@ -25,8 +25,8 @@ from jaxlm.config import (
 from jaxlm.errors import UserError
 from jaxlm.lr_range import RangeCurve, curve_table, main, measure, smoothed, suggest
 from jaxlm.plots import pictures
-from jaxlm.training import make_step
-from jaxlm.training.setup import initial_state, settle
+from jaxlm.training.setup import set_up
+from jaxlm.training.step import language_loss, make_step
 from tests.conftest import NAMES
 from tests.processes import tree
 
@@ -71,20 +71,19 @@ def valley(x):
 def test_the_rate_rises_geometrically_and_the_steps_are_those_of_training(config):
     found = measure(config, low=1e-3, high=1.0, steps=20)
     assert found.rate_K == pytest.approx([1e-3 * 1000 ** (s / 19) for s in range(20)])
-    job = settle(config)
+    setup = set_up(dataclasses.replace(config, steps=20))
     optimizer = optax.chain(
         optax.clip_by_global_norm(0.1), optax.sgd(lambda step: 1e-3 * 1000 ** (step / 19), momentum=0.9)
     )
-    state, tokens = initial_state(job, optimizer), job.tokens()
-    step = make_step(job.model, optimizer)
+    state, step = setup.initial_state(optimizer), make_step(setup.model, language_loss, optimizer)
 
     @jax.jit
-    def one(state, row_B):
-        return step(state, job.batcher.at(tokens, row_B), jax.random.key(0))
+    def one(state, batches):
+        return step(state, jax.tree.map(lambda x: x[0], batches), jax.random.key(0))
 
     losses = []
-    for row_B in job.batcher.draw(config.seed, range(20)):
-        state, loss, _ = one(state, row_B)
+    for number in range(20):
+        state, loss, _ = one(state, setup.dataset.batches(number, 1))
         losses.append(float(loss))
     assert found.loss_K == pytest.approx(losses, rel=1e-4)
     assert not found.stopped

@@ -18,6 +18,8 @@ from jaxlm.data.corpus import from_dialogues, from_lines, from_stream
 from jaxlm.plots import __main__ as plots_command
 from jaxlm.plots import pictures, run_pictures
 from jaxlm.plots.pictures import LISTED_PAIRS, TABLE_TOKENS, bigram_table, frequent_pairs, loss_curve
+from jaxlm.runs.directory import RunDir
+from jaxlm.training.finish import draw
 from tests.conftest import write_run
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -279,6 +281,19 @@ def test_the_plots_of_a_run_are_drawn_again(make_run):
     assert {picture.stem for picture in drawn} == {"bigrams", "pairs", "loss"}
     for picture in drawn:
         assert_picture(picture)
+
+
+def test_a_plot_that_cannot_be_drawn_costs_nothing_else(make_run, monkeypatch):
+    """Training has ended well: its results are there, and a line says how to draw again."""
+    broken = Mock(side_effect=RuntimeError("no\nfonts"))
+    monkeypatch.setattr(pictures, "loss_curve", broken)
+    path = make_run(steps=1, plots=True)
+    assert (path / "eval.json").exists() and broken.called
+    said: list[str] = []
+    draw(RunDir(path), said.append)
+    assert said == [
+        f"the pictures were not all drawn (RuntimeError: no fonts): python -m jaxlm.plots {path} draws them"
+    ]
 
 
 WORD2VEC = {

@@ -129,7 +129,7 @@ class RunConfig(Settings):
                 f"{type(self.model).__name__}: leave it out"
             )
         if not self.model.predicts_text:
-            names = ("n", "temperature", "max_tokens")
+            names = ("temperature", "max_tokens")  # n is the words in samples.txt
             refuse_unused(self.sample, names, f"a {type(self.model).__name__}", "a language model")
 
     @property

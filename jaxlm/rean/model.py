@@ -143,6 +143,14 @@ class ReanModel(SequenceModel):
         theta = self._apply(params, tok, *_columns(target, weight), method="calibrated_theta")
         return {**params, "theta": theta}
 
+    def check_words(self, words: Sequence[str]) -> None:
+        """Raise UserError where tokens that would have trained rows, as EOS and bytes have, are words.
+
+        `words` are the last tokens of the vocabulary.
+        """
+        if self.module.specials > self.vocab_size - len(words):
+            raise _all_words(self.module.table, self.module.objective)
+
     def buffers(
         self, words: Sequence[str], count_V: np.ndarray, vectors: WordVectors | None, seed: int
     ) -> dict[str, np.ndarray]:
@@ -154,12 +162,7 @@ class ReanModel(SequenceModel):
         that would have trained rows, as the boundary and bytes have, are words.
         """
         m = self.module
-        if m.specials > self.vocab_size - len(words):
-            raise UserError(
-                f"data.tokens wants ReanTokensConfig() for model.table {m.table} with model.objective {m.objective}, "
-                "which trains rows of EOS and of bytes, got tokens that are all words: write "
-                "data=DataConfig(tokens=ReanTokensConfig(), ...) in the config"
-            )
+        self.check_words(words)
         made: dict[str, np.ndarray] = {}
         if m.table != "learned":
             made["vectors"] = self._vectors(words, vectors, np.random.default_rng([seed, DRAWN]))[m.specials :]
@@ -196,9 +199,11 @@ class ReanModel(SequenceModel):
 
 
 def build(config: ReanConfig) -> ReanModel:
-    """The model of these settings."""
+    """The model of these settings. Raises UserError where a table with rows of EOS and of bytes has no words."""
     V = needed(config.vocab_size, "ReanConfig.vocab_size")
     trained = config.table != "learned" and config.objective in ("softmax", "contrastive")
+    if trained and V <= FIRST_WORD:
+        raise _all_words(config.table, config.objective)
     module = Rean(
         **sizes(config),
         vocab_size=V,
@@ -206,7 +211,7 @@ def build(config: ReanConfig) -> ReanModel:
         table=config.table,
         objective=config.objective,
         scale=config.scale,
-        specials=min(FIRST_WORD, V) if trained else 0,
+        specials=FIRST_WORD if trained else 0,
         unit_rows=config.table == "random" or (config.table == "frozen" and config.rows != "raw"),
         cosine_likelihood=False,
         nearest=False,
@@ -214,6 +219,14 @@ def build(config: ReanConfig) -> ReanModel:
     )
     negatives = config.negatives if config.objective == "contrastive" else 0
     return ReanModel(module, context=module.context, vocab_size=V, treatment=config.rows, negatives=negatives)
+
+
+def _all_words(table: str, objective: str) -> UserError:
+    return UserError(
+        f"data.tokens wants ReanTokensConfig() for model.table {table} with model.objective {objective}, "
+        "which trains rows of EOS and of bytes, got tokens that are all words: write "
+        "data=DataConfig(tokens=ReanTokensConfig(), ...) in the config"
+    )
 
 
 def treated(row_VE: np.ndarray, treatment: str) -> np.ndarray:

@@ -35,7 +35,9 @@ def prepare(
     The vectors are an ordinary run beside this one, done, resumed or refused as any. Raises UserError.
     """
     setup = set_up(config, resumes=not restart)
-    objective = objective_of(cast(ReanModel, setup.model))
+    model = cast(ReanModel, setup.model)
+    model.check_words(setup.corpus.tokenizer.words)  # before vectors are trained
+    objective = objective_of(model)
     buffers = _buffers(setup, restart=restart, dry_run=dry_run, log=log)
     return LanguageJob(dataclasses.replace(setup, objective=objective, buffers=buffers), log)
 

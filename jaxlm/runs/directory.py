@@ -62,7 +62,8 @@ class RunDir:
         with naming(f"run file {str(self.config)!r}"):
             config = from_json(tree, trust_code, self.path)
         with decoding(self.fingerprint, START_OVER):
-            edited = differences(read_json(self.fingerprint)["settings"], config)
+            settings = read_json(self.fingerprint).get("settings")
+            edited = differences(settings, config) if settings is not None else []
         if edited:
             raise UserError(f"run file {str(self.config)!r} was edited: {'; '.join(edited)}; put back what was there")
         return config

@@ -136,9 +136,9 @@ def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None
             )
 
 
-def best_parameters(run: RunDir) -> tuple[Params, int]:
-    """Load the parameters of the best checkpoint by dev loss, with its step."""
-    return _load_params(run, "best", None)
+def best_parameters(run: RunDir, log: Callable[[str], None] | None = None) -> tuple[Params, int]:
+    """Return the parameters of the best checkpoint by dev loss, and its step; broken ones are logged."""
+    return _load_params(run, "best", log)
 
 
 def _load_params(run: RunDir, which: Literal["best", "last"], log: Callable[[str], None] | None) -> tuple[Params, int]:

@@ -22,7 +22,7 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
     Train is evaluated on at most eval.max_tokens of its predictions.
     """
     config, corpus = setup.config, setup.corpus
-    params, step = best_parameters(run)
+    params, step = best_parameters(run, log)
     best = Run(run.path, config, corpus.tokenizer, setup.model, with_buffers(params, setup.placed_buffers), step)
     entries: dict[str, Any] = {}
     for split, row_R in setup.dataset.rows.items():

@@ -95,7 +95,7 @@ def test_a_torn_file_is_named_with_the_fix(run, name, read, content):
 
 
 @pytest.mark.parametrize("content", TORN)
-def test_constants_are_wanted_of_a_run_that_has_them(run, content):
+def test_buffers_are_wanted_of_a_run_that_has_them(run, content):
     assert run.read_buffers() == {}
     edit(run.fingerprint, buffers=hash_of({"table": np.ones(3)}))
     write_arrays(run.buffers, {"table": np.ones(3)})
@@ -106,12 +106,12 @@ def test_constants_are_wanted_of_a_run_that_has_them(run, content):
     one_line(error, "buffers.npz", "train.py")
 
 
-def test_other_constants_are_refused(run):
+def test_other_buffers_are_refused(run):
     edit(run.fingerprint, buffers=hash_of({"table": np.arange(3)}))
     write_arrays(run.buffers, {"table": np.arange(3)[::-1]})
     with pytest.raises(UserError) as error:
         run.read_buffers()
-    one_line(error, "constants.npz' is not what the run was trained with")
+    one_line(error, "buffers.npz' is not what the run was trained with")
 
 
 def test_a_file_that_the_system_refuses_is_not_made_anew(run, monkeypatch):
@@ -206,31 +206,36 @@ def test_a_damaged_line_of_metrics_is_named_and_a_resume_drops_it(run, again, li
     assert run.metrics.read_bytes() == whole
 
 
-@pytest.mark.parametrize("notes", [{}, {"tally": None}, {"tally": {"steps": "1"}}, {"tally": {"stepz": 1}}])
-def test_a_checkpoint_with_a_damaged_tally_gives_way(run, again, notes):
+@pytest.mark.parametrize(
+    "change",
+    [{"sums": ...}, {"sums": None}, {"sums": {"loss": "1"}}, {"sums": {"losz": 1}}, {"chunk": ...}, {"chunk": "1"}],
+)
+def test_a_checkpoint_with_damaged_sums_or_chunk_gives_way(run, again, change):
     """Here there is none before it: the run begins anew."""
     (one,) = checkpoints.saved(run.checkpoints)
-    place = run.checkpoints / str(one.step) / checkpoints.NOTES
-    edit(place, custom_metadata={name: one.notes[name] for name in ("step", "dev_loss")} | notes)
-    (place.parent / checkpoints.SUMS).unlink()
+    place = run.checkpoints / str(one.step) / checkpoints.METADATA
+    metadata = {name: value for name, value in (one.metadata | change).items() if value is not ...}
+    edit(place, custom_metadata=metadata)
+    (place.parent / checkpoints.CHECKSUMS).unlink()
     before = run.read_eval()
     run.eval.unlink()
     assert any(f"checkpoint {one.step} of {run.path} is broken" in line for line in again())
     assert run.read_eval()["dev"] == before["dev"]
 
 
-def test_a_broken_best_checkpoint_is_told_where_training_ends(run, again, mlp_run):
+def test_a_broken_best_checkpoint_is_logged_where_training_ends(run, again, mlp_run):
     better = mlp_run.step - 1
     with checkpoints.CheckpointWriter(run.checkpoints, 2) as writer:
         params = jax.tree.map(lambda x: x + 1, mlp_run.params)
-        writer.save(better, params, {"step": jnp.int32(better)}, dev_loss=0.0, notes={})
+        items = {"params": params, "training": {"step": jnp.int32(better)}}
+        writer.save(better, items, dev_loss=0.0, metadata={})
     (run.checkpoints / str(better) / "params" / "manifest.ocdbt").write_bytes(b"")
     run.eval.unlink()
     told = f"checkpoint {better} of {run.path} is broken: taking that of step {mlp_run.step}"
     assert told in again() and run.read_eval()["step"] == mlp_run.step
     said: list[str] = []
     assert load_run(run.path, log=said.append).step == mlp_run.step and said == [told]
-    (run.checkpoints / str(better) / checkpoints.NOTES).write_bytes(b"")
+    (run.checkpoints / str(better) / checkpoints.METADATA).write_bytes(b"")
     assert load_run(run.path, log=said.append).step == mlp_run.step and said == [told, told]
 
 
@@ -246,15 +251,15 @@ def test_the_advice_without_checkpoints_is_one_that_train_takes(run):
 @pytest.mark.parametrize("content", TORN[1:])
 def test_damaged_numbers_of_a_picture(run, content):
     run.plots.mkdir(exist_ok=True)
-    run.pairs.write_bytes(content)
+    run.bigrams.write_bytes(content)
     with pytest.raises(UserError) as error:
         plots_command.main([str(run.path)])
-    one_line(error, "pairs.npz", "train.py")
+    one_line(error, "bigrams.npz", "train.py")
 
 
 def test_shares_that_are_no_numbers_are_drawn_again(run, monkeypatch):
     run.novelty.write_text(json.dumps({"n": 5, "seed": 0, "step": 3, "train": "x", "dev_or_test": 0.0, "new": []}))
-    monkeypatch.setattr(novelty, "_draw", lambda path, n, step, device: ["new"] * n)
+    monkeypatch.setattr(novelty, "_draw", lambda path, n, *rest: ["new"] * n)
     assert novelty.shares_of_run(run, 5, 3) == novelty.Shares(5, 0, 3, 0.0, 0.0, 1.0)
 
 
@@ -280,7 +285,6 @@ def test_a_run_that_cannot_be_sampled_costs_no_other_its_place(run, counts_run, 
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("eval.json", {"decoded_tokens_per_s": "512"}),
         ("eval.json", {"buffers": float("inf")}),
         ("fingerprint.json", {"data": []}),
         ("fingerprint.json", {"settings": ...}),

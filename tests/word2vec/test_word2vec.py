@@ -4,9 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
-from types import SimpleNamespace
-from typing import Any, cast
-from unittest.mock import Mock
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,11 +17,12 @@ from jaxlm.cli.sample_command import parse_sample
 from jaxlm.plots import __main__ as plots_command
 from jaxlm.plots import pictures
 from jaxlm.runs import metrics
+from jaxlm.runs.directory import RunDir
 from jaxlm.runs.loading import load_vectors
-from jaxlm.training import loop, plan, points, state
-from jaxlm.training.job import train
-from jaxlm.word2vec import steps
-from jaxlm.word2vec.training import Word2vecWork
+from jaxlm.training import cadence, train
+from jaxlm.training.loop import fit
+from jaxlm.training.state import Chunk, TrainState
+from jaxlm.word2vec.training import VectorJob
 
 ANIMALS, TOOLS = ("cat", "dog", "cow", "hen"), ("saw", "axe", "hoe", "awl")
 
@@ -63,6 +62,11 @@ def config(tmp_path, model=MODEL, **settings):
         "run_dir": str(tmp_path / "run"),
     }
     return jaxlm.RunConfig(model=model, **defaults | settings)
+
+
+def prepared(made: jaxlm.RunConfig) -> Any:
+    """The job of a config, as `train` prepares it."""
+    return made.model.prepare(made, restart=False, dry_run=False, log=lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -147,20 +151,21 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypatch, predict, ou
         else {name: getattr(plain, name) for name in ("negatives", "shared_negatives")}
     )
     model = dataclasses.replace(MODEL, predict=predict, output=output, **drawn)
-    real = loop.Loop._advance
+    run_chunk, begun = VectorJob.run_chunk, [0]
 
-    def die(self, caught):
-        if self.step == 7:
+    def die(self, state, step, K):
+        begun[0] = step
+        if step == 7:
             raise KeyboardInterrupt
-        real(self, caught)
+        return run_chunk(self, state, step, K)
 
     with monkeypatch.context() as patch:
-        patch.setattr(plan.Plan, "of", classmethod(lambda cls, config, *sizes: cls(12, 1, 2, 4, 4)))
+        patch.setattr(cadence, "CHUNK_SIZES", (1,))
         train(config(tmp_path, model, run_dir=str(tmp_path / "whole")), log=lambda line: None)
-        patch.setattr(loop.Loop, "_advance", die)
-        with pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+            killed.setattr(VectorJob, "run_chunk", die)
             train(config(tmp_path, model), log=lambda line: None)
-        patch.setattr(loop.Loop, "_advance", real)
+        assert begun == [7]
         said: list[str] = []
         train(config(tmp_path, model), log=said.append)
     assert any("resuming" in line and "step 4" in line for line in said)
@@ -174,21 +179,20 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypatch, predict, ou
 
 
 def test_the_reported_loss_is_the_mean_over_pairs_of_all_steps(tmp_path):
-    work = Word2vecWork(config(tmp_path))
-    task = work.task()
-    state, first = task.run_chunk(task.state, 0, 1)
-    state, second = task.run_chunk(state, 1, 2)
+    made = config(tmp_path, eval=jaxlm.EvalConfig(log_every=3), steps=3)
+    job = prepared(made)
+    state, first = job.run_chunk(job.initial_state(), 0, 1)
+    state, second = job.run_chunk(state, 1, 2)
     assert first.loss_K.dtype == np.float64
     assert first.weight_K is not None and second.weight_K is not None and second.weight_K.shape == (2,)
     np.testing.assert_allclose(first.loss_K[0], 4 * np.log(2), rtol=1e-2)
-    told = [work.readers["train"].worker_batch(step, worker)[1] for step in range(3) for worker in range(2)]
-    assert first.weight_K.sum() + second.weight_K.sum() == sum(one.pairs for one in told)
-    tally = points.Tally()
-    for chunk, step in ((first, 1), (second, 3)):
-        loop.Loop._add_losses(cast(loop.Loop, SimpleNamespace(tally=tally)), chunk, step)
+    counted = [job.readers["train"].worker_batch(step, worker)[1] for step in range(3) for worker in range(2)]
+    assert first.weight_K.sum() + second.weight_K.sum() == sum(one.pairs for one in counted)
+    train(made, log=lambda line: None)
+    (line,) = [line for line in metrics.read(tmp_path / "run" / "metrics.jsonl") if line["split"] == "train"]
     nats = sum((np.asarray(one.loss_K) * one.weight_K).sum() for one in (first, second))
-    np.testing.assert_allclose(tally.loss_sum / tally.steps, nats / tally.steps)
-    assert tally.steps == sum(one.pairs for one in told) and tally.tokens == sum(one.words for one in told)
+    np.testing.assert_allclose(line["loss"], nats / sum(one.pairs for one in counted))
+    assert sum(one.count_K.sum() for one in (first, second)) == sum(one.words for one in counted)
 
 
 def test_a_text_without_pairs_has_no_loss_and_that_is_told(tmp_path, capfd):
@@ -207,20 +211,27 @@ def test_a_text_without_pairs_has_no_loss_and_that_is_told(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("empty_first", [True, False])
-def test_steps_without_pairs_weigh_nothing_in_the_loss(empty_first):
+def test_steps_without_pairs_weigh_nothing_in_the_loss(tmp_path, empty_first, capfd):
     order = slice(None) if empty_first else slice(None, None, -1)
-    told = state.Chunk(
-        loss_K=np.array([0.0, 3.0])[order], count_K=np.array([9, 9]), lr=0.1, weight_K=np.array([0, 5])[order]
-    )
-    one = SimpleNamespace(tally=points.Tally(), log=Mock(), loss_fields=steps.pair_fields)
-    assert loop.Loop._add_losses(cast(loop.Loop, one), told, 2) == (3.0, 18)
-    loop.Loop._write_train_line(cast(loop.Loop, one), 2, 0.1, 1.0)
-    assert one.log.write.call_args.kwargs["loss"] == 3.0
+    job = prepared(config(tmp_path, steps=2, eval=jaxlm.EvalConfig(log_every=2)))
+
+    def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
+        losses, weights = np.array([0.0, 3.0])[order], np.array([0, 5])[order]
+        ran = slice(step, step + K)
+        chunk = Chunk(loss_K=losses[ran], count_K=np.array([9, 9])[ran], lr=0.1, weight_K=weights[ran])
+        return state.replace(step=state.step + K), chunk  # type: ignore[attr-defined]
+
+    job.run_chunk = run_chunk
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    fit(job, run, lambda line: None)
+    assert [line["loss"] for line in metrics.read(run.metrics) if line["split"] == "train"] == [3.0]
+    assert capfd.readouterr().err.startswith("step 2/2  loss 3.0000  ")
 
 
 def test_other_optimisers_are_refused(tmp_path):
     with pytest.raises(jaxlm.UserError, match="optim wants plain sgd for word2vec"):
-        Word2vecWork(config(tmp_path, optim=jaxlm.OptimConfig(name="adamw")))
+        prepared(config(tmp_path, optim=jaxlm.OptimConfig(name="adamw")))
 
 
 def test_what_has_no_likelihood_is_told(finished):
@@ -276,4 +287,4 @@ def test_pictures_show_the_loss_per_pair_and_can_be_drawn_again(finished, monkey
 
 def test_names_that_stand_alone_are_refused_as_a_text():
     with pytest.raises(jaxlm.UserError, match=r"data.path wants a text of sentences .* give --data.path FILE"):
-        Word2vecWork(jaxlm.RunConfig(model=MODEL, data=jaxlm.DataConfig(tokens=WORDS), steps=1))
+        prepared(jaxlm.RunConfig(model=MODEL, data=jaxlm.DataConfig(tokens=WORDS), steps=1))
