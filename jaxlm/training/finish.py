@@ -32,7 +32,7 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
     if config.plots:
         run.plots.mkdir(exist_ok=True)
         save_bigrams(count_bigrams(corpus), run.bigrams)
-        draw(run, log)
+        draw_pictures(run, log)
     beside = {"buffers": optim.count_parameters(best.params[BUFFERS])} if BUFFERS in best.params else {}
     return {
         **entries,
@@ -44,7 +44,7 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
     }
 
 
-def draw(run: RunDir, log: Callable[[str], None]) -> None:
+def draw_pictures(run: RunDir, log: Callable[[str], None]) -> None:
     """Draw a run's plots; an error while drawing is logged and not raised."""
     from jaxlm.plots.run_pictures import draw_run  # matplotlib takes as long to import as thousands of small steps
 

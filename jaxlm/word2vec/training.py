@@ -24,7 +24,7 @@ from jaxlm.runs.loading import load_vectors
 from jaxlm.tokenizers import visible
 from jaxlm.training import optim
 from jaxlm.training.cadence import Cadence
-from jaxlm.training.finish import draw
+from jaxlm.training.finish import draw_pictures
 from jaxlm.training.init_from import Start, starting_point
 from jaxlm.training.job import Job
 from jaxlm.training.state import Chunk, TrainState
@@ -156,7 +156,7 @@ class VectorJob(Job):
         if self.config.plots and len(best.tokenizer.words) >= maps.FEWEST:
             run.plots.mkdir(exist_ok=True)
             save_points(*maps.project_words(best.embeddings(), None, MAPPED), run.word_points)
-            draw(run, self.log)
+            draw_pictures(run, self.log)
         result: dict[str, Any] = {split: score.to_json() if score else None for split, score in entries.items()}
         counts = {"params": self._size, "step": best.step, "steps": self.config.steps, "train_time_s": seconds}
         return result | counts

@@ -247,7 +247,7 @@ def test_moments_lie_as_their_parameters_and_all_else_is_replicated():
     params = {"a": np.zeros((4, 6)), "b": {"a": np.zeros((4, 6)), "c": np.zeros(4)}, "free": np.zeros((4, 6))}
     axes = {"a": ("embed", "mlp"), "b/a": ("mlp", "embed"), "b/c": ("embed",)}
     optimizer = optax.chain(optax.clip(1.0), optax.masked(optax.adam(0.1), {"a": True, "b": True, "free": False}))
-    state = TrainState(step=np.int32(0), params=params, opt_state=jax.eval_shape(optimizer.init, params))
+    state = TrainState(step=np.array(0, np.int32), params=params, opt_state=jax.eval_shape(optimizer.init, params))
     mesh: Any = virtual(fsdp=2, tensor=2)
     lies = state_sharding(mesh, state, axes)
     chex.assert_trees_all_equal_structs(lies, state)
@@ -258,7 +258,7 @@ def test_moments_lie_as_their_parameters_and_all_else_is_replicated():
         assert tree["b"]["c"].spec == PartitionSpec("fsdp")
     assert lies.params["free"].spec == lies.step.spec == adam.count.spec == PartitionSpec()
     reduced = {"params": params, "rows": {"a": np.zeros((4, 1))}}
-    placed = state_sharding(mesh, TrainState(step=np.int32(0), params=params, opt_state=reduced), axes)
+    placed = state_sharding(mesh, TrainState(step=np.array(0, np.int32), params=params, opt_state=reduced), axes)
     assert placed.opt_state["rows"]["a"].spec == PartitionSpec()  # another shape than the parameter's
 
 
