@@ -103,13 +103,13 @@ def table(results: Sequence[Result]) -> str:
 def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool, log: Callable[[str], None]) -> None:
     """Find what would stop a run before one trains; with `restart`, old runs are set aside when all else is good."""
     from jaxlm.rean.training import vectors_first
-    from jaxlm.runs.create import check_run, directory_of, is_free, set_aside
+    from jaxlm.runs.create import check_run, is_free, set_aside
     from jaxlm.runs.fingerprint import fingerprint
 
     configs = [variant.config for variant in runs]
     for config in configs:
         job = config.model.prepare(config, restart=restart, dry_run=True, log=lambda line: None)
-        path, vectors = directory_of(config), vectors_first(job.config, restart=restart)
+        path, vectors = config.directory, vectors_first(job.config, restart=restart)
         if vectors is not None and vectors not in configs:
             configs.append(vectors)
         with writing(path):
@@ -118,7 +118,7 @@ def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool, log: Callab
                 check_run(path, None if restart else now, job.config)
     if restart and not dry_run:
         for config in configs:
-            set_aside(directory_of(config), log)
+            set_aside(config.directory, log)
 
 
 def _state(variant: Variant) -> str:

@@ -74,7 +74,7 @@ class FakeJob(Job):
         return self.points if chunk is None else dataclasses.replace(self.points, chunk=chunk)
 
     def abstract_state(self) -> TrainState | None:
-        return checkpoints.abstract_like(self._state(0))
+        return abstract_like(self._state(0))
 
     def initial_state(self) -> TrainState:
         self.events.append(("initial", 0))
@@ -131,3 +131,8 @@ def lines(run_dir: Path) -> list[tuple[int, str, float]]:
 def saved_steps(run_dir: Path) -> list[int]:
     """The steps of the checkpoints that are there."""
     return [one.step for one in checkpoints.saved(run_dir / "checkpoints")]
+
+
+def abstract_like(tree: Any) -> Any:
+    """Shapes, types and shardings of a tree of arrays, for `load`."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

@@ -10,7 +10,7 @@ from jaxlm.cli.sample_command import SampleCommand
 from jaxlm.embeddings import Embeddings, maps, reports
 from jaxlm.errors import UserError
 from jaxlm.runs.directory import RunDir
-from jaxlm.runs.loading import load_vectors
+from jaxlm.word2vec.loading import load_vectors
 
 ANSWERS, SHOWN = 10, 200
 """Words where --top does not say how many: of an answer, of a picture."""

@@ -17,14 +17,14 @@ from jaxlm.errors import UserError, naming, writing
 from jaxlm.models.base import LanguageModel, Params, without_buffers
 from jaxlm.rean.model import ReanModel, WordVectors
 from jaxlm.rean.row_step import make_rean_step
-from jaxlm.runs.create import check_run, directory_of, is_free, set_aside
+from jaxlm.runs.create import check_run, is_free, set_aside
 from jaxlm.runs.directory import RunDir
 from jaxlm.runs.fingerprint import fingerprint
-from jaxlm.runs.loading import load_vectors
 from jaxlm.training.job import Job
 from jaxlm.training.language import LanguageJob
 from jaxlm.training.run import train
 from jaxlm.training.setup import Objective, Setup, set_up
+from jaxlm.word2vec.loading import load_vectors
 
 
 def prepare(
@@ -49,7 +49,7 @@ def objective_of(model: ReanModel) -> Objective:
 
 def vectors_recipe(config: RunConfig) -> RunConfig:
     """The word2vec run whose vectors a run stands on, beside it: of the same data, split, tokens and seed."""
-    model, place = config.model, directory_of(config)
+    model, place = config.model, config.directory
     assert isinstance(model, TableConfig), model
     assert model.vectors_from is not None, model
     recipe = model.vectors_from
@@ -133,7 +133,7 @@ def _kept_buffers(config: RunConfig) -> dict[str, np.ndarray] | None:
     """The buffers of a run that has begun, which needs its vectors no more; None where they cannot be read, or the run
     has other settings.
     """
-    run = RunDir(directory_of(config))
+    run = RunDir(config.directory)
     try:
         if differences(run.read_fingerprint()["settings"], config):
             return None
@@ -144,7 +144,7 @@ def _kept_buffers(config: RunConfig) -> dict[str, np.ndarray] | None:
 
 def _check_place(setup: Setup, restart: bool, log: Callable[[str], None]) -> None:
     """Set an old run aside, or raise UserError where this one could not follow the training of its vectors."""
-    path = directory_of(setup.config)
+    path = setup.config.directory
     if restart:
         set_aside(path, log)
     with writing(path):

@@ -233,11 +233,6 @@ def _is_leftover(place: Path) -> bool:
     return any(not (place / name).exists() for name in names - {METADATA})
 
 
-def abstract_like(tree: Any) -> Any:
-    """Shapes, types and shardings of a tree of arrays, for `load`."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
-
-
 def _intact(place: Path) -> bool:
     """True if all files have their saved checksums, or the list of checksums is missing.
 

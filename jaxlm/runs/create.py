@@ -22,11 +22,6 @@ UNNAMEABLE = re.compile(r"[*?\[\\\ud800-\udfff]|gs:(/|$)|^/(gs|s3|az|hf)/")
 """Parts of a path that Orbax reads as a pattern or a cloud storage address, or cannot encode."""
 
 
-def directory_of(config: RunConfig) -> Path:
-    """Path of a config's run directory."""
-    return config.directory
-
-
 @contextlib.contextmanager
 def claimed(
     config: RunConfig,
@@ -43,7 +38,7 @@ def claimed(
     that the same command completes or a directory that counts as free. Raises UserError, changing nothing, if the
     directory cannot be used or belongs to other data or settings.
     """
-    path, now = directory_of(config), fingerprint(config, data, buffers, init_from)
+    path, now = config.directory, fingerprint(config, data, buffers, init_from)
     if restart:
         set_aside(path, log)
     run = RunDir(path)

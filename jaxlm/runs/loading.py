@@ -1,4 +1,4 @@
-"""Loading of trained runs: a language model with its parameters, or word vectors."""
+"""Loading of trained runs: a language model with its parameters."""
 
 import dataclasses
 import functools
@@ -13,14 +13,13 @@ import numpy as np
 from jaxlm.config import RunConfig
 from jaxlm.config.user_code import TrustCode
 from jaxlm.devices.mesh import make_mesh, replicated
-from jaxlm.embeddings import Embeddings
 from jaxlm.errors import UserError
 from jaxlm.models.base import BUFFERS, LanguageModel, Params, PredictsVectors, with_buffers, without_buffers
 from jaxlm.models.initialization import abstract_state, by_name, untrained_params
 from jaxlm.runs import checkpoints
 from jaxlm.runs.directory import RunDir, open_existing, read_json
 from jaxlm.runs.fingerprint import content_hash
-from jaxlm.tokenizers import Tokenizer, WordTokenizer
+from jaxlm.tokenizers import Tokenizer
 
 LISTS = 10
 """Times the checkpoints are listed again while a training deletes the ones that were to be read."""
@@ -65,22 +64,6 @@ class Run:
         return other.params
 
 
-@dataclasses.dataclass(frozen=True)
-class VectorRun:
-    """Trained word vectors: row i of params["input"] is the vector of tokenizer.words[i]."""
-
-    path: Path
-    config: RunConfig
-    tokenizer: WordTokenizer
-    params: Params
-    step: int
-    """Updates behind the parameters."""
-
-    def embeddings(self) -> Embeddings:
-        """The table of words and their input vectors, the most frequent word first."""
-        return Embeddings(self.tokenizer.words, np.asarray(self.params["input"]))
-
-
 def load_run(
     path: str | Path,
     *,
@@ -99,26 +82,11 @@ def load_run(
     if not config.model.predicts_text:
         raise UserError(f"run {str(path)!r} has vectors of words and gives no text a probability: ask for neighbours")
     model = config.model.build()
-    params, step = _load_params(run, which, log)
+    params, step = load_parameters(run, which, log)
     if config.model.trained_by_steps and type(config.model).__module__.partition(".")[0] != "jaxlm":
         _check_shapes(Path(path), model, params)
     params = with_buffers(params, jax.device_put(run.read_buffers(), replicated(make_mesh())))
     return Run(Path(path), config, run.read_tokenizer(), model, params, step)
-
-
-def load_vectors(
-    path: str | Path,
-    *,
-    which: Literal["best", "last"] = "best",
-    trust_code: TrustCode = False,
-    log: Callable[[str], None] | None = None,
-) -> VectorRun:
-    """Load a word2vec run as `load_run` does. Raises UserError also if it is a language model's run."""
-    run = open_existing(Path(path))
-    config = run.read_config(trust_code)
-    if config.model.predicts_text:
-        raise UserError(f"run {str(path)!r} is of a language model, which has no vectors of words")
-    return VectorRun(Path(path), config, run.read_words(), *_load_params(run, which, log))
 
 
 def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None:
@@ -136,12 +104,9 @@ def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None
             )
 
 
-def best_parameters(run: RunDir, log: Callable[[str], None] | None = None) -> tuple[Params, int]:
-    """Return the parameters of the best checkpoint by dev loss, and its step; broken ones are logged."""
-    return _load_params(run, "best", log)
-
-
-def _load_params(run: RunDir, which: Literal["best", "last"], log: Callable[[str], None] | None) -> tuple[Params, int]:
+def load_parameters(
+    run: RunDir, which: Literal["best", "last"] = "best", log: Callable[[str], None] | None = None
+) -> tuple[Params, int]:
     """Load the parameters of the best or last readable checkpoint, with its step.
 
     A training may delete checkpoints meanwhile: if none can be read and some are gone, they are listed again.

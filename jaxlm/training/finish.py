@@ -11,7 +11,7 @@ from jaxlm.inference.novelty import classify
 from jaxlm.models.base import BUFFERS, with_buffers, without_buffers
 from jaxlm.ops import prng
 from jaxlm.runs.directory import RunDir, write_bytes
-from jaxlm.runs.loading import Run, best_parameters
+from jaxlm.runs.loading import Run, load_parameters
 from jaxlm.training import optim
 from jaxlm.training.setup import Setup, some_rows
 
@@ -22,7 +22,7 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
     Train is evaluated on at most eval.max_tokens of its predictions.
     """
     config, corpus = setup.config, setup.corpus
-    params, step = best_parameters(run, log)
+    params, step = load_parameters(run, log=log)
     best = Run(run.path, config, corpus.tokenizer, setup.model, with_buffers(params, setup.placed_buffers), step)
     entries: dict[str, Any] = {}
     for split, row_R in setup.dataset.rows.items():

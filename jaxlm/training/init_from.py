@@ -5,13 +5,12 @@ from typing import NamedTuple
 
 from jaxlm.config import ModelConfig, RunConfig
 from jaxlm.errors import UserError, naming
-from jaxlm.models.base import Params, without_buffers
+from jaxlm.models.base import Params
 from jaxlm.models.initialization import by_name
 from jaxlm.runs import checkpoints
-from jaxlm.runs.create import directory_of
 from jaxlm.runs.directory import RunDir, open_existing, read_json
 from jaxlm.runs.fingerprint import content_hash
-from jaxlm.runs.loading import load_run, load_vectors
+from jaxlm.runs.loading import load_parameters
 
 
 class Start(NamedTuple):
@@ -33,7 +32,7 @@ def starting_point(config: RunConfig, *, resumes: bool) -> Start | None:
     """
     if config.init_from is None:
         return None
-    named, own = RunDir(Path(config.init_from)), RunDir(directory_of(config))
+    named, own = RunDir(Path(config.init_from)), RunDir(config.directory)
     if named.path.resolve() == own.path.resolve():
         raise UserError(f"init_from {config.init_from!r} is the run directory itself: choose another with --run-dir")
     try:
@@ -70,8 +69,7 @@ def _params_of(config: RunConfig, other: RunDir) -> Params:
     with naming("init_from"):
         theirs = open_existing(other.path).read_config().model
         if theirs.predicts_text == config.model.predicts_text:
-            load = load_run if theirs.predicts_text else load_vectors
-            return without_buffers(load(other.path).params)
+            return load_parameters(other)[0]
     raise _other_class(config, theirs)
 
 

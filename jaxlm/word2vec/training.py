@@ -20,7 +20,6 @@ from jaxlm.ops import prng
 from jaxlm.plots.word_points import save_points
 from jaxlm.runs import metrics
 from jaxlm.runs.directory import RunDir, write_bytes
-from jaxlm.runs.loading import load_vectors
 from jaxlm.tokenizers import visible
 from jaxlm.training import optim
 from jaxlm.training.cadence import Cadence
@@ -30,6 +29,7 @@ from jaxlm.training.job import Job
 from jaxlm.training.state import Chunk, TrainState
 from jaxlm.word2vec import corpus as word_corpora
 from jaxlm.word2vec.corpus import WordCorpus
+from jaxlm.word2vec.loading import load_vectors
 from jaxlm.word2vec.reader import EVALUATION, Reader
 from jaxlm.word2vec.step import PairLoss, Trainer, pair_fields
 

@@ -24,13 +24,13 @@ from jaxlm.rean.training import vectors_recipe
 from jaxlm.runs import checkpoints
 from jaxlm.runs.create import claimed
 from jaxlm.runs.directory import RunDir, write_json
-from jaxlm.runs.loading import load_vectors
 from jaxlm.sweep import Variant, named, sweep
 from jaxlm.tokenizers import ReanTokenizer, visible
 from jaxlm.tokenizers.rean_tokens import pieces
 from jaxlm.training import cadence, train
 from jaxlm.training.language import LanguageJob
 from jaxlm.word2vec.corpus import of_tokens
+from jaxlm.word2vec.loading import load_vectors
 from jaxlm.word2vec.training import VectorJob
 from tests.conftest import write_run
 from tests.processes import tree

@@ -17,6 +17,7 @@ from jaxlm.runs import checkpoints
 from jaxlm.runs.create import is_free
 from jaxlm.runs.directory import checkpoint_steps
 from jaxlm.runs.loading import load_run
+from tests.loops import abstract_like
 
 
 def state(seed: int, width: int = 3) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def save(directory: Path, losses: dict[int, float | None], keep: int = 2, width:
 
 def load(directory: Path, step: int, width: int = 3):
     one = next((one for one in checkpoints.saved(directory) if one.step == step), None)
-    return None if one is None else checkpoints.load(directory, one, checkpoints.abstract_like(state(0, width)))
+    return None if one is None else checkpoints.load(directory, one, abstract_like(state(0, width)))
 
 
 def bits(state) -> list[bytes]:

@@ -58,7 +58,7 @@ parts = {"a": jax.numpy.zeros(3), "b": jax.numpy.zeros((2, 3))}
 with checkpoints.CheckpointWriter(directory, keep=1) as writer:
     writer.save(1, {"params": parts, "training": parts}, dev_loss=1.0, metadata={})
 one = checkpoints.saved(directory)[0]
-wider = checkpoints.abstract_like({"params": parts | {"a": jax.numpy.zeros(4)}})
+wider = abstract_like({"params": parts | {"a": jax.numpy.zeros(4)}})
 for attempt in range(30):
     try:
         checkpoints.load(directory, one, wider)

@@ -18,10 +18,10 @@ from jaxlm.plots import __main__ as plots_command
 from jaxlm.plots import pictures
 from jaxlm.runs import metrics
 from jaxlm.runs.directory import RunDir
-from jaxlm.runs.loading import load_vectors
 from jaxlm.training import cadence, train
 from jaxlm.training.loop import fit
 from jaxlm.training.state import Chunk, TrainState
+from jaxlm.word2vec.loading import load_vectors
 from jaxlm.word2vec.training import VectorJob
 
 ANIMALS, TOOLS = ("cat", "dog", "cow", "hen"), ("saw", "axe", "hoe", "awl")
