@@ -100,17 +100,17 @@ def setup_of(name: str, data: str) -> Setup:
 def our_training(setup: Setup) -> tuple[Callable[[], float], float, float]:
     """Build our training: (function that trains and returns seconds a step, compile seconds, operations a step)."""
     optimizer = optim.transformation(setup.config.optim, 10_000)
-    run_chunk = setup.chunk_runner(optimizer, optim.schedule(setup.config.optim, 10_000))
+    train_chunk = setup.compiled_chunk(optimizer, optim.schedule(setup.config.optim, 10_000))
     K = 200
     began = time.perf_counter()
-    state, _ = jax.block_until_ready(run_chunk(setup.initial_state(optimizer), 0, K))
+    state, _ = jax.block_until_ready(train_chunk(setup.initial_state(optimizer), setup.dataset.batches(0, K), {}, K))
     compile_s = time.perf_counter() - began
     box = [state]
 
     def run() -> float:
         began, steps = time.perf_counter(), 0
         while time.perf_counter() - began < SECONDS:
-            box[0], _ = jax.block_until_ready(run_chunk(box[0], steps, K))
+            box[0], _ = jax.block_until_ready(train_chunk(box[0], setup.dataset.batches(steps, K), {}, K))
             steps += K
         return (time.perf_counter() - began) / steps
 

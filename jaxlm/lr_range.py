@@ -100,11 +100,13 @@ def measure(
         log(line)
     rate = optax.exponential_decay(low, steps - 1, high / low)
     optimizer = optim.update_rule(settings, rate)
-    state, run_chunk = job.setup.initial_state(optimizer), job.setup.chunk_runner(optimizer, rate)
+    setup = job.setup
+    state, train_chunk = setup.initial_state(optimizer), setup.compiled_chunk(optimizer, rate)
     most, loss_K, end = job.cadence(None).chunk, np.empty(0), None
     progress = Progress(steps, 0)
     while end is None and len(loss_K) < steps:
-        state, chunk = run_chunk(state, len(loss_K), min(most, steps - len(loss_K)))
+        K = min(most, steps - len(loss_K))
+        state, chunk = train_chunk(state, setup.dataset.batches(len(loss_K), K), setup.placed_buffers, K)
         loss_K = np.append(loss_K, np.asarray(chunk.loss_K, np.float64))
         progress.steps(len(loss_K), float(loss_K[-1]))
         end = 0 if (loss_K < 0).any() else _end(loss_K, steps)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxlm.config import RunConfig
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.devices import platform
-from jaxlm.devices.mesh import replicated
+from jaxlm.devices.mesh import must_block, replicated
 from jaxlm.inference.evaluation import NATS_PER_TOKEN, Score, token_fields
 from jaxlm.inference.formatting import score_line
 from jaxlm.models.base import FittedModel, Params, with_buffers
@@ -81,7 +81,9 @@ class LanguageJob(Job):
 
     def run_chunk(self, state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
         """Dispatch the K steps after `step`, donating the state."""
-        return self._run_chunk(state, step, K)
+        batches = self.setup.dataset.batches(step, K)
+        result = self._chunk(state, batches, self.setup.placed_buffers, K)
+        return jax.block_until_ready(result) if must_block(self.setup.mesh) else result
 
     def evaluate(self, params: Params) -> dict[str, Score]:
         """Evaluate dev and a fixed sample of train of equal size."""
@@ -114,8 +116,8 @@ class LanguageJob(Job):
         return optim.transformation(self.config.optim, self.config.last_step)
 
     @cached_property
-    def _run_chunk(self) -> Callable[[TrainState, int, int], tuple[TrainState, Chunk]]:
-        return self.setup.chunk_runner(self._optimizer, optim.schedule(self.config.optim, self.config.last_step))
+    def _chunk(self) -> Callable[..., tuple[TrainState, Chunk]]:
+        return self.setup.compiled_chunk(self._optimizer, optim.schedule(self.config.optim, self.config.last_step))
 
     @cached_property
     def _bytes_per_token(self) -> float:

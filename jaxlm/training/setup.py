@@ -14,7 +14,7 @@ from jaxlm.config import RunConfig
 from jaxlm.data import corpus as corpora
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.dataset import Dataset
-from jaxlm.data.rows import sequence_length
+from jaxlm.data.rows import Batch, sequence_length
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
 from jaxlm.devices.mesh import (
@@ -111,27 +111,19 @@ class Setup:
             opt_state = jax.jit(optimizer.init, out_shardings=lies.opt_state)(params)
         return TrainState(step=jax.device_put(np.int32(0), lies.step), params=params, opt_state=opt_state)
 
-    def chunk_runner(
+    def compiled_chunk(
         self, optimizer: optax.GradientTransformation, rate: optax.Schedule
-    ) -> Callable[[TrainState, int, int], tuple[TrainState, Chunk]]:
-        """Build the compiled training: (state, its step, K) -> (state after K steps, metrics), the state donated."""
-        objective, config = self.objective, self.config
-        step = objective.make_step(self.model, objective.loss, optimizer, config.optim.l2)
-        options = compilation.step_options()
+    ) -> Callable[[TrainState, Batch, Params, int], tuple[TrainState, Chunk]]:
+        """Build the compiled chunk: (state, K batches, buffers, K) -> (state after K steps, metrics), the state donated."""
+        step = self.objective.make_step(self.model, self.objective.loss, optimizer, self.config.optim.l2)
         lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
-        compiled = jax.jit(
-            make_chunk(step, rate, config.seed),
+        return jax.jit(
+            make_chunk(step, rate, self.config.seed),
             donate_argnums=0,
             static_argnums=3,
             out_shardings=(lies, None),
-            compiler_options=options,
+            compiler_options=compilation.step_options(),
         )
-
-        def run_chunk(state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
-            result = compiled(state, self.dataset.batches(step, K), self.placed_buffers, K)
-            return jax.block_until_ready(result) if must_block(self.mesh) else result
-
-        return run_chunk
 
 
 def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:

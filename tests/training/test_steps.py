@@ -30,12 +30,13 @@ def chunk_of(tmp_path: Any, **changes: Any) -> tuple[Any, TrainState]:
     config = jaxlm.RunConfig(**{"model": MODEL, "data": data, "steps": 40, "batch_size": 8, **changes})
     setup = set_up(config)
     optimizer, rate = optim.transformation(config.optim, 40), optim.schedule(config.optim, 40)
-    run_chunk = setup.chunk_runner(optimizer, rate)
+    train_chunk = setup.compiled_chunk(optimizer, rate)
     params = jax.jit(setup.model.init)(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
     state = TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
 
     def run(state: TrainState, K: int) -> Any:
-        return run_chunk(jax.tree.map(jnp.copy, state), int(state.step), K)  # it takes the state's memory
+        batches = setup.dataset.batches(int(state.step), K)
+        return train_chunk(jax.tree.map(jnp.copy, state), batches, {}, K)  # it takes the state's memory
 
     return run, state
 
