@@ -114,7 +114,10 @@ class Setup:
     def compiled_chunk(
         self, optimizer: optax.GradientTransformation, rate: optax.Schedule
     ) -> Callable[[TrainState, Batch, Params, int], tuple[TrainState, Chunk]]:
-        """Build the compiled chunk: (state, K batches, buffers, K) -> (state after K steps, metrics), the state donated."""
+        """Build the compiled chunk: (state, K batches, buffers, K) -> (state after K steps, metrics).
+
+        The state is donated.
+        """
         step = self.objective.make_step(self.model, self.objective.loss, optimizer, self.config.optim.l2)
         lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
         return jax.jit(
