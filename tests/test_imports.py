@@ -84,7 +84,6 @@ def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
     assert imported_by("x.y.z") == early | {"o"}
 
 
-<<<<<<< HEAD
 def room_of(module):
     return (*module.split("."), "")[1]
 
@@ -105,28 +104,6 @@ def test_imports_point_one_way(module):
     names = own(imported_by(module, late=module not in CONFIG)) - {"jaxlm"}
     above = {name for name in names if room_of(name) != room_of(module) and floor_of(name) >= floor_of(module)}
     assert not above
-=======
-@pytest.mark.parametrize(
-    ("module", "below"),
-    [
-        ("jaxlm.errors", set()),
-        ("jaxlm.ops", set()),
-        ("jaxlm.devices.compilation", set()),
-        ("jaxlm.ops.prng", set()),
-        ("jaxlm.runs.quiet_orbax", set()),
-        ("jaxlm.devices.mesh", {"jaxlm.errors"}),
-        ("jaxlm.ops.losses", {"jaxlm.ops"}),
-        *((module, {"jaxlm.errors", *TOKENIZER}) for module in TOKENIZER),
-        ("jaxlm.training.optim", {"jaxlm.errors", *CONFIG}),
-        ("jaxlm.ops.ragged", set()),
-        ("jaxlm.inference.sampling", {"jaxlm.errors", "jaxlm.ops", "jaxlm.tokenizers", *TOKENIZER, *CONFIG}),
-        *((module, {"jaxlm.errors", "jaxlm.ops.prng", *TOKENIZER, *CONFIG, *DATA}) for module in DATA),
-        *((module, {"jaxlm.errors", "jaxlm.ops", *EMBEDDINGS}) for module in EMBEDDINGS),
-    ],
-)
-def test_what_lies_below_imports_nothing_above_itself(module, below):
-    assert own(imported_by(module)) <= below
->>>>>>> engine
 
 
 @pytest.mark.parametrize("module", CONFIG)

@@ -90,13 +90,10 @@ def drawing_options(params: Any) -> Options:
 
 
 def sampling_options(params: Any, rows: int) -> Options:
-<<<<<<< HEAD
-    """Options for the loop that continues so many rows: on a CPU, LLVM's level 3 takes a quarter longer than level 2
-    and gives no faster loop; a few rows of a small model are best served by level 1, which takes half as long.
-=======
-    """For the loop that continues so many rows: a bigram's for 50 rows takes a CPU 7.6 s of work to compile at LLVM's
-    level 3, 3.2 at level 2 and 2.4 at level 1, and is no faster for it; few rows of a small model take level 1.
->>>>>>> engine
+    """Options for the loop that continues so many rows.
+
+    A bigram's for 50 rows takes a CPU 7.6 s of work to compile at LLVM's level 3, 3.2 at level 2 and 2.4 at level 1,
+    and is no faster for it; few rows of a small model take level 1.
     """
     if jax.default_backend() != "cpu":
         return {}
