@@ -19,7 +19,7 @@ from jaxlm.plots import __main__ as plots_command
 from jaxlm.plots import pictures, run_pictures
 from jaxlm.plots.pictures import LISTED_PAIRS, TABLE_TOKENS, bigram_table, frequent_pairs, loss_curve
 from jaxlm.runs.directory import RunDir
-from jaxlm.training.finish import draw
+from jaxlm.training import finish
 from tests.conftest import write_run
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -290,7 +290,7 @@ def test_a_plot_that_cannot_be_drawn_costs_nothing_else(make_run, monkeypatch):
     path = make_run(steps=1, plots=True)
     assert (path / "eval.json").exists() and broken.called
     said: list[str] = []
-    draw(RunDir(path), said.append)
+    finish.draw(RunDir(path), said.append)
     assert said == [
         f"the pictures were not all drawn (RuntimeError: no fonts): python -m jaxlm.plots {path} draws them"
     ]
