@@ -204,7 +204,8 @@ def test_nothing_but_broken_checkpoints_begins_anew(cli, whole, tmp_path):
     for step in steps:
         shutil.rmtree(run / "checkpoints" / str(step) / "params")
     told = _go_on(cli, run)
-    assert all(f"checkpoint {step} of {run} is broken" in told for step in steps) and "resuming" not in told
+    assert all(f"checkpoint {step} of {run} is broken" in told for step in steps)
+    assert f"resuming {run}" not in told and "training begins at step 0\n" in told
     assert_same(run, whole)
 
 
