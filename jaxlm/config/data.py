@@ -34,8 +34,8 @@ class DataConfig(Settings, group="data."):
     """shuffled: an epoch takes every row of train once, in an order of its own.
     replacement: each row is drawn independently of all others."""
     overlap: bool = False
-    """sequence: cut what is longer than max_length into sequences that overlap by half, so that every prediction but
-    the first sees at least half of one. Losses then cost twice as much; each prediction counts once in them."""
+    """sequence: whether longer lines are cut into sequences that overlap by half, of which each prediction counts once.
+    Every prediction but the first then sees at least half a sequence, and losses cost twice as much."""
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, dev and test. Lines and dialogues are shuffled first, a stream is cut by position."""
     split_seed: int = 42

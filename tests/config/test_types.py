@@ -30,6 +30,7 @@ GROUPS = [getattr(settings, name) for name in settings.__all__ if name not in ("
 PREFIXES = {
     "RunConfig": "",
     "VectorsConfig": "model.vectors_from.",
+    "MeshConfig": "mesh.",
     "WordsConfig": "data.tokens.",
     "ReanTokensConfig": "data.tokens.",
     **{f"{name.capitalize()}Config": f"{name}." for name in ("data", "optim", "eval", "checkpoint", "sample")},

@@ -53,7 +53,9 @@ def test_every_class_of_ours_has_a_public_name():
     for cls in public:
         assert getattr(jaxlm, cls.__name__) is cls
         if issubclass(cls, ModelConfig) and not inspect.isabstract(cls):
-            assert to_json(RunConfig(model=cls(), steps=1))["model"]["class"] == f"jaxlm:{cls.__name__}"
+            words = settings.CharactersConfig() if cls.predicts_text else settings.WordsConfig()
+            data = settings.DataConfig(tokens=words)
+            assert to_json(RunConfig(model=cls(), data=data, steps=1))["model"]["class"] == f"jaxlm:{cls.__name__}"
 
 
 def test_the_path_of_a_file_is_relative_to_the_run(saved, tmp_path):

@@ -150,13 +150,13 @@ def test_shares_are_counted_kept_and_drawn_again(counts_run, tmp_path, monkeypat
     def refuse(*args):
         raise AssertionError("drawn again")
 
-    monkeypatch.setattr(novelty, "_draw", lambda path, n, step, device: ["train"] * (n - 1) + ["new"])
+    monkeypatch.setattr(novelty, "_draw", lambda path, n, step, *args: ["train"] * (n - 1) + ["new"])
     assert novelty.shares_of_run(run, 10, 1) == novelty.Shares(10, 0, 1, 0.9, 0.0, 0.1)
     assert novelty.shares_of_run(run, 10, 2).step == 2
     monkeypatch.setattr(novelty, "_draw", refuse)
     assert novelty.shares_of_run(run, 10, 2).train == 0.9
     run.novelty.write_text('{"n": 10')
-    monkeypatch.setattr(novelty, "_draw", lambda path, n, step, device: ["dev+test"] * n)
+    monkeypatch.setattr(novelty, "_draw", lambda path, n, step, *args: ["dev+test"] * n)
     assert novelty.shares_of_run(run, 10, 2).dev_or_test == 1.0
 
 
@@ -164,7 +164,7 @@ def test_a_directory_that_cannot_be_written_is_no_error(counts_run, tmp_path, mo
     shutil.copytree(counts_run.path, tmp_path / "run")
     run = RunDir(tmp_path / "run")
     run.novelty.mkdir()
-    monkeypatch.setattr(novelty, "_draw", lambda path, n, step, device: ["new"] * n)
+    monkeypatch.setattr(novelty, "_draw", lambda path, n, step, *args: ["new"] * n)
     assert novelty.shares_of_run(run, 5, 1).new == 1.0
     assert [path.name for path in run.path.iterdir() if path.name.startswith("novelty")] == ["novelty.json"]
 

@@ -53,6 +53,7 @@ import asyncio, gc, pathlib, sys, time
 import jax
 from jaxlm.runs import checkpoints
 from jaxlm.errors import UserError
+from tests.loops import abstract_like
 directory = pathlib.Path(sys.argv[1])
 parts = {"a": jax.numpy.zeros(3), "b": jax.numpy.zeros((2, 3))}
 with checkpoints.CheckpointWriter(directory, keep=1) as writer:
