@@ -81,6 +81,8 @@ NAMES = [
     "skylar",
 ]
 """Fifty lines: 40 of train, 5 of dev and 5 of test under the usual split."""
+STRICT_ROOMS = ("ops", "models")
+USES_ADAM = ("test_a_batch_is_learned_as_far_as_its_contexts_can_be_told_apart",)
 TINY = jaxlm.MlpConfig(d_embed=4, d_hidden=16)
 
 
@@ -101,6 +103,18 @@ def quick_options() -> Iterator[None]:
     """All programs of this process are compiled as QUICK_COMPILATION says, whatever they are for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compilation, "_known", lambda **options: {})
+        yield
+
+
+@pytest.fixture(autouse=True)
+def strict_types(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No implicit promotion of types in the rooms of mathematics and models: float32 stays what it is.
+
+    Elsewhere optimisers run, and Optax's Adam raises a float to an integer's power; so do runs that a test trains.
+    """
+    room = request.path.relative_to(Path(__file__).parent).parts[0]
+    trains = "make_run" in request.fixturenames or request.function.__name__ in USES_ADAM
+    with jax.numpy_dtype_promotion("strict" if room in STRICT_ROOMS and not trains else "standard"):
         yield
 
 

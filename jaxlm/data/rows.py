@@ -38,9 +38,9 @@ class Tokens(NamedTuple):
 def windows_at(tokens: Tokens, place_B: jax.Array, context: int) -> Batch:
     """The `context` tokens before each position, EOS where its line has none, and the token at it."""
     back_C = jnp.arange(context, 0, -1)
-    tok_BC = tokens.tokens_N[jnp.maximum(place_B[:, None] - back_C, 0)]
-    known_BC = tokens.age_N[place_B][:, None] >= back_C
-    return Batch(jnp.where(known_BC, tok_BC, EOS).astype(jnp.int32), tokens.tokens_N[place_B].astype(jnp.int32), None)
+    tok_BC = tokens.tokens_N[jnp.maximum(place_B[:, None] - back_C, 0)].astype(jnp.int32)
+    known_BC = tokens.age_N[place_B][:, None].astype(jnp.int32) >= back_C
+    return Batch(jnp.where(known_BC, tok_BC, EOS), tokens.tokens_N[place_B].astype(jnp.int32), None)
 
 
 def sequences_at(tokens: Tokens, first_B: jax.Array, length_B: jax.Array, skip_B: jax.Array, width: int) -> Batch:
