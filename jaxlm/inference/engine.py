@@ -124,7 +124,7 @@ def run(model: LanguageModel[Any], params: Params, state: State, most: jax.Array
         z_BV = sampling.filtered(logits_B1V[:, 0], settings, jnp.asarray(rules.allowed_V), seen_BV)
         drawn_B = sampling.draw(sampling.uniform(state.key_B, state.count_B, settings), z_BV)
         tok_B = jnp.where(active_B, drawn_B, state.tok_B)
-        count_B = state.count_B + active_B
+        count_B = state.count_B + active_B.astype(jnp.int32)
         done_B = state.done_B | (count_B >= rules.limit_B) | (tok_B == rules.end)
         tail_BS = state.tail_BS
         if rules.stop_S.shape[0]:

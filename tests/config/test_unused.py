@@ -95,7 +95,12 @@ def test_a_setting_with_an_effect_is_taken(make, settings):
 
 def test_samples_are_a_language_models():
     with pytest.raises(UserError, match=r"^sample\.temperature 0.5 has no effect with a Word2vecConfig, only with a "):
-        RunConfig(model=Word2vecConfig(), data=DataConfig(tokens=WordsConfig()), steps=1, sample=SampleConfig(temperature=0.5))
+        RunConfig(
+            model=Word2vecConfig(),
+            data=DataConfig(tokens=WordsConfig()),
+            steps=1,
+            sample=SampleConfig(temperature=0.5),
+        )
 
 
 def test_the_line_says_what_to_give_on_the_command_line(tmp_path):
