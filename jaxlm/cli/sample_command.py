@@ -13,7 +13,7 @@ from jaxlm.config.run import MOST_SAMPLES
 from jaxlm.errors import UserError
 
 ASK_TEXT = ("--compare", "--nearest", "--interactive", "--score", "--score-text")
-"""Of a language model; it samples where none is given."""
+"""Options for a language model; it samples where none is given."""
 TEXT = (
     *ASK_TEXT,
     "-n",
@@ -30,14 +30,14 @@ TEXT = (
     "--by-vector",
 )
 ASK_WORDS = ("--similar", "--analogy", "--odd-one-out", "--evaluate", "--pairs", "--export", "--plot-words")
-"""Of a table of vectors; one of them has to be given."""
+"""Options for a table of vectors; one of them has to be given."""
 NEEDS = {
     "--method": ("--analogy",),
     "--top": ("--similar", "--analogy", "--plot-words"),
     "--projection": ("--plot-words",),
     "--out": ("--plot-words",),
 }
-"""What goes with a question to a table only."""
+"""Options that go with a question to a table only, and the questions."""
 WORDS = (*ASK_WORDS, *NEEDS)
 
 
@@ -81,21 +81,21 @@ class SampleCommand:
     score_text: str | None = None
     """Score this text, token by token."""
     similar: str | None = None
-    """Of vectors: the words nearest to this one."""
+    """Vectors: the words nearest to this one."""
     analogy: tuple[str, ...] | None = None
-    """Of vectors: A B C, what is to C as B is to A."""
+    """Vectors: A B C, the word that is to C as B is to A."""
     method: Literal["3cosadd", "3cosmul"] = "3cosadd"
     """How --analogy scores: by the sum or by the product of cosines."""
     odd_one_out: tuple[str, ...] | None = None
-    """Of vectors: the word that goes least with the others."""
+    """Vectors: the word that goes least with the others."""
     evaluate: Path | None = None
-    """Of vectors: the share of this file's analogy questions (as in questions-words.txt) that are answered rightly."""
+    """Vectors: the share of this file's analogy questions (as in questions-words.txt) that are answered rightly."""
     pairs: Path | None = None
-    """Of vectors: how their cosines go with this file's scores of pairs of words (as in wordsim353.tsv)."""
+    """Vectors: how their cosines go with this file's scores of pairs of words (as in wordsim353.tsv)."""
     export: Path | None = None
     """Write the vectors: .txt (word2vec's text), .bin (its binary), .glove.txt; with .gz on top gzipped."""
     plot_words: tuple[str, ...] | None = None
-    """Of vectors: a picture of these words; without any, of the most frequent."""
+    """Vectors: a picture of these words; without any, of the most frequent."""
     projection: Literal["pca", "tsne"] = "pca"
     """How --plot-words places words: principal components, or t-SNE (pip install "jaxlm[tsne]")."""
     top: int | None = None

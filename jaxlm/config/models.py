@@ -25,7 +25,7 @@ class ModelConfig(Settings, abc.ABC, group="model.", example="MlpConfig(...)"):
     """
 
     vocab_size: int | None = None
-    """Tokens in the vocabulary, boundary included. None: what the data has."""
+    """Tokens in the vocabulary, EOS included. None: what the data has."""
 
     trained_by_steps: ClassVar[bool] = True
     """False: `model.fit(tokens, ages)` gives the parameters in one call (counts)."""

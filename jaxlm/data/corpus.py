@@ -24,7 +24,7 @@ class Corpus:
     """All splits' tokens in one array, train first, so that every split is a range of positions.
 
     Each position i is one prediction: the target is tokens_N[i], and the k-th token before it is tokens_N[i - k] where
-    age_N[i] >= k, else the boundary 0 (lines, dialogues and splits do not see each other).
+    age_N[i] >= k, else EOS, token 0 (lines, dialogues and splits do not see each other).
     """
 
     tokenizer: Tokenizer
@@ -32,7 +32,7 @@ class Corpus:
     age_N: np.ndarray
     bounds: dict[str, tuple[int, int]]
     kind: Literal["lines", "stream", "dialogues"]
-    """What the text was read as (data.kind)."""
+    """The kind that the text was read as (data.kind)."""
     data_hash: str
     split_hash: str
 
@@ -137,7 +137,7 @@ def from_lines(text: str, config: DataConfig, tokenizer: Tokenizer | None = None
 def from_dialogues(text: str, config: DataConfig, tokenizer: Tokenizer | None = None) -> Corpus:
     """One example a dialogue: shuffled by random.Random(split_seed), then cut into train, dev and test.
 
-    The boundary ends every turn, and stands once more at the end of the dialogue, for the blank line.
+    EOS ends every turn, and stands once more at the end of the dialogue, for the blank line.
     """
     dialogues = split_dialogues(text)
     if not dialogues:
@@ -162,7 +162,7 @@ def from_dialogues(text: str, config: DataConfig, tokenizer: Tokenizer | None = 
 
 
 def encode_dialogue(turns: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
-    """A dialogue's tokens: each turn followed by the boundary, and one more boundary."""
+    """A dialogue's tokens: each turn followed by EOS, and one more EOS."""
     return np.append(tokenizer.encode_lines(turns), np.int32(EOS))
 
 

@@ -25,7 +25,7 @@ class RowShape:
     """How a row of a batch is gathered. Hashable, so that data sets of one shape share their compiled programs."""
 
     kind: Literal["window", "stretch", "dialogue", "line"]
-    """What a row number of training means. window, stretch: a position, the target's or the first prediction's.
+    """The meaning of a row number of training. window, stretch: a position, the target's or the first prediction's.
     line, dialogue: a row of the table; a dialogue's overlap counts in training too, since most have one."""
     width: int
     """Context tokens of a window, predictions of the others."""

@@ -39,7 +39,7 @@ def describe(gpu_memory: float) -> str:
 
 
 def numerics() -> dict[str, Any]:
-    """What numbers depend on beside a run's settings. A resumed run equals the uninterrupted one bit for bit only while
+    """The conditions of numbers beside a run's settings. A resumed run equals the uninterrupted one bit for bit only while
     JAX's version, the platform, the kind and number of devices and the switches of arithmetic stay the same.
     """
     switches = ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_matmul_precision")

@@ -15,7 +15,7 @@ from jaxlm.errors import UserError, check_fields
 from jaxlm.runs.directory import RunDir, read_json, write_json
 
 SEED = 0
-"""Of the samples that shares are taken from."""
+"""The seed of the samples that shares are taken from."""
 AT_ONCE, MAX_TOKENS = 20, 200
 """Samples drawn in one call, and the tokens of one: what train.py and sample.py draw by default, so that the
 program for it has been compiled already (Kneser-Ney's takes longer than a thousand samples).
@@ -41,7 +41,7 @@ class Shares:
     n: int
     seed: int
     step: int
-    """Of the checkpoint that drew them."""
+    """The step of the checkpoint that drew them."""
     train: float
     """Exact copies of a line of train."""
     dev_or_test: float
@@ -130,7 +130,7 @@ def training_lines(run: RunDir, trust_code: TrustCode = False) -> list[str]:
 
 
 def shares_of_run(run: RunDir, n: int, step: int, device: str = "auto", trust_code: TrustCode = False) -> Shares:
-    """Of n samples at temperature 1 from a run's best checkpoint, which is that of `step`; kept in the run directory.
+    """Count where n samples of a run's best checkpoint, which is that of `step`, are found; kept in the run directory.
 
     Raises UserError where that checkpoint cannot be used.
     """

@@ -1,4 +1,4 @@
-"""What every language model offers, and the one way to offer it for models that see a fixed window."""
+"""The interface of every language model, and the one way to offer it for models that see a fixed window."""
 
 import abc
 import dataclasses
@@ -25,7 +25,7 @@ BUFFERS = "buffers"
 """The name under which parameters hold arrays that are not trained."""
 
 Cache = TypeVar("Cache")
-"""What a model keeps of the tokens that each row has read, a tree of arrays."""
+"""The memory that a model keeps of the tokens each row has read, a tree of arrays."""
 
 
 class LanguageModel(Protocol[Cache]):
@@ -142,11 +142,11 @@ class ContextModel(NatsFromLogits):
         """None: any number of tokens."""
 
     def apply(self, params: Params, tok_BT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """logits_BTV after each position; the boundary stands before the row."""
+        """logits_BTV after each position; EOS stands before the row."""
         return self._over_windows(params, windows(tok_BT, self.context), key)
 
     def init_cache(self, params: Params, batch: int, length: int) -> jax.Array:
-        """tok_BC of boundaries."""
+        """tok_BC of EOS."""
         return jnp.full((batch, self.context), EOS, jnp.int32)
 
     def extend(

@@ -18,7 +18,7 @@ from jaxlm.models.base import Axes, ContextModel, Params
 
 @dataclasses.dataclass(frozen=True)
 class CountModel(ContextModel):
-    """What the smoothings share: finding nodes by bisection within their parent's children."""
+    """The part that the smoothings share: finding nodes by bisection within their parent's children."""
 
     @property
     def order(self) -> int:
@@ -189,7 +189,7 @@ class KneserNey(CountModel):
 
 
 def discounts(count_U: np.ndarray) -> tuple[np.ndarray, str]:
-    """What is taken from counts 0, 1, 2, 3 and more, and a note where the usual estimate cannot be had.
+    """The discounts of counts 0, 1, 2, 3 and more, and a note where the usual estimate does not exist.
 
     With n_k the number of n-grams that occur k times and Y = n_1 / (n_1 + 2 n_2): k - (k + 1) Y n_(k + 1) / n_k (Chen
     and Goodman, equation 17). Where one of n_1 ... n_4 is 0 or a discount leaves (0, k], one discount serves all: Y, or

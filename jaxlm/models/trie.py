@@ -16,7 +16,7 @@ BLOCK = 2**16
 class Level:
     """The distinct n-grams of one length, sorted by (parent, token), the parent being all tokens but the last.
 
-    The children of parent p are the nodes start[p] to start[p + 1]. A context of boundaries only is a node too, with
+    The children of parent p are the nodes start[p] to start[p + 1]. A context of EOS only is a node too, with
     count 0, so that every context that occurs has one.
     """
 
@@ -47,7 +47,7 @@ def count(tokens_N: np.ndarray, age_N: np.ndarray, order: int, vocab_size: int) 
     V, N = vocab_size, len(tokens_N)
     if V**order <= TABLE_SHARE * N:
         return _levels_of_table(_table(tokens_N, age_N, order, V), order, V)
-    token_M = np.append(tokens_N, 0).astype(np.int64)  # the last one is the end of the all-boundary context
+    token_M = np.append(tokens_N, 0).astype(np.int64)  # the last one is the end of the all-EOS context
     inside_M = np.append(age_N > 0, False)
     node_M, parents = np.zeros(N + 1, np.int64), 1
     levels: list[Level] = []

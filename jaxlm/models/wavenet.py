@@ -111,7 +111,7 @@ class Levels(nn.Module):
         return self._logits(x_BTF, skips)
 
     def init_cache(self, batch: int, length: int) -> Cache:
-        """Each level's last 2 ** i inputs: of boundary tokens, of which there are as many as one likes."""
+        """Each level's last 2 ** i inputs: of EOS tokens, which fill every place before the start."""
         x_BF, rings = self._enter(jnp.full((batch, 1), EOS))[:, 0], []
         for i, level in enumerate(self.levels):
             rings.append(jnp.repeat(x_BF[:, None], 2**i, axis=1))

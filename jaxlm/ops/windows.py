@@ -7,7 +7,7 @@ import jax.numpy as jnp
 def windows(tok_BT: jax.Array, context: int) -> jax.Array:
     """The last `context` tokens up to each position: y[b, t] = tok[b, t - context + 1 : t + 1].
 
-    What lies before the row is the boundary token 0. Returns win_BTC.
+    What lies before the row is EOS, token 0. Returns win_BTC.
     """
     B, T = tok_BT.shape
     if context == 0:

@@ -22,9 +22,9 @@ from jaxlm.rean.table import VectorModel
 from jaxlm.tokenizers.rean_tokens import FIRST_WORD
 
 UNITS = {"softmax": "nats/token", "contrastive": "nats/choice", "vmf": "nats", "cosine": "1 - cos", "mse": "squared"}
-"""Of each objective's training loss."""
+"""The unit of each objective's training loss."""
 DRAWN = 1
-"""Of a run's seed: the purpose that a table is drawn for."""
+"""The purpose of a run's seed by which a table is drawn."""
 
 
 class WordVectors(NamedTuple):
@@ -66,25 +66,25 @@ class ReanModel(SequenceModel):
 
     module: VectorModel
     treatment: str
-    """What is done to vectors that are read: see ReanConfig.rows."""
+    """The treatment of vectors that are read: see ReanConfig.rows."""
     negatives: int = 0
     """contrastive: tokens drawn for each step."""
     pads_left: bool = False
-    """Whether training fills short rows from the left, and counts what it fills in."""
+    """True if training fills short rows from the left, and counts what it fills in."""
 
     @property
     def loss_unit(self) -> str:
-        """Of the training loss."""
+        """The unit of the training loss."""
         return UNITS[self.module.objective]
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the likelihood has a theta, which training leaves alone."""
+        """True if the likelihood has a theta, which training leaves alone."""
         return self.module.objective != "softmax"
 
     @property
     def marks_unknown(self) -> bool:
-        """Whether the boundary stands for a vector that is near to none: it has none itself, and cannot be nearest."""
+        """True if token 0 means "no vector is close": it has no vector itself, and cannot be nearest."""
         return self.module.nearest and self.pads_left
 
     def nearest(self) -> "ReanModel":
@@ -154,12 +154,12 @@ class ReanModel(SequenceModel):
     def buffers(
         self, words: Sequence[str], count_V: np.ndarray, vectors: WordVectors | None, seed: int
     ) -> dict[str, np.ndarray]:
-        """What is not trained: vectors (unless they are learned), how frequent tokens are, and how they are drawn.
+        """The arrays that are not trained: vectors (unless they are learned), frequencies of tokens, and how to draw them.
 
         words are the last tokens of the vocabulary, count_V how often train has each token. A word that the file
-        does not have, with the white space after it or without, is a row of zeros. Rows of the boundary and of bytes
+        does not have, with the white space after it or without, is a row of zeros. Rows of EOS and of bytes
         are drawn, for where they are not trained; those of the faithful model are zeros. Raises UserError where tokens
-        that would have trained rows, as the boundary and bytes have, are words.
+        that would have trained rows, as EOS and bytes have, are words.
         """
         m = self.module
         self.check_words(words)
@@ -268,7 +268,7 @@ def _columns(target: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, ja
 
 
 def _left(x_BT: jax.Array, weight_BT: jax.Array, context: int) -> jax.Array:
-    """Rows moved to the end of a context; the boundary stands before them."""
+    """Rows moved to the end of a context; EOS stands before them."""
     T = x_BT.shape[1]
     length_B1 = jnp.max(jnp.where(weight_BT > 0, jnp.arange(1, T + 1), 0), axis=1, keepdims=True)
     place_BC = jnp.arange(max(context, T)) - (max(context, T) - length_B1)

@@ -30,7 +30,7 @@ class VectorModel(nn.Module):
     fitted on train by maximum likelihood (`calibrated_theta`). A token of zeros has cosine 0 with everything.
 
     Vectors that are not trained are constants, in a collection of that name, not parameters; the first `specials` rows
-    (boundary, bytes) are trained even so.
+    (EOS, bytes) are trained even so.
 
     `held` is for a step that updates the rows it touches alone: the trained table's parameter then has so many rows,
     those that the constant TOUCHED numbers in ascending order, and no other token can be asked for.
@@ -43,11 +43,11 @@ class VectorModel(nn.Module):
     scale: float
     specials: int
     unit_rows: bool
-    """Whether the rows that are not trained have length 1 (or 0)."""
+    """True if the rows that are not trained have length 1 (or 0)."""
     cosine_likelihood: bool
-    """Whether mse is scored by cosines."""
+    """True if mse is scored by cosines."""
     nearest: bool
-    """Whether the logits leave the nearest token alone, or the boundary where none has a cosine above NO_WORD."""
+    """True if the logits leave the nearest token alone, or EOS where none has a cosine above NO_WORD."""
     held: int | None
     """Rows of the trained table in the parameters. None: all."""
 

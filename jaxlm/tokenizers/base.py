@@ -1,4 +1,4 @@
-"""What every tokenizer offers."""
+"""The interface of every tokenizer."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -19,12 +19,12 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """Tokens, the boundary included."""
+        """Tokens, the EOS included."""
         ...
 
     @property
     def words(self) -> Sequence[str]:
-        """The texts of the vocabulary's last tokens, in order; those before (the boundary, bytes) are no words."""
+        """The texts of the vocabulary's last tokens, in order; those before (EOS, bytes) are no words."""
         ...
 
     @property
@@ -34,7 +34,7 @@ class Tokenizer(Protocol):
 
     @property
     def bytes_of_token(self) -> np.ndarray:
-        """UTF-8 bytes that each token stands for, (V,) int32; the boundary counts one, a line's end."""
+        """UTF-8 bytes that each token stands for, (V,) int32; EOS counts one, a line's end."""
         ...
 
     def encode(self, text: str) -> np.ndarray:
@@ -42,11 +42,11 @@ class Tokenizer(Protocol):
         ...
 
     def encode_lines(self, lines: Sequence[str]) -> np.ndarray:
-        """Token ids of lines in a row, each followed by the boundary, (N,) int32."""
+        """Token ids of lines in a row, each followed by EOS, (N,) int32."""
         ...
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of token ids; the boundary gives nothing."""
+        """The text of token ids; EOS gives nothing."""
         ...
 
     def spell(self, token: int) -> str:

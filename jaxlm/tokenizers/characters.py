@@ -14,7 +14,7 @@ from jaxlm.tokenizers.base import EOS
 
 @dataclasses.dataclass(frozen=True)
 class CharTokenizer:
-    """One token for each Unicode character; token 0 is the boundary. Token i > 0 is characters[i - 1]."""
+    """One token for each Unicode character; token 0 is EOS. Token i > 0 is characters[i - 1]."""
 
     characters: str
 
@@ -36,7 +36,7 @@ class CharTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Characters and the boundary."""
+        """Characters and EOS."""
         return len(self.characters) + 1
 
     @property
@@ -51,7 +51,7 @@ class CharTokenizer:
 
     @property
     def bytes_of_token(self) -> np.ndarray:
-        """UTF-8 bytes that each token stands for, (V,) int32; the boundary counts one, a line's end."""
+        """UTF-8 bytes that each token stands for, (V,) int32; EOS counts one, a line's end."""
         return np.array([1, *(len(c.encode("utf-8", "surrogatepass")) for c in self.characters)], np.int32)
 
     def encode(self, text: str) -> np.ndarray:
@@ -65,12 +65,12 @@ class CharTokenizer:
         return token_N.astype(np.int32)
 
     def encode_lines(self, lines: Sequence[str]) -> np.ndarray:
-        """Token ids of lines in a row, each followed by the boundary, (N,) int32."""
+        """Token ids of lines in a row, each followed by EOS, (N,) int32."""
         ends = np.cumsum([len(line) for line in lines], dtype=np.int64)
         return np.insert(self.encode("".join(lines)), ends, EOS).astype(np.int32)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of token ids; the boundary gives nothing."""
+        """The text of token ids; EOS gives nothing."""
         return "".join([self._text_of_token[token] for token in tokens])
 
     @functools.cached_property
@@ -78,7 +78,7 @@ class CharTokenizer:
         return ["", *self.characters]
 
     def spell(self, token: int) -> str:
-        """One token as people can read it: the boundary as '.' ('⏎' where the text has dots), white space and controls
+        """One token as people can read it: EOS as '.' ('⏎' where the text has dots), white space and controls
         escaped.
         """
         if token == EOS:

@@ -14,7 +14,7 @@ from jaxlm.tokenizers.base import EOS, visible
 
 BYTES = 256
 FIRST_WORD = 1 + BYTES
-"""Token 0 is the boundary, token 1 + b the byte b, and words begin here."""
+"""Token 0 is EOS, token 1 + b the byte b, and words begin here."""
 
 PATTERN = r"(?:[^\W_][\u0300-\u036f]*)+\s*|[\W_]\s*"
 """Its matches, one after the other, are a text whose first character is no white space."""
@@ -54,7 +54,7 @@ class ReanTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The boundary, bytes and words."""
+        """EOS, bytes and words."""
         return FIRST_WORD + len(self.words)
 
     @property
@@ -65,7 +65,7 @@ class ReanTokenizer:
 
     @functools.cached_property
     def bytes_of_token(self) -> np.ndarray:
-        """UTF-8 bytes that each token stands for, (V,) int32; the boundary counts one, a line's end."""
+        """UTF-8 bytes that each token stands for, (V,) int32; EOS counts one, a line's end."""
         return np.array([1] * FIRST_WORD + [len(_utf8(word)) for word in self.words], np.int32)
 
     def encode(self, text: str) -> np.ndarray:
@@ -73,7 +73,7 @@ class ReanTokenizer:
         return np.array(self._tokens(text), np.int32)
 
     def encode_lines(self, lines: Sequence[str]) -> np.ndarray:
-        """Token ids of lines in a row, each followed by the boundary, (N,) int32."""
+        """Token ids of lines in a row, each followed by EOS, (N,) int32."""
         tokens: list[int] = []
         for line in lines:
             tokens += self._tokens(line)
@@ -81,7 +81,7 @@ class ReanTokenizer:
         return np.array(tokens, np.int32)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of token ids; the boundary gives nothing, and bytes that are no UTF-8 give U+FFFD."""
+        """The text of token ids; EOS gives nothing, and bytes that are no UTF-8 give U+FFFD."""
         raw = b"".join(self._bytes(token) for token in tokens)
         try:
             return raw.decode("utf-8", "surrogatepass")
@@ -89,7 +89,7 @@ class ReanTokenizer:
             return raw.decode("utf-8", "replace")
 
     def spell(self, token: int) -> str:
-        """One token as people can read it: the boundary as '⏎', bytes in hexadecimal, white space escaped."""
+        """One token as people can read it: EOS as '⏎', bytes in hexadecimal, white space escaped."""
         if token == EOS:
             return "⏎"
         if token < FIRST_WORD:

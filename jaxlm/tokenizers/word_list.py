@@ -8,7 +8,7 @@ from jaxlm.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class WordTokenizer:
-    """One token for each word of a vocabulary, the most frequent first: token i is words[i]; there is no boundary."""
+    """One token for each word of a vocabulary, the most frequent first: token i is words[i]; there is no EOS."""
 
     words: tuple[str, ...]
     counts: tuple[int, ...]

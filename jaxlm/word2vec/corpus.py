@@ -42,7 +42,7 @@ class WordCorpus:
     ids: dict[str, np.ndarray]
     """Each split's id_N, uint16 or int32, memory-mapped."""
     total_words: int
-    """Of the text, rare ones counted."""
+    """Words of the text, rare ones included."""
     data_hash: str
     split_hash: str
 
@@ -129,7 +129,7 @@ def _open(place: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
 def of_tokens(corpus: Corpus, longest: int = MAX_SENTENCE) -> WordCorpus:
     """REAN's tokens as words: those of the vocabulary in its order, with train's counts; bytes are left out.
 
-    A sentence is what a boundary ends, `longest` words at most. Vectors that are trained on train of this corpus have
+    A sentence is what EOS ends, `longest` words at most. Vectors that are trained on train of this corpus have
     seen nothing of dev and test.
     """
     assert isinstance(corpus.tokenizer, ReanTokenizer), corpus.tokenizer
