@@ -39,8 +39,8 @@ def describe(gpu_memory: float) -> str:
 
 
 def numerics() -> dict[str, Any]:
-    """The conditions of numbers beside a run's settings. A resumed run equals the uninterrupted one bit for bit only while
-    JAX's version, the platform, the kind and number of devices and the switches of arithmetic stay the same.
+    """The conditions of numbers beside a run's settings. A resumed run equals the uninterrupted one bit for bit
+    only while JAX's version, the platform, the kind and number of devices and the switches of arithmetic stay the same.
     """
     switches = ("jax_enable_x64", "jax_threefry_partitionable", "jax_default_matmul_precision")
     values = {name: jax.config.values[name] for name in switches}

@@ -154,7 +154,7 @@ class ReanModel(SequenceModel):
     def buffers(
         self, words: Sequence[str], count_V: np.ndarray, vectors: WordVectors | None, seed: int
     ) -> dict[str, np.ndarray]:
-        """The arrays that are not trained: vectors (unless they are learned), frequencies of tokens, and how to draw them.
+        """The arrays that are not trained: vectors (unless they are learned), frequencies and draws of tokens.
 
         words are the last tokens of the vocabulary, count_V how often train has each token. A word that the file
         does not have, with the white space after it or without, is a row of zeros. Rows of EOS and of bytes
