@@ -12,8 +12,9 @@ def rean(tmp_path):
     """A config file whose vectors are trained."""
     path = tmp_path / "rean.py"
     path.write_text(
-        "from jaxlm import ReanConfig, RunConfig, VectorsConfig\n"
-        "config = RunConfig(model=ReanConfig(table='tuned', vectors_from=VectorsConfig(epochs=3.0)), steps=100)\n"
+        "from jaxlm import DataConfig, ReanConfig, ReanTokensConfig, RunConfig, VectorsConfig\n"
+        "config = RunConfig(model=ReanConfig(table='tuned', vectors_from=VectorsConfig(epochs=3.0)),\n"
+        "    data=DataConfig(tokens=ReanTokensConfig()), steps=100)\n"
     )
     return str(path)
 
