@@ -141,7 +141,7 @@ def _settings_readable(run: RunDir) -> bool:
 
 def _fill(run: RunDir, config: RunConfig, data: RunData, now: dict[str, Any], buffers: Buffers | None) -> None:
     """Write every file that describes the run, restoring lost ones."""
-    write_json(run.config, to_json(config))
+    write_json(run.config, {"format": FORMAT, **to_json(config)})
     write_json(run.tokenizer, data.tokenizer.to_json())
     if lines_of := data.lines:
         write_arrays(run.seen, {split: line_hashes(lines) for split, lines in lines_of.items()})

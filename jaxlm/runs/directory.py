@@ -60,10 +60,12 @@ class RunDir:
         """
         tree = read_json(self.config)
         with naming(f"run file {str(self.config)!r}"):
+            if isinstance(tree, dict):
+                tree.pop("format", None)
             config = from_json(tree, trust_code, self.path)
         with decoding(self.fingerprint, START_OVER):
-            settings = read_json(self.fingerprint).get("settings")
-            edited = differences(settings, config) if settings is not None else []
+            began = read_json(self.fingerprint).get("settings")
+            edited = differences(began, config) if began is not None else []
         if edited:
             raise UserError(f"run file {str(self.config)!r} was edited: {'; '.join(edited)}; put back what was there")
         return config

@@ -38,6 +38,7 @@ def test_a_new_run_directory_holds_all_that_sampling_needs(tmp_path):
     with claimed(config, corpus()) as (run, state):
         assert state == "new" and run.path == tmp_path / "deep" / "run"
     assert run.read_config() == config
+    assert json.loads(run.config.read_text())["format"] == directory.FORMAT
     assert run.read_tokenizer() == corpus().tokenizer
     assert json.loads(run.fingerprint.read_text())["format"] == directory.FORMAT
     seen, lines = run.read_seen(), corpus().lines
