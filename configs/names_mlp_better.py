@@ -2,7 +2,7 @@
 
     python train.py configs/names_mlp_better.py
 
-Dev loss 2.1033 nats per token after 9 s on two cores.
+Dev loss 2.0999 nats per token after 25 s on two busy cores.
 """
 
 from jaxlm import DataConfig, MlpConfig, OptimConfig, RunConfig
