@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import pytest
@@ -28,6 +29,8 @@ test_figures.py and test_resume.py compile as a user's do.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILATION}"
 USERS_OPTIONS = compilation._known
 REPOSITORY = Path(__file__).resolve().parent.parent
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 NAMES = [
     "emma",
     "olivia",
