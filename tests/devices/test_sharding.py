@@ -38,7 +38,7 @@ def config(name, example="window", **settings):
     data = jaxlm.DataConfig(path="text.txt", example=example)
     model = jaxlm.MlpConfig(d_embed=4, d_hidden=16, init="normal")
     rest = {"steps": 20, "batch_size": 12, "sample": jaxlm.SampleConfig(n=0), "plots": False} | settings
-    return jaxlm.RunConfig(model=model, data=data, run_dir=name, optim=jaxlm.OptimConfig(lr=0.5), **rest)
+    return jaxlm.RunConfig(model=model, data=data, run_dir=name, optim=jaxlm.OptimConfig(lr=0.1), **rest)
 
 quiet = lambda line: None
 result = {"devices": jax.device_count()}

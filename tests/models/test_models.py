@@ -263,7 +263,7 @@ def test_a_batch_is_learned_as_far_as_its_contexts_can_be_told_apart(name):
         total, count = cross_entropy(model.apply(params, tok_BT[:, :-1]).reshape(-1, V), tok_BT[:, 1:].reshape(-1))
         return total / count
 
-    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 1000))  # a constant rate may jump off again
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.03, 2000))  # a constant rate may jump off again
 
     @jax.jit
     def learn(params):
@@ -272,7 +272,7 @@ def test_a_batch_is_learned_as_far_as_its_contexts_can_be_told_apart(name):
             updates, state = optimizer.update(jax.grad(loss)(params), state)
             return (optax.apply_updates(params, updates), state), None
 
-        return jax.lax.scan(one, (params, optimizer.init(params)), length=1000)[0][0]
+        return jax.lax.scan(one, (params, optimizer.init(params)), length=2000)[0][0]
 
     assert loss(params) > reachable + 0.1
     learned = float(loss(learn(params)))
