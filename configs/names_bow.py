@@ -3,6 +3,7 @@
     python train.py configs/names_bow.py
 
 Dev loss 2.1546 nats per token after 16 s on two cores.
+Measured before rows and parameters were drawn as they are now; not run again since.
 """
 
 from jaxlm import BowConfig, DataConfig, OptimConfig, RunConfig

@@ -3,6 +3,7 @@
     python train.py configs/names_lstm.py
 
 Dev loss 2.0007 nats per token after 21 s on two cores.
+Measured before rows and parameters were drawn as they are now; not run again since.
 """
 
 from jaxlm import DataConfig, OptimConfig, RnnConfig, RunConfig

@@ -3,6 +3,7 @@
     python train.py configs/names_rnn.py
 
 Dev loss 2.0511 nats per token after 12 s on two cores.
+Measured before rows and parameters were drawn as they are now; not run again since.
 """
 
 from jaxlm import DataConfig, OptimConfig, RnnConfig, RunConfig
