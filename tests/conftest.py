@@ -29,6 +29,7 @@ test_figures.py and test_resume.py compile as a user's do.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILATION}"
 USERS_OPTIONS = compilation._known
 REPOSITORY = Path(__file__).resolve().parent.parent
+jax.config.update("jax_numpy_rank_promotion", "raise")
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 NAMES = [

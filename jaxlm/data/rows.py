@@ -37,18 +37,18 @@ class Tokens(NamedTuple):
 
 def windows_at(tokens: Tokens, place_B: jax.Array, context: int) -> Batch:
     """The `context` tokens before each position, EOS where its line has none, and the token at it."""
-    back_C = jnp.arange(context, 0, -1)
-    tok_BC = tokens.tokens_N[jnp.maximum(place_B[:, None] - back_C, 0)].astype(jnp.int32)
-    known_BC = tokens.age_N[place_B][:, None].astype(jnp.int32) >= back_C
+    back_1C = jnp.arange(context, 0, -1)[None]
+    tok_BC = tokens.tokens_N[jnp.maximum(place_B[:, None] - back_1C, 0)].astype(jnp.int32)
+    known_BC = tokens.age_N[place_B][:, None].astype(jnp.int32) >= back_1C
     return Batch(jnp.where(known_BC, tok_BC, EOS), tokens.tokens_N[place_B].astype(jnp.int32), None)
 
 
 def sequences_at(tokens: Tokens, first_B: jax.Array, length_B: jax.Array, skip_B: jax.Array, width: int) -> Batch:
     """`width` predictions from each first position on: inputs, targets, and weight 1 from skip to length."""
-    offset_T = jnp.arange(width)
-    place_BT = jnp.minimum(first_B[:, None] + offset_T, tokens.tokens_N.shape[0] - 1)
-    inside_BT = offset_T < length_B[:, None]
-    counts_BT = inside_BT & (offset_T >= skip_B[:, None])
+    offset_1T = jnp.arange(width)[None]
+    place_BT = jnp.minimum(first_B[:, None] + offset_1T, tokens.tokens_N.shape[0] - 1)
+    inside_BT = offset_1T < length_B[:, None]
+    counts_BT = inside_BT & (offset_1T >= skip_B[:, None])
     before_BT = jnp.where(tokens.age_N[place_BT] >= 1, tokens.tokens_N[jnp.maximum(place_BT - 1, 0)], EOS)
     return Batch(
         jnp.where(inside_BT, before_BT, EOS).astype(jnp.int32),

@@ -48,12 +48,12 @@ class Mlp(nn.Module):
         out_VF = self.param("out", normal(out_scale), (V, F))
         out_bias_V = self.param("out_bias", bias, (V,))
         if V * (N + E) < N * E:  # fewer operations by a table of what each token adds at each place
-            one_hot_NCV = (ctx_NC[:, :, None] == jnp.arange(V)).astype(embed_VE.dtype)
+            one_hot_NCV = (ctx_NC[:, :, None] == jnp.arange(V)[None, None]).astype(embed_VE.dtype)
             table_CVF = jnp.einsum("ve,cef->cvf", embed_VE, hidden_IF.reshape(C, E, F))
             sum_NF = one_hot_NCV.reshape(N, C * V) @ table_CVF.reshape(C * V, F)
         else:
             sum_NF = dense(embed_VE[ctx_NC].reshape(N, I), hidden_IF)
-        return unembed(jnp.tanh(sum_NF + hidden_bias_F), out_VF) + out_bias_V
+        return unembed(jnp.tanh(sum_NF + hidden_bias_F[None]), out_VF) + out_bias_V[None]
 
 
 def build(config: MlpConfig) -> WindowModel:

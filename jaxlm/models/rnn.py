@@ -81,7 +81,7 @@ class Rnn(nn.Module):
 
     def _states(self, state: State, tok_BT: jax.Array) -> State:
         """State after each token, time first."""
-        in_TBG = project_lookup(self.embed_VE, self.input_EG, tok_BT.T) + self.input_bias_G
+        in_TBG = project_lookup(self.embed_VE, self.input_EG, tok_BT.T) + self.input_bias_G[None, None]
         if self.cell == "lstm":
             h_TBF, cell_TBF = lstm(state["h"], state["cell"], in_TBG, self.recurrent_FG)
             return {"h": h_TBF, "cell": cell_TBF}

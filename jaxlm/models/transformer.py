@@ -112,7 +112,7 @@ class Transformer(nn.Module):
         if x_BTD.shape[1] > self.context:
             raise ValueError(f"the model has {self.context} positions (its context), got {x_BTD.shape[1]} tokens")
         key_L: jax.Array | None = None
-        x_BTD = x_BTD + self.position_CD[: x_BTD.shape[1]]
+        x_BTD = x_BTD + self.position_CD[None, : x_BTD.shape[1]]
         if self.dropout and self.has_rng("dropout"):
             first, *keys = jax.random.split(self.make_rng("dropout"), 1 + self.n_layers)
             x_BTD = self._drop(x_BTD, first)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxlm.config.models import WavenetConfig
 from jaxlm.models.base import Axes, NatsFromLogits, Params, axes_of, needed
-from jaxlm.ops import layer_norm, project_lookup
+from jaxlm.ops import along_last, layer_norm, project_lookup
 from jaxlm.ops.ragged import places, write_rows
 from jaxlm.tokenizers import EOS
 
@@ -140,14 +140,17 @@ class Levels(nn.Module):
         if self.style == "fusion":
             y = jnp.tanh(layer_norm(u, p["scale"], p["bias"]))
             return y, y
-        u, g = jnp.split(u + p["bias"], 2, axis=-1)
+        u, g = jnp.split(u + along_last(p["bias"], u), 2, axis=-1)
         y = jnp.tanh(u) * jax.nn.sigmoid(g)
         return now + y @ p["residual"], y @ p["skip"]
 
     def _logits(self, last: jax.Array, skips: list[jax.Array]) -> jax.Array:
         if self.style == "gated":
-            last = jax.nn.relu(jax.nn.relu(sum(skips[1:], skips[0])) @ self.skip_FF + self.skip_bias_F)
-        return last @ self.out_FV + self.out_bias_V
+            last = jax.nn.relu(
+                jax.nn.relu(sum(skips[1:], skips[0])) @ self.skip_FF + along_last(self.skip_bias_F, last)
+            )
+        logits = last @ self.out_FV
+        return logits + along_last(self.out_bias_V, logits)
 
 
 def _through_ring(

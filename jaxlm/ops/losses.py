@@ -42,7 +42,7 @@ def contrastive(score_NK: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, ja
     """
     N, K = score_NK.shape
     there_K = jnp.concatenate([weight_N > 0, jnp.ones(K - N, bool)])
-    return cross_entropy(jnp.where(there_K, score_NK, -jnp.inf), jnp.arange(N), weight_N)
+    return cross_entropy(jnp.where(there_K[None], score_NK, -jnp.inf), jnp.arange(N), weight_N)
 
 
 def von_mises_fisher(emb_NE: jax.Array, unit_NE: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -32,7 +32,13 @@ def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, eps: float =
     mean = jnp.mean(x32, axis=-1, keepdims=True)
     centered = x32 - mean
     var = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
-    return (centered * jax.lax.rsqrt(var + eps) * scale_D + bias_D).astype(x.dtype)
+    y = centered * jax.lax.rsqrt(var + eps) * along_last(scale_D, x) + along_last(bias_D, x)
+    return y.astype(x.dtype)
+
+
+def along_last(value_D: jax.Array, x: jax.Array) -> jax.Array:
+    """The vector with as many axes as x, of which it has the last: (1, ..., 1, D)."""
+    return jnp.expand_dims(value_D, range(x.ndim - 1))
 
 
 def inverse_norms(row_VE: jax.Array) -> jax.Array:

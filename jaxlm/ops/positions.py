@@ -11,5 +11,5 @@ def sinusoids(positions: int, width: int) -> jax.Array:
     """
     if width % 2:
         raise ValueError(f"sinusoids wants an even width, got {width}")
-    angle = jnp.arange(positions, dtype=jnp.float32)[:, None] * 10000.0 ** (-jnp.arange(0, width, 2) / width)
+    angle = jnp.arange(positions, dtype=jnp.float32)[:, None] * 10000.0 ** (-jnp.arange(0, width, 2) / width)[None]
     return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(positions, width)

@@ -43,8 +43,8 @@ def lstm_gates(h_BF: jax.Array, in_BG: jax.Array, recurrent_FG: jax.Array) -> ja
     As one array, by tanh(x) = 2 sigmoid(2x) - 1: a step then has a single element-wise expression.
     """
     F = h_BF.shape[-1]
-    slope_G = jnp.where(jnp.arange(4 * F) < 3 * F, 1.0, 2.0)
-    return slope_G * jax.nn.sigmoid(slope_G * (in_BG + h_BF @ recurrent_FG)) - (slope_G - 1)
+    slope_1G = jnp.where(jnp.arange(4 * F) < 3 * F, 1.0, 2.0)[None]
+    return slope_1G * jax.nn.sigmoid(slope_1G * (in_BG + h_BF @ recurrent_FG)) - (slope_1G - 1)
 
 
 def lstm_state(gates_BG: jax.Array, cell_BF: jax.Array) -> Pair:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxlm.config.rean import FaithfulReanConfig
 from jaxlm.models.base import Axes, needed
 from jaxlm.models.transformer import Cache, join_heads, split_heads
-from jaxlm.ops import causal_attention, layer_norm, sinusoids
+from jaxlm.ops import along_last, causal_attention, layer_norm, sinusoids
 from jaxlm.ops.ragged import places
 from jaxlm.rean.model import ReanModel
 from jaxlm.rean.table import VectorModel
@@ -122,7 +122,7 @@ class FaithfulRean(VectorModel):
                 y_BTD = layer_norm(join_heads(y_BTNH, p), p["inner_scale"], p["inner_bias"])
                 x_BTD = layer_norm(x_BTD + y_BTD, p["outer_scale"], p["outer_bias"])
             p = {name: stack[i] for name, stack in self.dense_layers.items()}
-            z_BTD = x_BTD @ p["dense"] + p["dense_bias"]
+            z_BTD = x_BTD @ p["dense"] + along_last(p["dense_bias"], x_BTD)
             z_BTD = jnp.tanh(p["steepness"] * z_BTD) + p["leak"] * z_BTD
             x_BTD = layer_norm(x_BTD + z_BTD, p["norm_scale"], p["norm_bias"])
         return x_BTD

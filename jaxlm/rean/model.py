@@ -17,7 +17,7 @@ from jaxlm.config.rean import ReanConfig
 from jaxlm.errors import UserError
 from jaxlm.models.base import BUFFERS, Axes, Params, SequenceModel, needed
 from jaxlm.models.transformer import INIT, Cache, Transformer, sizes
-from jaxlm.ops import affine, alias_draw
+from jaxlm.ops import affine, alias_draw, along_last
 from jaxlm.rean.table import VectorModel
 from jaxlm.tokenizers.rean_tokens import FIRST_WORD
 
@@ -57,7 +57,8 @@ class Rean(VectorModel, Transformer):
         return affine(h_BTD, self.out_DE, self.out_bias_E), cache
 
     def _embedded(self, tok_BT: jax.Array) -> jax.Array:
-        return self.d_embed**0.5 * affine(self.rows(tok_BT), self.in_ED) + self.in_bias_D
+        x_BTD = affine(self.rows(tok_BT), self.in_ED)
+        return self.d_embed**0.5 * x_BTD + along_last(self.in_bias_D, x_BTD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,6 +271,6 @@ def _columns(target: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, ja
 def _left(x_BT: jax.Array, weight_BT: jax.Array, context: int) -> jax.Array:
     """Rows moved to the end of a context; EOS stands before them."""
     T = x_BT.shape[1]
-    length_B1 = jnp.max(jnp.where(weight_BT > 0, jnp.arange(1, T + 1), 0), axis=1, keepdims=True)
-    place_BC = jnp.arange(max(context, T)) - (max(context, T) - length_B1)
+    length_B1 = jnp.max(jnp.where(weight_BT > 0, jnp.arange(1, T + 1)[None], 0), axis=1, keepdims=True)
+    place_BC = jnp.arange(max(context, T))[None] - (max(context, T) - length_B1)
     return jnp.where(place_BC >= 0, jnp.take_along_axis(x_BT, jnp.maximum(place_BC, 0), axis=1), 0)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.models.base import Axes
-from jaxlm.ops import inverse_norms, unit
+from jaxlm.ops import along_last, inverse_norms, unit
 from jaxlm.ops.losses import contrastive, cosine_distance, cross_entropy, squared_error, von_mises_fisher
 from jaxlm.tokenizers import EOS
 
@@ -122,10 +122,10 @@ class VectorModel(nn.Module):
         if self.nearest:
             cosine = self._cosines(emb)
             best = jnp.where(jnp.max(cosine, axis=-1) > NO_WORD, jnp.argmax(cosine, axis=-1), EOS)
-            return jnp.where(jnp.arange(self.vocab_size) == best[..., None], 0.0, -jnp.inf)
+            return jnp.where(along_last(jnp.arange(self.vocab_size), cosine) == best[..., None], 0.0, -jnp.inf)
         if self.objective == "softmax":
-            return self._cosines(emb, jnp.exp(self.log_scale)) + self.bias_V
-        return self.theta * self._features(emb) + self.log_prior_V
+            return self._cosines(emb, jnp.exp(self.log_scale)) + along_last(self.bias_V, emb)
+        return self.theta * self._features(emb) + along_last(self.log_prior_V, emb)
 
     def loss(
         self, tok_BT: jax.Array, target_BT: jax.Array, weight_BT: jax.Array, negative_M: jax.Array
@@ -168,7 +168,7 @@ class VectorModel(nn.Module):
         def halve(bounds: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, jax.Array], None]:
             low, high = bounds
             middle = (low + high) / 2
-            p_NV = jax.nn.softmax(jnp.exp(middle) / size * feature_NV + self.log_prior_V, axis=-1)
+            p_NV = jax.nn.softmax(jnp.exp(middle) / size * feature_NV + self.log_prior_V[None], axis=-1)
             rises = jnp.sum((got_N - jnp.sum(p_NV * feature_NV, axis=-1)) * weight_N) > 0
             return (jnp.where(rises, middle, low), jnp.where(rises, high, middle)), None
 
@@ -193,16 +193,17 @@ class VectorModel(nn.Module):
             inverse_V = self._inverse_norms()
             square_V = jnp.where(inverse_V > 0, 1 / jnp.square(jnp.maximum(inverse_V, 1e-30)), 0.0)
             square = jnp.sum(jnp.square(emb), axis=-1, keepdims=True)
-            return (2 * self._products(emb, jax.lax.Precision.HIGHEST) - square_V - square) / self.d_embed
+            product = self._products(emb, jax.lax.Precision.HIGHEST)
+            return (2 * product - along_last(square_V, emb) - square) / self.d_embed
         if self.objective == "vmf":
-            return self._products(emb) * self._inverse_norms()
+            return self._products(emb) * along_last(self._inverse_norms(), emb)
         return self._cosines(emb)
 
     def _cosines(self, emb: jax.Array, scale: jax.Array | float = 1.0) -> jax.Array:
         """The scaled cosines of every token. Rows of length 1 spare a pass over the logits, forward and backward."""
         query = scale * unit(emb)
         if not self.unit_rows:
-            return self._products(query) * self._inverse_norms()
+            return self._products(query) * along_last(self._inverse_norms(), query)
         product = query @ self.row_VE.T
         special = [query @ unit(self.special_SE).T] if self.specials else []
         return jnp.concatenate([*special, product], axis=-1)
