@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxlm.config import (
+        AnyTextConfig,
         BowConfig,
         CharactersConfig,
         CheckpointConfig,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         FaithfulReanConfig,
         GptConfig,
         MeshConfig,
+        MixtureConfig,
         MlpConfig,
         ModelConfig,
         NgramConfig,
@@ -51,6 +53,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "jaxlm.config": (
+        "AnyTextConfig",
         "BowConfig",
         "CharactersConfig",
         "CheckpointConfig",
@@ -60,6 +63,7 @@ _HOMES = {
         "FaithfulReanConfig",
         "GptConfig",
         "MeshConfig",
+        "MixtureConfig",
         "MlpConfig",
         "ModelConfig",
         "NgramConfig",
@@ -85,6 +89,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AnyTextConfig",
     "BowConfig",
     "CharactersConfig",
     "CheckpointConfig",
@@ -95,6 +100,7 @@ __all__ = [
     "FaithfulReanConfig",
     "GptConfig",
     "MeshConfig",
+    "MixtureConfig",
     "MlpConfig",
     "ModelConfig",
     "NgramConfig",

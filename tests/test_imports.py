@@ -29,6 +29,7 @@ FLOORS = (
     {"training"},
     {"word2vec"},
     {"rean"},
+    {"any_text"},
     {"sweep"},
     {"cli"},
     {"leaderboard", "lr_range", "exercises"},

@@ -26,7 +26,12 @@ def run(args: list[str]) -> int:
     command = parse_train(args)
     if command is None:  # only help was wanted
         return 0
-    from jaxlm.training import train
+    from jaxlm.config import AnyTextConfig
+
+    if isinstance(command.config.model, AnyTextConfig):
+        from jaxlm.any_text import train
+    else:
+        from jaxlm.training import train
 
     raise_on_signals()
     try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 import reprlib
 import warnings
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from jaxlm.cli.parsing import parse
-from jaxlm.config import DataConfig, RunConfig
+from jaxlm.config import AnyTextConfig, DataConfig, RunConfig
 from jaxlm.config.rean import TableConfig
 from jaxlm.config.user_code import load_module
 from jaxlm.errors import UserError, near_path
@@ -74,6 +75,8 @@ def load_train(args: Sequence[str]) -> tuple[Path, RunConfig, list[str]]:
 def train_command(path: Path, config: RunConfig, args: Sequence[str]) -> TrainCommand:
     """A loaded config with its settings overridden."""
     default = TrainCommand(_default(config, args))
+    if isinstance(config.model, AnyTextConfig):
+        args = [re.sub(r"^--minutes(?==|$)", "--model.minutes", arg) for arg in args]
     command = parse(TrainCommand, args, prog=f"train.py {path}", default=default)
     run_dir = command.config.run_dir or str(Path("runs") / path.stem)
     return dataclasses.replace(command, config=dataclasses.replace(command.config, run_dir=run_dir))

@@ -1,7 +1,9 @@
 """Every setting of a run, as frozen dataclasses that import no JAX."""
 
+from jaxlm.config.any_text import AnyTextConfig
 from jaxlm.config.data import DataConfig
 from jaxlm.config.mesh import MeshConfig
+from jaxlm.config.mixture import MixtureConfig
 from jaxlm.config.models import (
     BowConfig,
     CountsConfig,
@@ -19,6 +21,7 @@ from jaxlm.config.tokens import CharactersConfig, ReanTokensConfig, TokensConfig
 from jaxlm.config.word2vec import Word2vecConfig
 
 __all__ = [
+    "AnyTextConfig",
     "BowConfig",
     "CharactersConfig",
     "CheckpointConfig",
@@ -28,6 +31,7 @@ __all__ = [
     "FaithfulReanConfig",
     "GptConfig",
     "MeshConfig",
+    "MixtureConfig",
     "MlpConfig",
     "ModelConfig",
     "NgramConfig",

@@ -13,7 +13,6 @@ import numpy as np
 from jaxlm.data.dataset import Dataset
 from jaxlm.data.rows import Batch
 from jaxlm.models.base import LanguageModel, Params
-from jaxlm.ops.losses import nats_per_target
 from jaxlm.runs.metrics import NATS_PER_BIT
 
 EVAL_TOKENS = 8192
@@ -144,8 +143,7 @@ def _nats(model: LanguageModel[Any], params: Params, batch: Batch) -> tuple[jax.
     target_N, counts_N = batch.target.reshape(-1), batch.weight.reshape(-1) > 0
     if batch.target.ndim == 1:
         return model.next_nats(params, batch.tok, target_N), target_N, counts_N
-    logits_BTV = model.apply(params, batch.tok)
-    return nats_per_target(logits_BTV.reshape(-1, logits_BTV.shape[-1]), target_N), target_N, counts_N
+    return model.sequence_nats(params, batch.tok, batch.target).reshape(-1), target_N, counts_N
 
 
 @partial(jax.jit, static_argnums=0)

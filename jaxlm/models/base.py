@@ -67,6 +67,10 @@ class LanguageModel(Protocol[Cache]):
         """-log p of the token after each context, nats_B, without the other tokens' logits where that can be."""
         ...
 
+    def sequence_nats(self, params: Params, tok_BT: jax.Array, target_BT: jax.Array) -> jax.Array:
+        """-log p of the target after each position, nats_BT, without the other tokens' logits where that can be."""
+        ...
+
     def init_cache(self, params: Params, batch: int, length: int) -> Cache:
         """Cache of `batch` rows that have read nothing, with room for `length` tokens each."""
         ...
@@ -119,7 +123,11 @@ def without_buffers(params: Params) -> Params:
 
 
 class NatsFromLogits(abc.ABC):
-    """`next_nats` of a model that has the logits of all tokens at once."""
+    """`next_nats` and `sequence_nats` of a model that has the logits of all tokens at once."""
+
+    @abc.abstractmethod
+    def apply(self, params: Params, tok_BT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """logits_BTV after each position."""
 
     @abc.abstractmethod
     def next_logits(self, params: Params, ctx_BC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
@@ -128,6 +136,13 @@ class NatsFromLogits(abc.ABC):
     def next_nats(self, params: Params, ctx_BC: jax.Array, target_B: jax.Array) -> jax.Array:
         """-log softmax(logits)[target]."""
         return nats_per_target(self.next_logits(params, ctx_BC), target_B)
+
+    def sequence_nats(self, params: Params, tok_BT: jax.Array, target_BT: jax.Array) -> jax.Array:
+        """-log softmax(logits)[target] after each position."""
+        logits_BTV = self.apply(params, tok_BT)
+        return nats_per_target(logits_BTV.reshape(-1, logits_BTV.shape[-1]), target_BT.reshape(-1)).reshape(
+            target_BT.shape
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxlm.models import trie
 from jaxlm.models.base import Axes, ContextModel, Params
+from jaxlm.ops import windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,12 @@ class CountModel(ContextModel):
     @abc.abstractmethod
     def next_nats(self, params: Params, ctx_BC: jax.Array, target_B: jax.Array) -> jax.Array:
         """-log p(target | context), nats_B, without the other tokens' probabilities."""
+
+    def sequence_nats(self, params: Params, tok_BT: jax.Array, target_BT: jax.Array) -> jax.Array:
+        """-log p of the target after each position, without the other tokens' probabilities."""
+        ctx_NC = windows(tok_BT, self.context).reshape(tok_BT.size, self.context)
+        nats_N = self.next_nats(params, ctx_NC, target_BT.reshape(-1))
+        return nats_N.reshape(target_BT.shape)
 
     def _context_nodes(self, params: Params, ctx_BC: jax.Array, length: int) -> jax.Array:
         """The node of each context's last `length` tokens, -1 where they do not occur."""
@@ -75,7 +82,7 @@ class CountModel(ContextModel):
         """A value of each child, laid out over the vocabulary, 0 where there is no child. Returns value_BV."""
         V, token_U = self.vocab_size, params[f"token_{level}"]
         low_B, end_B = self._children(params, level, parent_B)
-        place_BV = low_B[:, None] + jnp.arange(V)
+        place_BV = low_B[:, None] + jnp.arange(V)[None]
         inside_BV = place_BV < end_B[:, None]
         place_BV = jnp.minimum(place_BV, token_U.shape[0] - 1)
         token_BV = jnp.where(inside_BV, token_U[place_BV], V)

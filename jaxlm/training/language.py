@@ -93,7 +93,7 @@ class LanguageJob(Job):
         return {split: self.setup.evaluator(params, row_R) for split, row_R in chosen.items() if len(row_R)}
 
     def calibrate(self, params: Params) -> Params:
-        """Calibrate on train the parameters that the objective does not train, if it has any."""
+        """Calibrate the parameters that the objective does not train, if it has any."""
         return self._calibrate(params) if self._calibrate else params
 
     def loss_fields(self, mean: float) -> dict[str, Any]:
@@ -127,10 +127,11 @@ class LanguageJob(Job):
     @cached_property
     def _calibrate(self) -> Callable[[Params], Params] | None:
         calibrate, setup = self.setup.objective.calibrate, self.setup
-        if calibrate is None:
+        row_R = setup.dataset.rows[setup.objective.calibrated_on]
+        if calibrate is None or not len(row_R):
             return None
         most = max(1, CALIBRATION_LOGITS // setup.model.vocab_size // setup.dataset.targets_per_row)
-        batch = setup.dataset.batch(some_rows(setup.dataset.rows["train"], most))
+        batch = setup.dataset.batch(some_rows(row_R, most))
         compiled = jax.jit(partial(calibrate, setup.model))
         return lambda params: cast(Params, compiled(with_buffers(params, setup.placed_buffers), batch))
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from jaxlm.errors import UserError
 from jaxlm.inference.evaluation import NATS_PER_TOKEN, Evaluator
 from jaxlm.models.base import LanguageModel, Params, SequenceModel, axes_of
 from jaxlm.models.initialization import abstract_state, init_state
+from jaxlm.models.mixture import Mixture
 from jaxlm.ops import prng
 from jaxlm.runs import metrics
 from jaxlm.training import optim
@@ -49,7 +50,9 @@ class Objective(NamedTuple):
     """The unit of the loss."""
     make_step: MakeStep = make_step
     calibrate: Callable[[LanguageModel[Any], Params, Any], Params] | None = None
-    """(model, params, batch of train) -> params with those calibrated that steps do not train; None without such."""
+    """(model, params, batch) -> params with those calibrated that steps do not train; None without such."""
+    calibrated_on: Literal["train", "dev"] = "train"
+    """The split that they are calibrated on; of a text without dev, they stay as they are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +151,7 @@ def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
             f"got {config.model.vocab_size:,}"
         )
     model = config.model.build()
-    if config.data.example == "window" and isinstance(model, SequenceModel):
+    if config.data.example == "window" and isinstance(model, SequenceModel | Mixture):
         raise UserError(
             f"data.example wants sequence for a {type(config.model).__name__}, which reads a text from its start, got "
             "window; give --data.example sequence"

@@ -1,0 +1,111 @@
+"""The rules by which the recipe for any text chooses a model and its training."""
+
+import dataclasses
+import math
+
+from jaxlm.any_text.look import Look
+from jaxlm.config import DataConfig, GptConfig, OptimConfig, RunConfig
+
+LADDER = ((1, 32), (2, 48), (2, 64), (3, 96), (4, 128), (4, 192), (6, 256), (6, 384), (8, 512), (12, 768))
+"""Layers and widths of the models that can be chosen."""
+HEAD = 32
+"""Width of an attention head, about."""
+TRAINING_SHARE = 0.7
+"""Share of the time that goes into steps; the rest is compilation, evaluation, samples and pictures."""
+FEW_PASSES = 8
+"""A model is chosen only if the time is enough for so many passes over train."""
+MANY_PASSES = 40
+"""No training has more passes."""
+PARAMETERS_PER_TOKEN = 3
+"""A model has at most so many parameters for each token of train."""
+SEQUENCE, LONG_TEXT = 128, 50_000
+"""Tokens of a sequence of running text, half of them in a text of fewer tokens than LONG_TEXT."""
+LONGEST_LINE = 256
+"""Tokens of a sequence of lines or dialogues, at most."""
+STEPS = 4000
+"""Steps that a training has, about: more make larger batches, fewer smaller ones."""
+BATCH_TOKENS = (512, 16_384)
+"""Fewest and most predictions in a batch."""
+PATIENCE = 8
+"""Evaluations without a lower dev loss after which a training stops."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A chosen run, and the reasons in words."""
+
+    config: RunConfig
+    operations_a_step: float
+    """Operations of a step, those of padding included."""
+    reason: str
+
+
+def choose(
+    asked: RunConfig, seen: Look, *, tokens: int, examples: int, longest: int, vocab_size: int, speed: float
+) -> Choice:
+    """Choose the model and its training for a text.
+
+    Train has `tokens` predictions in `examples` lines or dialogues (1 of running text), the longest of `longest`;
+    `speed` is the operations a second that training reaches here. Everything that the rules do not decide is taken from
+    `asked`.
+    """
+    minutes = asked.model.minutes  # type: ignore[attr-defined]
+    length = min(longest, LONGEST_LINE)
+    if seen.kind == "stream":
+        length = min(longest, SEQUENCE if tokens >= LONG_TEXT else SEQUENCE // 2)
+    filled = min(1.0, tokens / (examples * length))
+
+    def affordable(layers: int, width: int) -> float:
+        work = operations_a_token(layers, width, vocab_size, length)
+        return speed * 60 * minutes * TRAINING_SHARE / work * filled
+
+    fitting = [
+        (layers, width)
+        for layers, width in LADDER
+        if affordable(layers, width) >= FEW_PASSES * tokens
+        and parameters(layers, width, vocab_size, length) <= PARAMETERS_PER_TOKEN * tokens
+    ]
+    layers, width = fitting[-1] if fitting else LADDER[0]
+    size = parameters(layers, width, vocab_size, length)
+    trained = min(affordable(layers, width), MANY_PASSES * tokens)
+    passes = trained / tokens
+    least, most = BATCH_TOKENS
+    batch_size = max(1, round(min(max(trained / STEPS, least), most) / (length * filled)))
+    steps = max(1, math.ceil(trained / (batch_size * length * filled)))
+    dropout = round(min(0.4, max(0.0, 0.05 * math.log2(max(1.0, passes * size / tokens / 4)))), 2)
+    data = dataclasses.replace(
+        asked.data, kind=seen.kind, example="sequence", max_length=length, labels=seen.labels or DataConfig().labels
+    )
+    config = dataclasses.replace(
+        asked,
+        model=GptConfig(n_layers=layers, n_heads=max(1, width // HEAD), d_model=width, dropout=dropout),
+        data=data,
+        optim=OptimConfig(
+            name="adamw",
+            lr=float(f"{3e-3 * math.sqrt(64 / width):.1g}"),
+            schedule="cosine",
+            warmup=0.03,
+            end_factor=0.05,
+            betas=(0.9, 0.99),
+            weight_decay=0.1,
+        ),
+        steps=steps,
+        batch_size=batch_size,
+    )
+    reason = (
+        f"a GPT of {layers} layers, {width} wide, {size:,} parameters ({size / tokens:.2g} for each token of "
+        f"train), dropout {dropout:g}; {steps:,} steps of {batch_size} x {length} tokens, {passes:.2g} passes over "
+        f"train, in about {trained / affordable(layers, width) * minutes * TRAINING_SHARE:.2g} minutes of steps"
+    )
+    work = operations_a_token(layers, width, vocab_size, length) * batch_size * length
+    return Choice(config, work, reason)
+
+
+def parameters(layers: int, width: int, vocab_size: int, length: int) -> int:
+    """Parameters of a GPT: 12 width^2 in each layer, embedding, unembedding and positions."""
+    return 12 * layers * width**2 + (2 * vocab_size + length) * width
+
+
+def operations_a_token(layers: int, width: int, vocab_size: int, length: int) -> float:
+    """Operations of a training step for each token: 6 for each number of a product, attention's among them."""
+    return 6.0 * (12 * layers * width**2 + vocab_size * width + 2 * layers * width * length)

@@ -1,0 +1,150 @@
+"""The recipe for any text as a run: chosen, trained as any other, and replaced by counts where those are better."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxlm.any_text.choose import Choice, choose
+from jaxlm.any_text.counts import Counts, best_counts
+from jaxlm.any_text.look import Look, look
+from jaxlm.any_text.speed import guessed_speed, seconds_a_step
+from jaxlm.config import AnyTextConfig, CountsConfig, DataConfig, OptimConfig, RunConfig
+from jaxlm.config.settings import refuse_unused
+from jaxlm.data import corpus as corpora
+from jaxlm.data.corpus import Corpus
+from jaxlm.data.source import cache_dir, read
+from jaxlm.devices import compilation, platform
+from jaxlm.errors import UserError
+from jaxlm.runs.create import is_free, set_aside
+from jaxlm.runs.directory import RunDir, open_existing
+from jaxlm.training import train as train_chosen
+
+CHOSEN = ("steps", "epochs", "batch_size", "init_from")
+"""Settings of a run that the recipe chooses, or does without."""
+CHOSEN_OF_DATA = ("tokens", "example", "max_length", "order", "overlap")
+"""Settings of the data that it chooses."""
+FEWEST_TOKENS = 200
+"""Predictions of train below which there is nothing to learn but counts."""
+MEASUREMENTS = 2
+"""Models whose step is measured, at most: the one that a guess of the speed chooses, and the one chosen after that."""
+
+
+class Text(NamedTuple):
+    """A text that has been read."""
+
+    seen: Look
+    corpus: Corpus
+    counts: Counts
+
+
+def train(
+    config: RunConfig, *, restart: bool = False, dry_run: bool = False, log: Callable[[str], None] = print
+) -> Path | None:
+    """Choose a model for the text that the settings name, and train it. Returns the run directory.
+
+    What is chosen is logged in three lines, and is an ordinary run: its config.json has the settings that were chosen,
+    and a run that was begun is resumed with them. Where the trained model predicts dev worse than interpolated
+    Kneser-Ney, its run is renamed to NAME.old and counts take its place. Raises UserError as `jaxlm.train` does, and
+    for settings that the recipe chooses.
+    """
+    check_asked(config)
+    path = config.directory
+    platform.choose_device(config.device, config.gpu_memory)
+    compilation.enable_cache(cache_dir())
+    if restart or is_free(path):
+        text = read_text(config)
+        chosen = choose_run(config, text, log)
+        if dry_run or isinstance(chosen.model, CountsConfig):
+            return train_chosen(chosen, restart=restart, dry_run=dry_run, log=log)
+    else:
+        chosen = begun(config)
+        log(f"{path} goes on with the settings that were chosen when it began; --restart chooses anew")
+        if dry_run or isinstance(chosen.model, CountsConfig) or RunDir(path).eval.exists():
+            return train_chosen(chosen, dry_run=dry_run, log=log)
+        text = read_text(config)
+    train_chosen(chosen, restart=restart, log=log)
+    counts = text.counts
+    result = RunDir(path).read_eval()
+    if result["dev"] is None or result["dev"]["nats_per_token"] <= counts.dev:
+        return path
+    log(
+        f"{counts.config.order}-gram counts predict dev better than the trained model: {counts.dev:.4f} nats a token "
+        f"against {result['dev']['nats_per_token']:.4f}; the counts are the model"
+    )
+    set_aside(path, log)
+    return train_chosen(counted(config, text), log=log)
+
+
+def check_asked(config: RunConfig) -> None:
+    """Raise UserError for a setting that the recipe chooses itself."""
+    assert isinstance(config.model, AnyTextConfig), config.model
+    wanted = "a recipe of its own, as configs/names_gpt.py"
+    refuse_unused(config, CHOSEN, "the recipe for any text, which chooses it", wanted)
+    for name in CHOSEN_OF_DATA:
+        if getattr(config.data, name) != getattr(DataConfig(), name):
+            raise UserError(f"data.{name} is chosen by the recipe for any text: leave it out, or take {wanted}")
+    if config.optim != OptimConfig():
+        raise UserError(f"optim is chosen by the recipe for any text: leave it out, or take {wanted}")
+
+
+def read_text(config: RunConfig) -> Text:
+    """Read the text, look at it, and count it."""
+    seen = look(read(config.data))
+    if config.data.kind != DataConfig().kind:
+        seen = dataclasses.replace(seen, kind=config.data.kind, labels=config.data.labels)
+    corpus = corpora.load(data_of(config, seen))
+    return Text(seen, corpus, best_counts(config, corpus))
+
+
+def choose_run(config: RunConfig, text: Text, log: Callable[[str], None]) -> RunConfig:
+    """Choose the run, and log in three lines what was seen, what the counts reach, and what was chosen and why."""
+    counts, tokens = text.counts, text.corpus.size("train")
+    log(f"text: {text.seen.describe()}")
+    log(f"counts: Kneser-Ney of order {counts.config.order} has a dev loss of {counts.dev:.4f} nats a token")
+    if tokens < FEWEST_TOKENS:
+        log(f"model: those counts, since train has only {tokens:,} tokens")
+        return counted(config, text)
+    choice = _choose(config, text, guessed_speed())
+    for _ in range(MEASUREMENTS):
+        measured = choice.operations_a_step / seconds_a_step(choice.config)
+        before, choice = choice, _choose(config, text, measured)
+        if choice.config.model == before.config.model:
+            break
+    log(f"model: {choice.reason}")
+    return choice.config
+
+
+def data_of(config: RunConfig, seen: Look) -> DataConfig:
+    """Return the settings of the data for a text that was seen."""
+    return dataclasses.replace(config.data, kind=seen.kind, labels=seen.labels or DataConfig().labels)
+
+
+def counted(config: RunConfig, text: Text) -> RunConfig:
+    """Return the run of the best counts."""
+    return dataclasses.replace(config, model=text.counts.config, data=data_of(config, text.seen))
+
+
+def begun(config: RunConfig) -> RunConfig:
+    """Return what was chosen for a run that has begun, with the settings that may differ as they are asked now."""
+    chosen = open_existing(config.directory).read_config()
+    data = dataclasses.replace(
+        config.data,
+        **{name: getattr(chosen.data, name) for name in ("kind", "labels", *CHOSEN_OF_DATA)},
+    )
+    names = ("model", "optim", "steps", "epochs", "batch_size")
+    return dataclasses.replace(config, data=data, **{name: getattr(chosen, name) for name in names})
+
+
+def _choose(config: RunConfig, text: Text, speed: float) -> Choice:
+    """Choose by a speed in operations a second."""
+    corpus, (start, end) = text.corpus, text.corpus.bounds["train"]
+    return choose(
+        config,
+        text.seen,
+        tokens=end - start,
+        examples=int((corpus.age_N[start:end] == 0).sum()),
+        longest=corpus.longest,
+        vocab_size=corpus.tokenizer.vocab_size,
+        speed=speed,
+    )

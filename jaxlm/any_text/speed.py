@@ -1,0 +1,41 @@
+"""The speed of training on this machine, measured."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm.config import RunConfig
+
+SIZE = 1024
+"""Rows and columns of the matrices of a first guess."""
+FIRST_GUESS = 0.25
+"""Share of the speed of large products that a training is guessed to reach before it is measured."""
+SECONDS, LEAST_STEPS = 1.0, 3
+"""How long steps are measured, and how many at least."""
+
+
+def guessed_speed() -> float:
+    """Guess the operations a second of a training: a share of those of a product of two large matrices."""
+    product = jax.jit(jnp.matmul)
+    x = jnp.ones((SIZE, SIZE))
+    product(x, x).block_until_ready()
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        product(x, x).block_until_ready()
+        seconds.append(time.perf_counter() - began)
+    return FIRST_GUESS * 2 * SIZE**3 / min(seconds)
+
+
+def seconds_a_step(config: RunConfig) -> float:
+    """Measure a step of a run: compile it, and train for about a second without a run directory."""
+    job = config.model.prepare(config, restart=True, dry_run=True, log=lambda line: None)
+    state, _ = job.run_chunk(job.initial_state(), 0, 1)
+    jax.block_until_ready(state)
+    began, steps = time.perf_counter(), 0
+    while steps < LEAST_STEPS or time.perf_counter() - began < SECONDS:
+        state, _ = job.run_chunk(state, steps + 1, 1)
+        jax.block_until_ready(state)
+        steps += 1
+    return (time.perf_counter() - began) / steps
