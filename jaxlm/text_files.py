@@ -102,11 +102,12 @@ def _refusal(path: Path, what: str, encoding: str, raw: bytes, spot: str, start:
     for magic, kind, fix in PACKED:
         if raw.startswith(magic):
             return UserError(f"{what} wants a text file, got {kind}, {file}: {fix}")
-    if start is None or not name.startswith(("utf-16", "utf-32")):
-        if wide := _wide_encoding(raw):
-            return UserError(f"{what} wants {wanted}, got {wide[:6].upper()} in {file}: {_way_on(what, wide)}")
-        if b"\0" in raw:
-            return UserError(f"{what} wants a text file, got the binary file {file}")
+    if start is not None and name.startswith(("utf-16", "utf-32")):
+        return UserError(f"{what} wants {wanted}, got {spot} of {file}: there it is damaged, or of another encoding")
+    if wide := _wide_encoding(raw):
+        return UserError(f"{what} wants {wanted}, got {wide[:6].upper()} in {file}: {_way_on(what, wide)}")
+    if b"\0" in raw:
+        return UserError(f"{what} wants a text file, got the binary file {file}")
     if name != "utf-8" and _decoded(raw[:WINDOW], "utf-8") is not None:
         advice = "it is UTF-8: leave data.encoding out"
     else:
@@ -137,7 +138,8 @@ def _advice(what: str, encoding: str, raw: bytes, start: int) -> str:
 def _way_on(what: str, encoding: str) -> str:
     if what == "data.path":
         return f"give --data.encoding {encoding}"
-    return f"convert it with: iconv -f {encoding} -t utf-8 FILE > NEW"
+    name = encoding.replace("-le", "le").replace("-be", "be")  # as iconv spells them
+    return f"convert it with: iconv -f {name} -t utf-8 FILE > NEW"
 
 
 def _wide_encoding(raw: bytes) -> str | None:
@@ -150,7 +152,7 @@ def _wide_encoding(raw: bytes) -> str | None:
     if not even + odd:
         return None
     names = ["utf-32-le", "utf-32-be"]
-    if 4 * (even + odd) >= len(sample) or _decoded(sample, "utf-8") is None:
+    if 4 * (even + odd) >= len(sample) or not _is_text((_decoded(sample, "utf-8") or "").replace("\0", "")):
         names.append("utf-16-le" if odd > even else "utf-16-be")
     return next((name for name in names if _is_text(_decoded(sample, name))), None)
 

@@ -75,6 +75,7 @@ def _check_encoding(name: str) -> None:
         from encodings.aliases import aliases
 
         spelled = name.lower().replace("-", "_").replace(" ", "_")
-        near = difflib.get_close_matches(spelled, sorted({*aliases, *aliases.values()}), n=1)
+        names = {name for pair in aliases.items() if not pair[1].endswith("_codec") for name in pair} - {spelled}
+        near = difflib.get_close_matches(spelled, sorted(names), n=1)
         hint = f"did you mean {near[0]!r}?" if near else "as utf-8, utf-16, cp1252, gb18030, shift_jis, koi8-r"
         raise UserError(f"data.encoding wants an encoding that Python knows, got {name!r} ({hint})") from None
