@@ -59,18 +59,22 @@ def no_home(monkeypatch):
     monkeypatch.setattr(pwd, "getpwnam", unknown)
 
 
-def test_without_a_home_nothing_is_cached(no_home, monkeypatch):
+def test_without_a_home_nothing_is_cached(no_home):
     assert source.cache_dir() is None
     assert jaxlm.DataConfig(path="~/a.txt").path == "~/a.txt"
     with pytest.raises(jaxlm.UserError, match=r"no home directory is known: set XDG_CACHE_HOME; .*--data.path FILE"):
         source.read(jaxlm.DataConfig(name="makemore"))
     assert interactive._history()() is None
-    monkeypatch.setitem(jax.config.values, "jax_compilation_cache_dir", None)
-    compilation.enable_cache(None)
-    assert jax.config.values["jax_compilation_cache_dir"] is None
+    was = jax.config.values["jax_compilation_cache_dir"]
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation.enable_cache(None)
+        assert jax.config.values["jax_compilation_cache_dir"] is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", was)
 
 
-def test_the_name_of_another_home_is_taken_where_it_is_known(home):
+def test_the_name_of_another_home_is_taken_where_it_is_known():
     user = pwd.getpwuid(os.getuid())
     assert jaxlm.DataConfig(path=f"~{user.pw_name}/a.txt").path == f"{user.pw_dir.rstrip('/')}/a.txt"
     assert jaxlm.DataConfig(path="~nobody at all/a.txt").path == "~nobody at all/a.txt"
