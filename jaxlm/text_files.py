@@ -42,9 +42,7 @@ UNLIKELY = re.compile(f"[a-zß-öø-ÿœšž][À-ÖØ-ÞŒŠŽŸ]|[{HIGH}]{{3}}|
 """A capital after a small letter, three letters beyond ASCII in a row, or a sign within a word: another encoding."""
 
 
-def read_pieces(
-    path: Path, what: str, encoding: str = "utf-8", digest: "hashlib._Hash | None" = None
-) -> Iterator[str]:
+def read_pieces(path: Path, what: str, encoding: str = "utf-8", digest: "hashlib._Hash | None" = None) -> Iterator[str]:
     """Yield a file's text in pieces of BLOCK_BYTES: LF, CRLF and CR end its lines (also mixed), and each becomes LF.
 
     A byte-order mark is left out, and `digest` is fed the file's bytes. Raises UserError beginning with `what` the file

@@ -65,10 +65,14 @@ def test_line_ends_are_those_of_universal_newlines(tmp_path_factory, text, size)
 def test_a_wide_encoding_is_told_by_its_mark_and_by_its_zero_bytes(tmp_path, mark):
     for text in ("emma\r\nolivia\r\n", "привет мир\n" * 3, "今天天气很好。\n" * 3):
         told = refused(tmp_path, text.encode(mark))
-        assert told.startswith(f"data.path wants UTF-8, got {mark.upper()} in ") and f"give --data.encoding {mark}" in told
+        assert (
+            told.startswith(f"data.path wants UTF-8, got {mark.upper()} in ") and f"give --data.encoding {mark}" in told
+        )
         for order in ("-le", "-be"):
             assert f"give --data.encoding {mark}{order}" in refused(tmp_path, text.encode(mark + order))
-            assert f"iconv -f {mark}{order[1:]} -t utf-8" in refused(tmp_path, text.encode(mark + order), what="--score")
+            assert f"iconv -f {mark}{order[1:]} -t utf-8" in refused(
+                tmp_path, text.encode(mark + order), what="--score"
+            )
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,11 @@ def test_a_zero_byte_in_a_later_piece_is_of_a_binary_file_too(tmp_path, monkeypa
 
 @pytest.mark.parametrize(
     ("raw", "kind"),
-    [(b"\x1f\x8b\x08\0", "a gzip file"), (b"PK\3\4\x14\0", "a zip archive"), (b"%PDF-1.4\n%\xe2\xe3", "a PDF document")],
+    [
+        (b"\x1f\x8b\x08\0", "a gzip file"),
+        (b"PK\3\4\x14\0", "a zip archive"),
+        (b"%PDF-1.4\n%\xe2\xe3", "a PDF document"),
+    ],
 )
 def test_what_people_take_for_text_is_named(tmp_path, raw, kind):
     assert f"wants a text file, got {kind}" in refused(tmp_path, raw)

@@ -65,8 +65,8 @@ def _refusal(
     pair = sorted(list(speakers)[:2], key=lambda label: -begun[label])  # who begins asks
     fix = f"give --data.labels {shlex.join(pair)}" if len(pair) == 2 else f"dialogues want two speakers, {way_out}"
     return (
-        f"data.labels wants the labels of two speakers, got {shlex.join(labels)}, but no line of {source!r} begins with "
-        f"{' or '.join(repr(label + ': ') for label in missing)}: it has {_listed(speakers)}; {fix}"
+        f"data.labels wants the labels of two speakers, got {shlex.join(labels)}, but no line of {source!r} begins "
+        f"with {' or '.join(repr(label + ': ') for label in missing)}: it has {_listed(speakers)}; {fix}"
     )
 
 

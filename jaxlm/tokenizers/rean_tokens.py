@@ -127,8 +127,8 @@ class ReanTokenizer:
 def pieces(text: str) -> list[str]:
     """A text cut into words and other characters, each with the white space after it; joined, they are the text.
 
-    Letters of every script and digits, with the combining marks and joiners after them, make words; white space before all else is a
-    piece of its own.
+    Letters of every script and digits, with the combining marks and joiners after them, make words; white space before
+    all else is a piece of its own.
     """
     return finder(PATTERN)(text)
 

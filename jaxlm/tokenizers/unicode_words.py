@@ -1,6 +1,7 @@
 r"""Regular expressions in which a letter takes the combining marks after it, as Unicode's words do.
 
-Python's \w has letters and digits without the marks that belong to them, so that [^\W_]+ cuts हिन्दी and cafe\u0301 at each.
+Python's \w has letters and digits without the marks that belong to them, so that
+[^\W_]+ cuts हिन्दी at each.
 """
 
 import functools

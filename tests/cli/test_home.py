@@ -29,7 +29,11 @@ def test_paths_of_a_run_begin_at_home(home):
     command = parse_train(["~/my.py", *args])
     assert command is not None
     config = command.config
-    assert (config.data.path, config.run_dir, config.init_from) == (f"{home}/a b.txt", f"{home}/runs/x", f"{home}/runs/y")
+    assert (config.data.path, config.run_dir, config.init_from) == (
+        f"{home}/a b.txt",
+        f"{home}/runs/x",
+        f"{home}/runs/y",
+    )
     vectors = jaxlm.ReanConfig(table="frozen", vectors="~/v.bin").vectors
     assert vectors == f"{home}/v.bin"
     ranged = parse_range([str(REPOSITORY / "configs" / "names_mlp.py"), "--out", "~/p.png"])

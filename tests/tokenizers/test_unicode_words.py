@@ -53,7 +53,11 @@ def test_text_without_marks_is_cut_as_before(pattern, text):
     assert finder(pattern)(text) == re.findall(pattern, text) == re.findall(with_marks(pattern), text)
 
 
-@given(st.text(st.sampled_from("aé_ \n❤1!") | st.characters(categories=["Mn", "Mc", "Me", "Lo"]) | st.sampled_from(JOINERS)))
+@given(
+    st.text(
+        st.sampled_from("aé_ \n❤1!") | st.characters(categories=["Mn", "Mc", "Me", "Lo"]) | st.sampled_from(JOINERS)
+    )
+)
 def test_no_word_begins_with_a_mark_and_none_loses_one(text):
     words = finder(WORD)(text)
     assert all(word[0].isalnum() and word[-1] not in JOINERS for word in words)

@@ -333,7 +333,8 @@ def test_a_text_without_spaces_is_refused_with_what_to_do(corpus_file, script, p
 
 
 @pytest.mark.parametrize(
-    "text", ["今天 天气 很 好\n我们 去 公园 散步\n", "วันนี้ อากาศ ดี มาก\n", "안녕하세요 여러분\n", "the word 今天天气很好我们\n"]
+    "text",
+    ["今天 天气 很 好\n我们 去 公园 散步\n", "วันนี้ อากาศ ดี มาก\n", "안녕하세요 여러분\n", "the word 今天天气很好我们\n"],
 )
 def test_a_text_with_spaces_between_words_is_read(corpus_file, text):
     assert vocabulary_of(corpus_file, text * 10).keys() == set(text.split())
