@@ -57,7 +57,7 @@ class DataConfig(Settings, group="data."):
         if self.split[0] == 0:
             raise UserError("data.split wants a share above 0 for train, got 0")
         if self.path is None:
-            refuse_unused(self, ("encoding",), f"data.name {self.name}", "data.path FILE")
+            refuse_unused(self, ("encoding",), "data.path None", "data.path FILE")
         else:
             refuse_unused(self, ("name",), f"data.path {self.path!r}", "data.path None")
         if self.kind != "dialogues":

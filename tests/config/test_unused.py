@@ -55,7 +55,7 @@ UNUSED: list[tuple[Any, dict[str, Any], dict[str, Any], str]] = [
     (DataConfig, {"kind": "lines"}, {"labels": ("a", "b")}, "data.kind dialogues"),
     (DataConfig, {"example": "window"}, {"max_length": 9}, "data.example sequence"),
     (DataConfig, {"path": "a.txt"}, {"name": "makemore"}, "data.path None"),
-    (DataConfig, {}, {"encoding": "cp1252"}, "data.path FILE"),
+    (DataConfig, {"path": None}, {"encoding": "cp1252"}, "data.path FILE"),
 ]
 USED: list[tuple[Any, dict[str, Any]]] = [
     (OptimConfig, {"name": "adamw", "betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.1}),

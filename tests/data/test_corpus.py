@@ -249,5 +249,5 @@ def test_an_unknown_character_is_named_with_its_place(tmp_path, kind):
     with pytest.raises(UserError, match=r"^line 3, column 10: the character 'ü' \(U\+00FC\) is not in this tokenizer"):
         encode_text(text.replace("\r", ""), tokenizer, kind)
     (tmp_path / "my.txt").write_text(text, newline="")
-    with pytest.raises(UserError, match="^init_from: line 3, column 10: the character 'ü'"):
+    with pytest.raises(UserError, match=r"^init_from: line 3, column 10: the character 'ü'"):
         load(DataConfig(path=str(tmp_path / "my.txt"), kind=kind), tokenizer)

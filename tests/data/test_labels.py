@@ -1,5 +1,7 @@
 """Labels of speakers are found in a text's dialogues and checked against data.labels."""
 
+import dataclasses
+
 import pytest
 
 import jaxlm
@@ -79,7 +81,7 @@ def test_many_speakers_are_listed_up_to_five():
 def test_a_file_of_other_labels_is_refused_until_they_are_given(tmp_path):
     path = tmp_path / "talks.txt"
     path.write_text("User: hi\nBot: hello\n\n" * 9)
-    data = {"path": str(path), "kind": "dialogues"}
+    data = jaxlm.DataConfig(path=str(path), kind="dialogues")
     with pytest.raises(jaxlm.UserError, match=r"'User: ' \(9\), 'Bot: ' \(9\); give --data.labels User Bot$"):
-        load(jaxlm.DataConfig(**data))
-    assert load(jaxlm.DataConfig(**data, labels=("User", "Bot"))).notes == ()
+        load(data)
+    assert load(dataclasses.replace(data, labels=("User", "Bot"))).notes == ()

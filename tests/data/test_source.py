@@ -102,7 +102,7 @@ def test_a_binary_file_is_refused(tmp_path, raw):
     [
         (
             b"emma\njos\xe9\nava\n",
-            "wants UTF-8, got byte 0xe9 at line 2, column 4 .*; in cp1252, .*give --data.encoding cp1252$",
+            "wants UTF-8, got byte 0xe9 at line 2, column 4 .*; in cp1252, .*--data.encoding cp1252$",
         ),
         (b"emma\n\xc3\n", "wants UTF-8, got byte 0xc3 at line 2, column 1 .*give --data.encoding NAME$"),
         ("emma\n".encode("utf-16"), "wants UTF-8, got UTF-16 in .*: give --data.encoding utf-16$"),
