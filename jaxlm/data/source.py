@@ -84,7 +84,7 @@ def fetch(named: NamedSet, cache: Path | None) -> Path:
     way_out = "; get the file yourself and give it with --data.path FILE"
     if cache is None:
         raise UserError(
-            f"data.name {named.name} is kept in ~/.cache, but no home directory is known: set XDG_CACHE_HOME{way_out}"
+            f"data.name {named.name} is kept in ~/.cache, but no home directory is known: set XDG_CACHE_HOME, or{way_out[1:]}"
         )
     path = cache / f"{named.name}.txt"
     if path.is_file() and _sha256(path.read_bytes()) == named.sha256:
@@ -107,7 +107,7 @@ def fetch(named: NamedSet, cache: Path | None) -> Path:
             (Path(scratch) / path.name).replace(path)
     except OSError as error:
         raise UserError(
-            f"data.name {named.name} cannot be kept in {str(cache)!r}: {error.strerror}, set XDG_CACHE_HOME{way_out}"
+            f"data.name {named.name} cannot be kept in {str(cache)!r}: {error.strerror}, set XDG_CACHE_HOME, or{way_out[1:]}"
         ) from error
     return path
 

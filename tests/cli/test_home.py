@@ -66,7 +66,7 @@ def no_home(monkeypatch):
 def test_without_a_home_nothing_is_cached(no_home):
     assert source.cache_dir() is None
     assert jaxlm.DataConfig(path="~/a.txt").path == "~/a.txt"
-    with pytest.raises(jaxlm.UserError, match=r"no home directory is known: set XDG_CACHE_HOME; .*--data.path FILE"):
+    with pytest.raises(jaxlm.UserError, match=r"no home directory is known: set XDG_CACHE_HOME, or .*--data.path FILE"):
         source.read(jaxlm.DataConfig(name="makemore"))
     assert interactive._history()() is None
     was = jax.config.values["jax_compilation_cache_dir"]
