@@ -81,10 +81,11 @@ def fetch(named: NamedSet, cache: Path | None) -> Path:
     import urllib.error
     import urllib.request
 
-    way_out = "; get the file yourself and give it with --data.path FILE"
+    way_out = "get the file yourself and give it with --data.path FILE"
     if cache is None:
         raise UserError(
-            f"data.name {named.name} is kept in ~/.cache, but no home directory is known: set XDG_CACHE_HOME, or{way_out[1:]}"
+            f"data.name {named.name} is kept in ~/.cache, but no home directory is known: set XDG_CACHE_HOME, or "
+            f"{way_out}"
         )
     path = cache / f"{named.name}.txt"
     if path.is_file() and _sha256(path.read_bytes()) == named.sha256:
@@ -96,10 +97,12 @@ def fetch(named: NamedSet, cache: Path | None) -> Path:
         reason = getattr(error, "reason", None) or error
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-        raise UserError(f"data.name {named.name} cannot be downloaded from {named.url} ({reason}){way_out}") from error
+        raise UserError(
+            f"data.name {named.name} cannot be downloaded from {named.url} ({reason}); {way_out}"
+        ) from error
     got = _sha256(raw)
     if got != named.sha256:
-        raise UserError(f"data.name {named.name} wants sha256 {named.sha256[:12]}…, got {got[:12]}…{way_out}")
+        raise UserError(f"data.name {named.name} wants sha256 {named.sha256[:12]}…, got {got[:12]}…; {way_out}")
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
@@ -107,7 +110,7 @@ def fetch(named: NamedSet, cache: Path | None) -> Path:
             (Path(scratch) / path.name).replace(path)
     except OSError as error:
         raise UserError(
-            f"data.name {named.name} cannot be kept in {str(cache)!r}: {error.strerror}, set XDG_CACHE_HOME, or{way_out[1:]}"
+            f"data.name {named.name} cannot be kept in {str(cache)!r}: {error.strerror}; set XDG_CACHE_HOME, or {way_out}"
         ) from error
     return path
 

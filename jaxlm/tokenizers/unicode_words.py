@@ -1,41 +1,51 @@
 r"""Regular expressions in which a letter takes the combining marks after it, as Unicode's words do.
 
-Python's \w has letters and digits without the marks that belong to them, so that
-[^\W_]+ cuts हिन्दी at each.
+Python's \w has letters and digits without the marks that belong to them, so that [^\W_]+ cuts हिन्दी at each.
 """
 
 import functools
 import itertools
 import re
+import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+import numpy as np
 
 JOINERS = "\u200c\u200d"
 """Zero-width non-joiner and joiner: part of a word between its letters."""
-ONE_CHARACTER = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\.", re.DOTALL)
-"""The parts of a regular expression that stand for one character: an escape, a set, the dot."""
+ONE_CHARACTER = re.compile(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\.)(\+(?![?+]))?", re.DOTALL)
+"""Parts of a regular expression that stand for one character (an escape, a set, the dot) or, with +, for several."""
+FIRST_MARK = 0x300
+"""No combining mark and no joiner comes before it."""
 
 
 @functools.cache
-def marks() -> str:
-    """All combining marks (categories Mn, Mc and Me) as ranges of a set in a regular expression."""
-    planes = itertools.chain(range(0x300, 0x20000), range(0xE0100, 0xE01F0))  # there are none elsewhere
-    points = [point for point in planes if unicodedata.category(chr(point))[0] == "M"]
-    ranges = []
-    for _, group in itertools.groupby(enumerate(points), lambda pair: pair[1] - pair[0]):
-        run = [point for _, point in group]
-        ranges.append(f"\\U{run[0]:08x}-\\U{run[-1]:08x}")
-    return "".join(ranges)
+def marks() -> tuple[str, str]:
+    """All combining marks (categories Mn, Mc and Me): those of 16 bits, and those beyond.
+
+    In a set each range beyond takes a test of its own, all others one together.
+    """
+    chars = map(chr, itertools.chain(range(FIRST_MARK, 0x20000), range(0xE0100, 0xE01F0)))  # there are none elsewhere
+    every = "".join(char for char in chars if unicodedata.category(char)[0] == "M")
+    beyond = next(i for i, char in enumerate(every) if char > "\uffff")
+    return every[:beyond], every[beyond:]
 
 
 @functools.cache
-def _any_mark() -> re.Pattern[str]:
-    return re.compile(f"[{marks()}{JOINERS}]")
+def _is_mark() -> np.ndarray:
+    """True at the code points of marks and joiners."""
+    is_mark_N = np.zeros(sys.maxunicode + 1, bool)
+    is_mark_N[[ord(char) for char in "".join((*marks(), JOINERS))]] = True
+    return is_mark_N
 
 
 def has_marks(text: str) -> bool:
     """True if a text has a combining mark or a joiner."""
-    return not text.isascii() and _any_mark().search(text) is not None
+    if text.isascii():
+        return False
+    point_N = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    return bool(_is_mark()[point_N[point_N >= FIRST_MARK]].any())
 
 
 def with_marks(pattern: str) -> str:
@@ -44,14 +54,18 @@ def with_marks(pattern: str) -> str:
     That is \w, \S, the dot, [...\w...] and [^...\W...]. [^...\w...], as of punctuation, takes the marks after it and
     does not match one alone. A set of given characters stays as it is.
     """
-    tail = rf"(?:[{marks()}]|[{JOINERS}](?=[\w{marks()}]))*+"
+    short, high = map(_ranges, marks())
+    mark = rf"[{short}]|(?![\0-\uffff])[{high}]"
+    tail = rf"(?:{mark}|[{JOINERS}](?=\w|{mark}))"
 
     def extended(found: re.Match[str]) -> str:
-        one = found[0]
-        if one.startswith("[^") and r"\w" in one:
-            return f"(?:[^{marks()}{JOINERS}{one[2:]}{tail})"
-        letters = r"\W" in one if one.startswith("[^") else one.startswith("[") and r"\w" in one
-        return f"(?:{one}{tail})" if letters or one in (r"\w", r"\S", ".") else one
+        one, several = found[1], found[2] or ""
+        is_negated = one.startswith("[^")
+        if is_negated and r"\w" in one:
+            return rf"(?:(?!{mark}|[{JOINERS}]){one}{tail}*+){several}"
+        if one == r"\w" or (one[0] == "[" and (r"\W" if is_negated else r"\w") in one):
+            return f"(?:{one}+(?:{tail}++{one}*)*)" if several else f"(?:{one}{tail}*+)"
+        return f"(?:{one}{tail}*+)" if one in (r"\S", ".") and not several else found[0]
 
     return ONE_CHARACTER.sub(extended, pattern)
 
@@ -60,8 +74,8 @@ def with_marks(pattern: str) -> str:
 def finder(pattern: str) -> Callable[[str], list[str]]:
     r"""The `findall` of a regular expression, by `with_marks` in a text that has marks.
 
-    Any other text has the same matches either way, and is read several times faster without. A pattern that cannot be
-    extended, as one with a look-behind for \w, which wants a fixed width, is taken as it is.
+    Any other text has the same matches either way, and is read faster without. A pattern that cannot be extended, as
+    one with a look-behind for \w, which wants a fixed width, is taken as it is.
     """
     plain = re.compile(pattern).findall
 
@@ -76,3 +90,10 @@ def finder(pattern: str) -> Callable[[str], list[str]]:
         return marked()(text) if has_marks(text) else plain(text)
 
     return find
+
+
+def _ranges(chars: Iterable[str]) -> str:
+    """Characters, in order, as ranges of a set in a regular expression."""
+    runs = itertools.groupby(enumerate(map(ord, chars)), lambda pair: pair[1] - pair[0])
+    ends = [(run[0][1], run[-1][1]) for run in (list(group) for _, group in runs)]
+    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ends)
