@@ -38,8 +38,11 @@ SIGNS = "¡¢£¤¥¦§©«¬®¯°±²³µ¶¸¹»¼½¾¿×÷€‚ƒ„†‡
 """Its signs that do not stand between two letters."""
 LIKELY = re.compile("[A-Za-z][’‘–—…”à-öø-ÿßšžœ]|[“‘À-ÖØ-Þà-öø-ÿŒŠŽ][A-Za-z]")
 """A letter or a typographic sign beside an ASCII letter: found in every Western European text in cp1252."""
-UNLIKELY = re.compile(f"[a-zß-öø-ÿœšž][À-ÖØ-ÞŒŠŽŸ]|[{HIGH}]{{3}}|[A-Za-z{HIGH}][{SIGNS}][A-Za-z{HIGH}]")
-"""A capital after a small letter, three letters beyond ASCII in a row, or a sign within a word: another encoding."""
+UNLIKELY = re.compile(
+    f"[a-zß-öø-ÿœšž][À-ÖØ-ÞŒŠŽŸ]|[{HIGH}]{{3}}|[A-Za-z{HIGH}][{SIGNS}][A-Za-z{HIGH}]|[ÐðÞþ]|õ.*û|û.*õ", re.DOTALL
+)
+"""A capital after a small letter, three letters beyond ASCII in a row, a sign within a word, or letters that Turkish,
+Baltic and Hungarian have others for: another encoding, or one that cannot be known."""
 
 
 def read_pieces(path: Path, what: str, encoding: str = "utf-8", digest: "hashlib._Hash | None" = None) -> Iterator[str]:
@@ -49,7 +52,7 @@ def read_pieces(path: Path, what: str, encoding: str = "utf-8", digest: "hashlib
     is: why it cannot be read, or where it is not text in this encoding and what to do.
     """
     codec = codecs.getincrementaldecoder(encoding)()
-    begun, held, offset, place = False, "", 0, (1, 1)
+    begun, held, offset, place, last = False, "", 0, (1, 1), b""
     with reading(path, what), path.open("rb") as file:
         while True:
             raw, state = file.read(BLOCK_BYTES), codec.getstate()
@@ -64,7 +67,8 @@ def read_pieces(path: Path, what: str, encoding: str = "utf-8", digest: "hashlib
                 line, column = _after(place, _unified(before if begun else before.removeprefix("\ufeff")))
                 spot = f"byte 0x{error.object[error.start]:02x} at line {line}, column {column} "
                 spot += f"(offset {offset + first + error.start})"
-                raise _refusal(path, what, encoding, error.object, spot, error.start) from None
+                around, start = (error.object, error.start) if raw else (last, len(last) + first + error.start)
+                raise _refusal(path, what, encoding, around, spot, start) from None
             except UnicodeError:
                 raise _refusal(path, what, encoding, raw, "no byte-order mark") from None
             if not begun and text:
@@ -76,7 +80,7 @@ def read_pieces(path: Path, what: str, encoding: str = "utf-8", digest: "hashlib
             yield text
             if not raw:
                 return
-            offset, place = offset + len(raw), _after(place, text)
+            offset, place, last = offset + len(raw), _after(place, text), raw
 
 
 def _unified(text: str) -> str:

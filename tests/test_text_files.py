@@ -107,6 +107,7 @@ def test_what_people_take_for_text_is_named(tmp_path, raw, kind):
         ("Öl für Äpfel – schön", "cp1252", "Öl"),
         ("“Hello” she said", "cp1252", "“Hello”"),
         ("un œuf, à l’œil", "cp1252", "œuf,"),
+        ("un café", "latin-1", "café"),
     ],
 )
 def test_cp1252_is_offered_with_a_word_as_it_would_read(tmp_path, text, encoding, word):
@@ -127,6 +128,8 @@ def test_cp1252_is_offered_with_a_word_as_it_would_read(tmp_path, text, encoding
         ("zażółć gęślą jaźń, biały", "cp1250"),
         ("caffè, perché, crème", "cp437"),
         ("café, crème, it’s", "mac-roman"),
+        ("başka ağaç ıslak", "cp1254"),
+        ("árvíztűrő tükörfúrógép", "iso8859-2"),
         ("é", "latin-1"),
     ],
 )
@@ -158,6 +161,8 @@ def test_a_text_that_is_utf8_but_for_a_byte_is_not_taken_for_another_encoding(tm
     told = refused(tmp_path, text.encode() + b"caf\xe9\n" + text.encode())
     assert "byte 0xe9 at line 6, column 4" in told and "what is around it is UTF-8: mend that place" in told
     assert "cp1252" not in told
+    told = refused(tmp_path, "naïve zoë\ncafé".encode()[:-1])
+    assert "byte 0xc3 at line 2, column 4" in told and "what is around it is UTF-8" in told
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,8 @@ def fetch(named: NamedSet, cache: Path | None) -> Path:
             (Path(scratch) / path.name).replace(path)
     except OSError as error:
         raise UserError(
-            f"data.name {named.name} cannot be kept in {str(cache)!r}: {error.strerror}; set XDG_CACHE_HOME, or {way_out}"
+            f"data.name {named.name} cannot be kept in {str(cache)!r}: {error.strerror}; set XDG_CACHE_HOME, or "
+            f"{way_out}"
         ) from error
     return path
 
