@@ -58,8 +58,9 @@ def _refusal(
     way_out = "or take --data.kind lines or stream"
     if not speakers:
         return (
-            f"data.path wants dialogues whose lines begin with their speaker's label, as {labels[0] + ': '!r}, got "
-            f"none in {source!r}, which begins {dialogues[0][0][:40]!r}: write labels there, {way_out}"
+            f"data.path wants dialogues whose lines begin with their speaker's label, a colon and a blank, as "
+            f"{labels[0] + ': '!r}, got none in {source!r}, which begins {dialogues[0][0][:40]!r}: write that before "
+            f"each turn, {way_out}"
         )
     begun = Counter(speaker(turns[0], labels) for turns in dialogues)
     pair = sorted(list(speakers)[:2], key=lambda label: -begun[label])  # who begins asks
