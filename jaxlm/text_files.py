@@ -99,7 +99,7 @@ def _refusal(path: Path, what: str, encoding: str, raw: bytes, spot: str, start:
 
     `spot` says what is wrong with them; `start` is the place in them of a byte that cannot be decoded.
     """
-    name, file = codecs.lookup(encoding).name, repr(str(path))
+    name, file = codecs.lookup(encoding).name.removesuffix("-sig"), repr(str(path))
     wanted = "UTF-8" if name == "utf-8" else encoding
     for magic, kind, fix in PACKED:
         if raw.startswith(magic):

@@ -173,6 +173,7 @@ def test_a_text_that_is_utf8_but_for_a_byte_is_not_taken_for_another_encoding(tm
         ("emma\n".encode("utf-16-le"), "utf-16", "give --data.encoding utf-16-le"),
         ("emma\n".encode("utf-16") + b"a", "utf-16", "wants utf-16, got byte 0x61 at line 2, column 1 (offset 12)"),
         ("emma\n".encode("utf-16-be") + b"\0", "utf-16-be", "wants utf-16-be, got byte 0x00 at line 2, column 1"),
+        (b"\xef\xbb\xbfjos\xe9 ", "utf-8-sig", "wants UTF-8, got byte 0xe9 at line 1, column 4 (offset 6)"),
         (b"ab\x81", "cp1252", "wants cp1252, got byte 0x81 at line 1, column 3 (offset 2)"),
         ("emma\n".encode("utf-16"), "cp1252", "wants cp1252, got UTF-16"),
     ],

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from jaxlm.config import DataConfig
+from jaxlm.config.settings import at_home
 from jaxlm.errors import UserError
 from jaxlm.text_files import read_pieces
 
@@ -66,7 +67,7 @@ def cache_dir() -> Path | None:
     None where no home directory is known: what cannot be kept is done without.
     """
     try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        home = Path(at_home(os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")))
     except RuntimeError:
         return None
     return home / "jaxlm"
