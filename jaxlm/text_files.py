@@ -38,11 +38,9 @@ SIGNS = "¡¢£¤¥¦§©«¬®¯°±²³µ¶¸¹»¼½¾¿×÷€‚ƒ„†‡
 """Its signs that do not stand between two letters."""
 LIKELY = re.compile("[A-Za-z][’‘–—…”à-öø-ÿßšžœ]|[“‘À-ÖØ-Þà-öø-ÿŒŠŽ][A-Za-z]")
 """A letter or a typographic sign beside an ASCII letter: found in every Western European text in cp1252."""
-UNLIKELY = re.compile(
-    f"[a-zß-öø-ÿœšž][À-ÖØ-ÞŒŠŽŸ]|[{HIGH}]{{3}}|[A-Za-z{HIGH}][{SIGNS}][A-Za-z{HIGH}]|[ÐðÞþ]|õ.*û|û.*õ", re.DOTALL
-)
-"""A capital after a small letter, three letters beyond ASCII in a row, a sign within a word, or letters that Turkish,
-Baltic and Hungarian have others for: another encoding, or one that cannot be known."""
+UNLIKELY = re.compile(f"[a-zß-öø-ÿœšž][À-ÖØ-ÞŒŠŽŸ]|[{HIGH}]{{3}}|[A-Za-z{HIGH}][{SIGNS}][A-Za-z{HIGH}]|[ÐðÞþ]")
+"""A capital after a small letter, three letters beyond ASCII in a row, a sign within a word, or letters of Icelandic,
+which Turkish and the Baltic languages have others for: another encoding, or one that cannot be known."""
 
 
 def read_pieces(path: Path, what: str, encoding: str = "utf-8", digest: "hashlib._Hash | None" = None) -> Iterator[str]:
@@ -180,7 +178,8 @@ def _read_in_cp1252(raw: bytes, at: int) -> str | None:
         text = raw.decode("cp1252")
     except UnicodeDecodeError:
         return None
-    if UNLIKELY.search(text) or not LIKELY.search(text):
+    hungarian = {"õ", "û"} <= set(text)  # its ő and ű in ISO 8859-2; no Western language has both
+    if hungarian or UNLIKELY.search(text) or not LIKELY.search(text):
         return None
     word = next((found for found in re.finditer(r"\S+", text) if found.end() > at), None)
     return text[max(word.start(), at - 20) : min(word.end(), at + 20)] if word else None
