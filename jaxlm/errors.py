@@ -76,23 +76,6 @@ def naming(setting: str) -> Iterator[None]:
         raise UserError(f"{setting}: {error}") from error
 
 
-def decode_utf8(raw: bytes, path: Path, what: str, offset: int = 0, lines: int = 0) -> str:
-    """Decode bytes of a file as UTF-8, without its byte-order mark.
-
-    `offset` bytes with `lines` line ends precede them in the file. Raises UserError with the position of an invalid
-    byte.
-    """
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = lines + raw.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{what} wants UTF-8, got byte 0x{raw[error.start]:02x} at offset {offset + error.start} (line {line}) of "
-            f"{str(path)!r}; convert it with: iconv -f latin1 -t utf-8"
-        ) from None
-    return text if offset else text.removeprefix("\ufeff")
-
-
 def check_fields(tree: Any, **kinds: tuple[type, ...]) -> None:
     """Raise ValueError if a field of a JSON object is missing or has none of the given types."""
     for name, kind in kinds.items():
@@ -101,12 +84,6 @@ def check_fields(tree: Any, **kinds: tuple[type, ...]) -> None:
         if not isinstance(tree[name], kind):
             wanted = " or ".join(one.__name__ for one in kind)
             raise ValueError(f"{name} wants {wanted}, got {type(tree[name]).__name__}")
-
-
-def refuse_binary(raw: bytes, path: Path, what: str) -> None:
-    """Raise UserError if the bytes of a file are binary: they contain NUL."""
-    if b"\0" in raw:
-        raise UserError(f"{what} wants a UTF-8 text file, got the binary file {str(path)!r}")
 
 
 def disk_reason(error: BaseException) -> str | None:

@@ -21,6 +21,7 @@ MODULES = {
 }
 FLOORS = (
     {"errors"},
+    {"text_files"},
     {"config", "tokenizers", "ops"},
     {"devices", "embeddings"},
     {"data", "models"},

@@ -110,7 +110,10 @@ def _history() -> Callable[[], None]:
     """Reads the lines of sessions before, where lines can be edited and kept; what it gives keeps those typed since."""
     from jaxlm.data.source import cache_dir
 
-    path = cache_dir() / "history"
+    folder = cache_dir()
+    if folder is None:
+        return lambda: None
+    path = folder / "history"
     try:
         import readline
 

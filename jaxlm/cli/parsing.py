@@ -1,15 +1,17 @@
 """Parse arguments into a command's dataclass; a mistake is one line."""
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import tyro
 
+from jaxlm.config.settings import at_home
 from jaxlm.errors import UserError, one_line
 
 Command = TypeVar("Command")
@@ -54,11 +56,20 @@ def parse(kind: type[Command], args: Sequence[str], *, prog: str, default: Comma
     options: dict[str, Any] = {"config": (tyro.conf.FlagCreatePairsOff,)} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(box):
-            return tyro.cli(kind, args=list(args), prog=prog, **options)
+            command = tyro.cli(kind, args=list(args), prog=prog, **options)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UserError(_condense(box.getvalue(), lambda: _setting_names(kind, options))) from None
+    paths = {name: _paths_at_home(value) for name, value in vars(command).items()}
+    return cast(Command, dataclasses.replace(cast(Any, command), **paths))
+
+
+def _paths_at_home(value: Any) -> Any:
+    """A command's path, or its tuple of paths, with ~ expanded; the settings of a run expand their own."""
+    if isinstance(value, tuple):
+        return tuple(map(_paths_at_home, value))
+    return Path(at_home(str(value))) if isinstance(value, Path) else value
 
 
 def _condense(box: str, settings: Callable[[], list[str]]) -> str:

@@ -14,6 +14,7 @@ import tyro
 from jaxlm.cli.parsing import parse
 from jaxlm.config import AnyTextConfig, DataConfig, RunConfig
 from jaxlm.config.rean import TableConfig
+from jaxlm.config.settings import at_home
 from jaxlm.config.user_code import load_module
 from jaxlm.errors import UserError, near_path
 
@@ -68,7 +69,7 @@ def load_train(args: Sequence[str]) -> tuple[Path, RunConfig, list[str]]:
     """The config file that comes first, what it defines, and the arguments after it."""
     if args[0].startswith("-"):
         raise UserError(f"config wants a file as the first argument, got {args[0]!r}")
-    path = Path(args[0])
+    path = Path(at_home(args[0]))
     return path, load_config(path), list(args[1:])
 
 
@@ -151,7 +152,8 @@ def _one_text(config: RunConfig, args: Sequence[str]) -> RunConfig:
     if "--data.path" in given and "--data.name" not in given:
         return dataclasses.replace(config, data=dataclasses.replace(config.data, name=DataConfig().name))
     if "--data.name" in given and "--data.path" not in given:
-        return dataclasses.replace(config, data=dataclasses.replace(config.data, path=None))
+        data = dataclasses.replace(config.data, path=None, encoding=DataConfig().encoding)
+        return dataclasses.replace(config, data=data)
     return config
 
 

@@ -1,10 +1,12 @@
 """Settings of the data: where text comes from and how it becomes examples."""
 
+import codecs
 import dataclasses
+import difflib
 from typing import Literal
 
 from jaxlm.config import check
-from jaxlm.config.settings import Settings, refuse_unused
+from jaxlm.config.settings import Settings, expand_home, refuse_unused
 from jaxlm.config.tokens import CharactersConfig, TokensConfig
 from jaxlm.errors import UserError
 
@@ -14,7 +16,9 @@ class DataConfig(Settings, group="data."):
     """Where the text comes from and how it becomes examples."""
 
     path: str | None = None
-    """A UTF-8 text file. None: the named set."""
+    """A text file. None: the named set."""
+    encoding: str = "utf-8"
+    """The encoding of data.path by Python's name, as utf-8, utf-16, cp1252, gb18030, shift_jis, koi8-r."""
     name: Literal["ssa_2017", "makemore", "tinyshakespeare"] = "ssa_2017"
     """A named set: ssa_2017 comes with the package, the others are downloaded once."""
     kind: Literal["lines", "stream", "dialogues"] = "lines"
@@ -42,6 +46,8 @@ class DataConfig(Settings, group="data."):
     """Seed of that shuffle, by Python's random.Random."""
 
     def __post_init__(self) -> None:
+        expand_home(self, "path")
+        _check_encoding(self.encoding)
         check.at_least("data.max_length", self.max_length, 1)
         if not all(label.strip() and "\n" not in label for label in self.labels) or len(set(self.labels)) < 2:
             raise UserError(f"data.labels wants two different labels of one line, got {self.labels}")
@@ -50,9 +56,26 @@ class DataConfig(Settings, group="data."):
             raise UserError(f"data.split wants three shares from 0 to 1 that add up to 1, got {shares}")
         if self.split[0] == 0:
             raise UserError("data.split wants a share above 0 for train, got 0")
-        if self.path is not None:
+        if self.path is None:
+            refuse_unused(self, ("encoding",), "data.path None", "data.path FILE")
+        else:
             refuse_unused(self, ("name",), f"data.path {self.path!r}", "data.path None")
         if self.kind != "dialogues":
             refuse_unused(self, ("labels",), f"data.kind {self.kind}", "data.kind dialogues")
         if self.example != "sequence":
             refuse_unused(self, ("max_length", "overlap"), f"data.example {self.example}", "data.example sequence")
+
+
+def _check_encoding(name: str) -> None:
+    """Raise UserError unless Python decodes text by this name."""
+    try:
+        "".encode(name)  # refuses codecs that are not of text, as hex
+        codecs.getincrementaldecoder(name)
+    except (LookupError, ValueError):
+        from encodings.aliases import aliases
+
+        spelled = name.lower().replace("-", "_").replace(" ", "_")
+        names = {name for pair in aliases.items() if not pair[1].endswith("_codec") for name in pair} - {spelled}
+        near = difflib.get_close_matches(spelled, sorted(names), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "as utf-8, utf-16, cp1252, gb18030, shift_jis, koi8-r"
+        raise UserError(f"data.encoding wants an encoding that Python knows, got {name!r} ({hint})") from None

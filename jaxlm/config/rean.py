@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from jaxlm.config import check
 from jaxlm.config.models import PositionsConfig, TransformerConfig
 from jaxlm.config.optim import OptimConfig
-from jaxlm.config.settings import Settings, refuse_unused
+from jaxlm.config.settings import Settings, expand_home, refuse_unused
 from jaxlm.config.word2vec import Word2vecConfig
 from jaxlm.errors import UserError
 
@@ -51,6 +51,7 @@ class TableConfig(PositionsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        expand_home(self, "vectors")
         check.at_least("model.d_embed", self.d_embed, 1)
         if self.vectors is not None and self.vectors_from is not None:
             raise UserError(

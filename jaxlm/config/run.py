@@ -11,7 +11,7 @@ from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.models import ModelConfig
 from jaxlm.config.optim import OptimConfig
 from jaxlm.config.rean import TableConfig
-from jaxlm.config.settings import Settings, refuse_unused
+from jaxlm.config.settings import Settings, expand_home, refuse_unused
 from jaxlm.errors import UserError
 
 DEFAULT_DIRECTORY = "runs/run"
@@ -104,6 +104,7 @@ class RunConfig(Settings):
 
     def __post_init__(self) -> None:
         check.between("seed", self.seed, 0, 2**32 - 1)
+        expand_home(self, "run_dir", "init_from")
         for name in ("run_dir", "init_from"):
             if getattr(self, name) == "":
                 raise UserError(f"{name} wants a directory, got ''; leave it out if it is not meant")

@@ -17,6 +17,7 @@ from jaxlm.errors import UserError
 
 SAME_NUMBERS = (
     "data.path",
+    "data.encoding",
     "data.name",
     "data.labels",
     "run_dir",

@@ -5,6 +5,7 @@ import difflib
 import functools
 import inspect
 import itertools
+import os
 import reprlib
 import types
 import typing
@@ -54,6 +55,18 @@ class Settings:
                 raise UserError(f"{cls.__name__} has no setting {name!r} ({_advice(cls, name, names)})")
         _check(cls, dict(zip(cls.__match_args__, args, strict=False)) | settings, cls._group)
         return super().__new__(cls)
+
+
+def at_home(path: str) -> str:
+    """A path with ~ or ~user at its beginning replaced by that home directory, where it is known."""
+    return os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser raises where it is not known
+
+
+def expand_home(group: Settings, *names: str) -> None:
+    """Apply `at_home` to settings that are paths, where they are set; to be called by a group's __post_init__."""
+    for name in names:
+        if (path := getattr(group, name)) is not None:
+            object.__setattr__(group, name, at_home(path))
 
 
 def refuse_unused(group: Settings, names: Iterable[str], here: str, wanted: str) -> None:

@@ -69,7 +69,8 @@ class WordsConfig(TokensConfig):
     """Words alone, for word2vec: a sentence is a line (data.kind lines) or a stretch of text."""
 
     pattern: str = r"[^\W_]+"
-    """A regular expression: each match is a word, what lies between is dropped."""
+    """A regular expression: each match is a word, what lies between is dropped.
+    Its letters take the combining marks after them, as Unicode's words do."""
     lower: bool = True
     """Lower-case the text first."""
     punctuation: Literal["drop", "keep"] = "drop"

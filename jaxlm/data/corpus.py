@@ -5,18 +5,21 @@ import dataclasses
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 
 from jaxlm.config import DataConfig
+from jaxlm.data.labels import check_labels
 from jaxlm.data.source import read
 from jaxlm.errors import UserError, naming
-from jaxlm.tokenizers import EOS, Tokenizer, WordTokenizer
+from jaxlm.tokenizers import EOS, Tokenizer, UnknownCharacter, WordTokenizer
 
 SPLITS = ("train", "dev", "test")
 MAX_AGE = 2**16 - 1
+LONG_LINE = 5000
+"""Characters above which a line is taken for running text, with a note."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Corpus:
     """The kind that the text was read as (data.kind)."""
     data_hash: str
     split_hash: str
+    notes: tuple[str, ...] = ()
+    """What is logged about the text before training."""
 
     @property
     def lines(self) -> dict[str, list[str]]:
@@ -68,12 +73,37 @@ class Corpus:
 def load(config: DataConfig, tokenizer: Tokenizer | None = None) -> Corpus:
     """Read, split and encode, by a tokenizer of the text's own unless one is given.
 
-    Raises UserError where the text cannot be used, naming init_from where the given tokenizer does not know it.
+    Raises UserError where the text cannot be used, naming init_from and the place where the given tokenizer does not
+    know a character.
     """
     read_as = {"lines": from_lines, "stream": from_stream, "dialogues": from_dialogues}
     text = read(config)
-    with contextlib.nullcontext() if tokenizer is None else naming("init_from"):
-        return read_as[config.kind](text, config, tokenizer)
+    notes: tuple[str, ...] = ()
+    if config.kind == "dialogues":
+        notes = check_labels(split_dialogues(text), config.labels, config.path or config.name)
+    elif config.kind == "lines":
+        notes = _notes_on_lines(split_lines(text))
+    with contextlib.nullcontext() if tokenizer is None else naming("init_from"), _placing(text):
+        return dataclasses.replace(read_as[config.kind](text, config, tokenizer), notes=notes)
+
+
+def _notes_on_lines(lines: Sequence[str]) -> tuple[str, ...]:
+    longest = max(map(len, lines), default=0)
+    if len(lines) != 1 and longest <= LONG_LINE:
+        return ()
+    what = "the text has one line" if len(lines) == 1 else f"a line of the text has {longest:,} characters"
+    return (f"note: {what}; each line is one example: if it is running text, give --data.kind stream",)
+
+
+@contextlib.contextmanager
+def _placing(text: str) -> Iterator[None]:
+    """Context for encoding a text: the error about an unknown character begins with its first line and column."""
+    try:
+        yield
+    except UnknownCharacter as error:
+        at = text.find(error.character)
+        line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+        raise UserError(f"line {line}, column {column}: {error}") from error
 
 
 def tokenizer_of(config: DataConfig, whole: str, train: Sequence[str]) -> Tokenizer:
@@ -192,16 +222,20 @@ def line_ages(tokens_N: np.ndarray) -> np.ndarray:
 
 
 def encode_text(text: str, tokenizer: Tokenizer, kind: Literal["lines", "stream", "dialogues"]) -> Corpus:
-    """A text of its own as a corpus whose train split is all of it. Raises UserError for an unknown character."""
+    """A text of its own as a corpus whose train split is all of it.
+
+    Raises UserError with the place of an unknown character.
+    """
     lines = split_lines(text)
     if not lines:
         raise UserError("the text to score wants at least one line with text, got none")
-    if kind == "lines":
-        tokens = [tokenizer.encode_lines([line]) for line in lines]
-    elif kind == "dialogues":
-        tokens = [encode_dialogue(turns, tokenizer) for turns in split_dialogues(text)]
-    else:
-        tokens = [tokenizer.encode(text)]
+    with _placing(text):
+        if kind == "lines":
+            tokens = [tokenizer.encode_lines([line]) for line in lines]
+        elif kind == "dialogues":
+            tokens = [encode_dialogue(turns, tokenizer) for turns in split_dialogues(text)]
+        else:
+            tokens = [tokenizer.encode(text)]
     tokens_N = np.concatenate(tokens)
     return Corpus(
         tokenizer=tokenizer,

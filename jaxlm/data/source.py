@@ -8,7 +8,9 @@ from importlib import resources
 from pathlib import Path
 
 from jaxlm.config import DataConfig
-from jaxlm.errors import UserError, decode_utf8, reading, refuse_binary
+from jaxlm.config.settings import at_home
+from jaxlm.errors import UserError
+from jaxlm.text_files import read_pieces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,7 @@ NAMED_SETS = {
 
 def read(config: DataConfig) -> str:
     """The text that the settings name, LF at its line ends. Raises UserError naming data.path or data.name."""
-    return read_text(*locate(config))
+    return read_text(*locate(config), config.encoding)
 
 
 def locate(config: DataConfig) -> tuple[Path, str]:
@@ -51,23 +53,27 @@ def locate(config: DataConfig) -> tuple[Path, str]:
     return fetch(NAMED_SETS[config.name], cache_dir()), "data.name"
 
 
-def read_text(path: Path, setting: str) -> str:
-    """A UTF-8 file, byte-order mark or not, CRLF or LF, as text with LF. Raises UserError naming the setting."""
-    with reading(path, setting):
-        raw = path.read_bytes()
-    refuse_binary(raw, path, setting)
-    text = decode_utf8(raw, path, setting).replace("\r\n", "\n")
+def read_text(path: Path, setting: str, encoding: str = "utf-8") -> str:
+    """A file as text with LF at its line ends. Raises UserError naming the setting, also where all is white space."""
+    text = "".join(read_pieces(path, setting, encoding))
     if not text.strip():
         raise UserError(f"{setting} wants text, got nothing but white space in {str(path)!r}")
     return text
 
 
-def cache_dir() -> Path:
-    """Where downloads and compiled programs are kept between runs: $XDG_CACHE_HOME/jaxlm or ~/.cache/jaxlm."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxlm"
+def cache_dir() -> Path | None:
+    """Where downloads and compiled programs are kept between runs: $XDG_CACHE_HOME/jaxlm or ~/.cache/jaxlm.
+
+    None where no home directory is known: what cannot be kept is done without.
+    """
+    try:
+        home = Path(at_home(os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")))
+    except RuntimeError:
+        return None
+    return home / "jaxlm"
 
 
-def fetch(named: NamedSet, cache: Path) -> Path:
+def fetch(named: NamedSet, cache: Path | None) -> Path:
     """The file of a named set, downloaded unless the cache has it; it appears whole, with the right hash, or not.
 
     Raises UserError where it cannot be had, with --data.path as the way out.
@@ -76,10 +82,15 @@ def fetch(named: NamedSet, cache: Path) -> Path:
     import urllib.error
     import urllib.request
 
+    way_out = "get the file yourself and give it with --data.path FILE"
+    if cache is None:
+        raise UserError(
+            f"data.name {named.name} is kept in ~/.cache, but no home directory is known: set XDG_CACHE_HOME, or "
+            f"{way_out}"
+        )
     path = cache / f"{named.name}.txt"
     if path.is_file() and _sha256(path.read_bytes()) == named.sha256:
         return path
-    way_out = "; get the file yourself and give it with --data.path FILE"
     try:
         with urllib.request.urlopen(named.url, timeout=30) as response:
             raw = response.read()
@@ -87,10 +98,12 @@ def fetch(named: NamedSet, cache: Path) -> Path:
         reason = getattr(error, "reason", None) or error
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-        raise UserError(f"data.name {named.name} cannot be downloaded from {named.url} ({reason}){way_out}") from error
+        raise UserError(
+            f"data.name {named.name} cannot be downloaded from {named.url} ({reason}); {way_out}"
+        ) from error
     got = _sha256(raw)
     if got != named.sha256:
-        raise UserError(f"data.name {named.name} wants sha256 {named.sha256[:12]}…, got {got[:12]}…{way_out}")
+        raise UserError(f"data.name {named.name} wants sha256 {named.sha256[:12]}…, got {got[:12]}…; {way_out}")
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
@@ -98,7 +111,8 @@ def fetch(named: NamedSet, cache: Path) -> Path:
             (Path(scratch) / path.name).replace(path)
     except OSError as error:
         raise UserError(
-            f"data.name {named.name} cannot be kept in {str(cache)!r}: {error.strerror}{way_out}"
+            f"data.name {named.name} cannot be kept in {str(cache)!r}: {error.strerror}; set XDG_CACHE_HOME, or "
+            f"{way_out}"
         ) from error
     return path
 

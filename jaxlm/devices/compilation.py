@@ -31,13 +31,13 @@ FEW_SAMPLES = 32
 """Samples at once up to which a small model has made them before a better program of their loop would be compiled."""
 
 
-def enable_cache(directory: Path) -> None:
+def enable_cache(directory: Path | None) -> None:
     """Keep compiled programs between processes in directory/compiled, at most CACHE_BYTES of them at each start.
 
     JAX_COMPILATION_CACHE_DIR names another place, which is left to its owner and not bounded. Where the cache cannot be
-    read or written, programs are compiled each time, without a warning.
+    read or written, or there is no directory (None), programs are compiled each time, without a warning.
     """
-    if jax.config.values["jax_compilation_cache_dir"] is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None and directory is not None:
         place = directory / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(place))
         remove_least_recent(place, CACHE_BYTES)

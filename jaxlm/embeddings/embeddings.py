@@ -1,6 +1,7 @@
 """The table of words and vectors, with similarity, analogies and odd-one-out by word."""
 
 import dataclasses
+import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +54,7 @@ class Embeddings:
         return len(self.words)
 
     def __contains__(self, word: object) -> bool:
-        return word in self.index
+        return isinstance(word, str) and self._spelled(word) in self.index
 
     def __getitem__(self, word: str) -> np.ndarray:
         return self.vec_VE[self.rows([word])[0]]
@@ -92,7 +93,11 @@ class Embeddings:
         files.write_table(Path(path), self.words, self.vec_VE, format)
 
     def rows(self, words: Sequence[str]) -> np.ndarray:
-        """Look up the row of each word. Raises UserError with near spellings for an unknown one."""
+        """Look up the row of each word, in either of Unicode's normal forms.
+
+        Raises UserError with near spellings for an unknown one.
+        """
+        words = [self._spelled(word) for word in words]
         for word in words:
             if word not in self.index:
                 near = near_spellings(word, self.words)
@@ -126,6 +131,11 @@ class Embeddings:
             raise UserError(f"odd-one-out wants at least 3 words, got {len(words)}")
         cos_N = search.cosine_to_mean(self.unit_VE[jnp.asarray(self.rows(words))][None])[0]
         return list(zip(words, cos_N.tolist(), strict=True))
+
+    def _spelled(self, word: str) -> str:
+        """The word as given or, where the table has that alone, in the normal form NFC or NFD."""
+        forms = (word, unicodedata.normalize("NFC", word), unicodedata.normalize("NFD", word))
+        return next((form for form in forms if form in self.index), word)
 
     def _named(self, found: search.BestRows) -> ScoredWords:
         pairs = zip(found.row_BK[0].tolist(), found.score_BK[0].tolist(), strict=True)

@@ -5,6 +5,7 @@ The rules are those of gensim's evaluate_word_analogies and evaluate_word_pairs,
 
 import dataclasses
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.embeddings.embeddings import ANALOGY, Embeddings, Method
-from jaxlm.errors import UserError, decode_utf8, reading
+from jaxlm.errors import UserError
+from jaxlm.text_files import read_pieces
 
 RESTRICT = 300_000
 """Only the first this many words of the table take part by default."""
@@ -171,7 +173,7 @@ def _known(embeddings: Embeddings, restrict: int | None, fold_case: bool) -> tup
     """Map each participating word to its row (its first spelling's, if case is folded), and each row to that row."""
     if restrict is not None and restrict < 1:
         raise UserError(f"restrict wants a number of words >= 1, got {restrict}")
-    words: Sequence[str] = embeddings.words[:restrict]
+    words: Sequence[str] = [unicodedata.normalize("NFC", word) for word in embeddings.words[:restrict]]
     if fold_case:
         words = [word.upper() for word in words]
     row_of: dict[str, int] = {}
@@ -204,8 +206,5 @@ def _number(field: str) -> float:
 
 
 def _lines(path: str | Path, what: str) -> Iterator[str]:
-    """Iterate over the lines of a UTF-8 text file, without line ends."""
-    place = Path(path)
-    with reading(place, what):
-        raw = place.read_bytes()
-    return iter(decode_utf8(raw, place, what).split("\n"))
+    """Iterate over the lines of a UTF-8 text file in normal form NFC, without line ends."""
+    return iter(unicodedata.normalize("NFC", "".join(read_pieces(Path(path), what))).split("\n"))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from jaxlm.errors import UserError
-from jaxlm.tokenizers.base import EOS, Tokenizer, visible
+from jaxlm.tokenizers.base import EOS, Tokenizer, UnknownCharacter, visible
 from jaxlm.tokenizers.characters import CharTokenizer
 from jaxlm.tokenizers.rean_tokens import ReanTokenizer
 from jaxlm.tokenizers.word_list import WordTokenizer
@@ -13,6 +13,7 @@ __all__ = [
     "CharTokenizer",
     "ReanTokenizer",
     "Tokenizer",
+    "UnknownCharacter",
     "WordTokenizer",
     "tokenizer_from_json",
     "visible",

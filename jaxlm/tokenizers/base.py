@@ -5,8 +5,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxlm.errors import UserError
+
 EOS = 0
 """The token that ends every line (or turn of a dialogue) and fills a context before its start."""
+
+
+class UnknownCharacter(UserError):
+    """A text has a character that no token stands for."""
+
+    def __init__(self, character: str, message: str):
+        super().__init__(message)
+        self.character = character
 
 
 def visible(text: str) -> str:

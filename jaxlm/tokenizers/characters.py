@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.errors import UserError
-from jaxlm.tokenizers.base import EOS
+from jaxlm.tokenizers.base import EOS, UnknownCharacter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +55,13 @@ class CharTokenizer:
         return np.array([1, *(len(c.encode("utf-8", "surrogatepass")) for c in self.characters)], np.int32)
 
     def encode(self, text: str) -> np.ndarray:
-        """Token ids of a text, (N,) int32. Raises UserError naming the first character that has no token."""
+        """Token ids of a text, (N,) int32. Raises UnknownCharacter for the first that has no token."""
         points_N = _code_points(text)
         known_V = _code_points(self.characters)
         token_N = np.searchsorted(known_V, points_N, side="right")
         unknown_N = np.concatenate([[-1], known_V])[token_N] != points_N
         if unknown_N.any():
-            raise UserError(self._unknown(chr(int(points_N[unknown_N][0]))))
+            raise self._unknown(chr(int(points_N[unknown_N][0])))
         return token_N.astype(np.int32)
 
     def encode_lines(self, lines: Sequence[str]) -> np.ndarray:
@@ -86,10 +86,11 @@ class CharTokenizer:
         char = self.characters[token - 1]
         return char if char.isprintable() and not char.isspace() else json.dumps(char)[1:-1] if char != " " else "␣"
 
-    def _unknown(self, char: str) -> str:
+    def _unknown(self, char: str) -> UnknownCharacter:
         shown = "".join(self.characters[:40]).replace("\n", "⏎")
         more = "…" if len(self.characters) > 40 else ""
-        return f"the character {char!r} (U+{ord(char):04X}) is not in this tokenizer; it knows: {shown}{more}"
+        name = f"the character {char!r} (U+{ord(char):04X})"
+        return UnknownCharacter(char, f"{name} is not in this tokenizer; it knows: {shown}{more}")
 
 
 def _code_points(text: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from jaxlm.errors import UserError
 from jaxlm.tokenizers.base import EOS, visible
+from jaxlm.tokenizers.unicode_words import finder
 
 BYTES = 256
 FIRST_WORD = 1 + BYTES
@@ -127,10 +127,10 @@ class ReanTokenizer:
 def pieces(text: str) -> list[str]:
     """A text cut into words and other characters, each with the white space after it; joined, they are the text.
 
-    Letters of every script, digits, and combining accents after them make words; white space before all else is a
-    piece of its own.
+    Letters of every script and digits, with the combining marks and joiners after them, make words; white space before
+    all else is a piece of its own.
     """
-    return re.findall(PATTERN, text)
+    return finder(PATTERN)(text)
 
 
 def _utf8(text: str) -> bytes:

@@ -46,9 +46,9 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
 
 def draw_pictures(run: RunDir, log: Callable[[str], None]) -> None:
     """Draw a run's plots; an error while drawing is logged and not raised."""
-    from jaxlm.plots.run_pictures import draw_run  # matplotlib takes as long to import as thousands of small steps
-
     try:
+        from jaxlm.plots.run_pictures import draw_run  # matplotlib takes as long to import as thousands of small steps
+
         draw_run(run)
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")

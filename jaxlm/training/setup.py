@@ -183,6 +183,7 @@ def summary(setup: Setup) -> list[str]:
     return [
         f"devices: {platform.describe(setup.config.gpu_memory)}",
         f"data: {sizes} tokens, vocabulary {setup.corpus.tokenizer.vocab_size:,}",
+        *setup.corpus.notes,
     ]
 
 

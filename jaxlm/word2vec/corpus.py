@@ -7,8 +7,9 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,23 @@ from jaxlm.data import corpus as corpora
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.source import cache_dir, locate
 from jaxlm.errors import UserError
+from jaxlm.text_files import read_pieces
 from jaxlm.tokenizers import EOS, ReanTokenizer, WordTokenizer
 from jaxlm.tokenizers.rean_tokens import FIRST_WORD, PATTERN
 from jaxlm.word2vec.vocabulary import END, build_vocabulary, encode, read_blocks, split_words
 
 MOST_CACHED = 4 * 2**30
 """Bytes of encoded texts in the cache at most, the one in use apart."""
+CUTTING = "2"
+"""Changes where a text is cut into other words than before, so that what is in the cache is not used."""
 ATTEMPTS = 3
 """Times a text is encoded at most, where other processes remove it from the cache."""
 MAX_SENTENCE = 1000
 """Tokens of REAN in a sentence at most; windows do not reach over the cut."""
 SHORT = 2**16
 """A vocabulary below this is stored in two bytes a word, else in four."""
+Entry = tuple[dict[str, Any], dict[str, np.ndarray]]
+"""The content of words.json, and each split's id_N."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +51,8 @@ class WordCorpus:
     """Words of the text, rare ones included."""
     data_hash: str
     split_hash: str
+    notes: tuple[str, ...] = ()
+    """What is logged about it before training."""
 
     @property
     def lines(self) -> dict[str, list[str]]:
@@ -67,7 +75,7 @@ def load(config: DataConfig, corpus: Corpus | None = None) -> WordCorpus:
 
 
 def read_words(config: DataConfig, words: WordsConfig) -> WordCorpus:
-    """Count, encode and split the text, or find that done in the cache.
+    """Count, encode and split the text, or find that done in the cache (without one it is done at each start).
 
     A sentence belongs to a split by a draw of its own, by data.split and data.split_seed. Text and numbers pass through
     in blocks: in memory are counts alone, of words.max_counted different words (or pairs of words) at most. Raises
@@ -75,24 +83,54 @@ def read_words(config: DataConfig, words: WordsConfig) -> WordCorpus:
     """
     path, setting = locate(config)
     settings = json.dumps([dataclasses.asdict(words), config.kind, list(config.split), config.split_seed])
-    home = cache_dir() / "words"
-    digest = _file_sha256(path, setting)
-    place = home / hashlib.sha256(f"{digest} {settings}".encode()).hexdigest()[:32]
+    digest, home = _file_sha256(path, setting, config.encoding), cache_dir()
+    key = hashlib.sha256(f"{CUTTING} {digest} {config.encoding} {settings}".encode()).hexdigest()[:32]
+
+    def write(part: Path) -> None:
+        _write(part, path, setting, config, words)
+
+    notes: tuple[str, ...] = ()
+    try:
+        if home is None:
+            raise FileNotFoundError(errno.ENOENT, "no home directory is known")
+        metadata, ids = _cached(home / "words" / key, write)
+    except OSError as error:
+        metadata, ids = _uncached(write)
+        notes = (f"note: the words of the text cannot be cached: {error.strerror}; they are read anew at each start",)
+    tokenizer = WordTokenizer.from_json(metadata["tokenizer"])
+    split_hash = hashlib.sha256(settings.encode()).hexdigest()
+    return WordCorpus(tokenizer, ids, metadata["total_words"], digest, split_hash, notes)
+
+
+def _cached(place: Path, write: Callable[[Path], None]) -> Entry:
+    """An entry of the cache, written where it is missing. Raises OSError where the cache cannot be used."""
     cache.mark_used(place)
     made, attempts = _open(place), 0
     while made is None and attempts < ATTEMPTS:
         with _new_entry(place) as part:
-            _write(part, path, setting, config, words)
+            write(part)
         made, attempts = _open(place), attempts + 1
     if made is None:
         raise UserError(
-            f"the cache {str(home)!r} lost {place.name} while it was read: does another process empty it? "
+            f"the cache {str(place.parent)!r} lost {place.name} while it was read: does another process empty it? "
             "set XDG_CACHE_HOME"
         )
-    cache.prune(home, MOST_CACHED, place)
-    metadata, ids = made
-    tokenizer = WordTokenizer.from_json(metadata["tokenizer"])
-    return WordCorpus(tokenizer, ids, metadata["total_words"], digest, hashlib.sha256(settings.encode()).hexdigest())
+    cache.prune(place.parent, MOST_CACHED, place)
+    return made
+
+
+def _uncached(write: Callable[[Path], None]) -> Entry:
+    """An entry in files without a name, which are gone with the process."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="jaxlm-") as folder:
+            write(Path(folder))
+            made = _open(Path(folder))
+    except OSError as error:
+        raise UserError(
+            f"the words of the text cannot be stored: {error.strerror}; set XDG_CACHE_HOME or TMPDIR to another folder"
+        ) from error
+    assert made is not None
+    return made
 
 
 @contextlib.contextmanager
@@ -109,15 +147,13 @@ def _new_entry(place: Path) -> Iterator[Path]:
             part.rename(place)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # else another process was faster
-            raise UserError(
-                f"the cache {str(place.parent)!r} cannot be written: {error.strerror}; set XDG_CACHE_HOME"
-            ) from error
+            raise
     finally:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _open(place: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+def _open(place: Path) -> Entry | None:
     """An entry of the cache: what words.json says, and each split's ids. None where one of its files is not there."""
     try:
         metadata = json.loads((place / "words.json").read_text("utf-8"))
@@ -167,9 +203,10 @@ def cut_sentences(id_N: np.ndarray, longest: int) -> np.ndarray:
 
 def _write(part: Path, path: Path, setting: str, config: DataConfig, words: WordsConfig) -> None:
     lines = config.kind == "lines"
-    tokenizer, total_words = build_vocabulary(lambda: read_blocks(path, setting), setting, words, lines)
+    read = partial(read_blocks, path, setting, config.encoding)
+    tokenizer, total_words = build_vocabulary(read, setting, words, lines)
     token_of = {END: 0} | {word: number for number, word in enumerate(tokenizer.words, 1)}
-    blocks = split_words(read_blocks(path, setting), tokenizer.pattern, words.lower, lines, tokenizer.phrases)
+    blocks = split_words(read(), tokenizer.pattern, words.lower, lines, tokenizer.phrases)
     write_splits(
         part, (encode(tokens, token_of) for tokens in blocks), tokenizer.vocab_size, words.max_sentence, config
     )
@@ -214,8 +251,8 @@ def _map(path: Path) -> np.ndarray:
     return array
 
 
-def _file_sha256(path: Path, setting: str) -> str:
+def _file_sha256(path: Path, setting: str, encoding: str) -> str:
     digest = hashlib.sha256()
-    for _ in read_blocks(path, setting, digest):
+    for _ in read_pieces(path, setting, encoding, digest):
         pass
     return digest.hexdigest()

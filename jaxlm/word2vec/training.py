@@ -92,6 +92,7 @@ class VectorJob(Job):
             f"devices: {platform.describe(self.config.gpu_memory)}",
             f"data: {self.corpus.total_words:,} words, those of the vocabulary and ends of sentences: {sizes}; "
             f"vocabulary {self.corpus.tokenizer.vocab_size:,}",
+            *self.corpus.notes,
         ]
 
     def details(self) -> list[str]:

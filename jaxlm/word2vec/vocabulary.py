@@ -6,6 +6,7 @@ What counts and encodes takes lists of any tokens, white space included, with EN
 import hashlib
 import itertools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -14,37 +15,41 @@ from typing import TypeVar
 import numpy as np
 
 from jaxlm.config import WordsConfig
-from jaxlm.errors import UserError, decode_utf8, reading, refuse_binary
+from jaxlm.errors import UserError
+from jaxlm.text_files import read_pieces
 from jaxlm.tokenizers import WordTokenizer
+from jaxlm.tokenizers.unicode_words import finder
 
-BLOCK_BYTES = 2**22
-"""Read at once; more than one block is never in memory."""
 END = ""
 """Stands in a list of tokens where a sentence ends: no token is empty."""
 PUNCTUATION = r"[^\w\s]"
+WITHOUT_SPACES = (
+    ("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]", 3.5),
+    ("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]", 9.0),
+)
+"""Scripts that are written without spaces, and more letters than their words have on average: Han and kana; Thai, Lao,
+Burmese and Khmer."""
+JUDGED = 100_000
+"""Different words by which a text is judged to have spaces between its words or none."""
 Item = TypeVar("Item", str, tuple[str, str])
 
 
-def read_blocks(path: Path, setting: str, digest: "hashlib._Hash | None" = None) -> Iterator[str]:
-    """A UTF-8 file as blocks of whole lines (of a line longer than a block, of whole words), LF at line ends.
+def read_blocks(
+    path: Path, setting: str, encoding: str = "utf-8", digest: "hashlib._Hash | None" = None
+) -> Iterator[str]:
+    """A text file as blocks of whole lines (of a line longer than a block, of whole words), LF at line ends.
 
-    `digest` is fed the file's bytes. Raises UserError naming the setting.
+    More than one block is never in memory. `digest` is fed the file's bytes. Raises UserError naming the setting.
     """
-    with reading(path, setting), path.open("rb") as file:
-        rest, offset, line_ends = b"", 0, 0
-        while raw := file.read(BLOCK_BYTES):
-            if digest is not None:
-                digest.update(raw)
-            refuse_binary(raw, path, setting)
-            raw = rest + raw
-            cut = raw.rfind(b"\n") + 1 or raw.rfind(b" ") + 1
-            if cut:
-                yield decode_utf8(raw[:cut], path, setting, offset, line_ends)
-                offset += cut
-                line_ends += raw.count(b"\n", 0, cut)
-            rest = raw[cut:]
-        if rest:
-            yield decode_utf8(rest, path, setting, offset, line_ends)
+    rest = ""
+    for piece in read_pieces(path, setting, encoding, digest):
+        text = rest + piece
+        cut = text.rfind("\n") + 1 or text.rfind(" ") + 1
+        if cut:
+            yield text[:cut]
+        rest = text[cut:]
+    if rest:
+        yield rest
 
 
 def token_pattern(config: WordsConfig) -> str:
@@ -55,11 +60,15 @@ def token_pattern(config: WordsConfig) -> str:
 def split_words(
     blocks: Iterable[str], pattern: str, lower: bool, lines: bool, phrases: Iterable[tuple[str, str]] = ()
 ) -> Iterator[list[str]]:
-    """The words of each block of text, END at the end of each line (or, where lines are not sentences, of none)."""
-    find = re.compile(f"({pattern})|\n" if lines else f"({pattern})").findall
+    """The words of each block of text, END at the end of each line (or, where lines are not sentences, of none).
+
+    The text is in Unicode's normal form NFC, in which an accent has one spelling, and letters keep their marks.
+    """
+    find = finder(f"({pattern})|\n" if lines else f"({pattern})")
     joined = {pair: "_".join(pair) for pair in phrases}
     for block in blocks:
-        tokens = find(block.lower() if lower else block)
+        text = unicodedata.normalize("NFC", block)
+        tokens = find(text.lower() if lower else text)
         yield join_phrases(tokens, joined) if joined else tokens
 
 
@@ -163,6 +172,8 @@ def build_vocabulary(
         return split_words(read(), pattern, config.lower, lines, phrases)
 
     counts, total = count_tokens(words(), config.max_counted)
+    if config.pattern == WordsConfig.pattern:
+        _refuse_unsegmented(counts, setting)
     phrases: tuple[tuple[str, str], ...] = ()
     if config.phrases is not None:
         phrases = find_phrases(words(), counts, total, config)
@@ -177,3 +188,19 @@ def build_vocabulary(
         tuple(word for word, _ in kept), tuple(count for _, count in kept), pattern, config.lower, phrases
     )
     return tokenizer, total
+
+
+def _refuse_unsegmented(counts: Counter[str], setting: str) -> None:
+    """Raise UserError if most words are of a script without spaces, and far too long: whole phrases."""
+    judged = [(word, count) for word, count in itertools.islice(counts.items(), JUDGED) if word[0].isalnum()]
+    total = sum(count for _, count in judged)
+    for script, most in WITHOUT_SPACES:
+        begins_with = re.compile(script).match
+        found = [(word, count) for word, count in judged if not word.isascii() and begins_with(word)]
+        number = sum(count for _, count in found)
+        if 2 * number > total and sum(len(word) * count for word, count in found) > most * number:
+            raise UserError(
+                f"{setting} wants spaces between words, got a text without, as in {found[0][0][:20]!r}: put them there "
+                "first by a segmenter (jieba for Chinese, MeCab for Japanese, PyThaiNLP for Thai), or take each "
+                r"character for a word with --data.tokens.pattern '\w'"
+            )

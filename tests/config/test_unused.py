@@ -55,6 +55,7 @@ UNUSED: list[tuple[Any, dict[str, Any], dict[str, Any], str]] = [
     (DataConfig, {"kind": "lines"}, {"labels": ("a", "b")}, "data.kind dialogues"),
     (DataConfig, {"example": "window"}, {"max_length": 9}, "data.example sequence"),
     (DataConfig, {"path": "a.txt"}, {"name": "makemore"}, "data.path None"),
+    (DataConfig, {"path": None}, {"encoding": "cp1252"}, "data.path FILE"),
 ]
 USED: list[tuple[Any, dict[str, Any]]] = [
     (OptimConfig, {"name": "adamw", "betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.1}),
@@ -70,6 +71,7 @@ USED: list[tuple[Any, dict[str, Any]]] = [
     (ReanConfig, {"table": "frozen", "vectors": "v.txt", "rows": "raw"}),
     (DataConfig, {"kind": "dialogues", "labels": ("a", "b"), "example": "sequence", "max_length": 9}),
     (DataConfig, {"name": "makemore"}),
+    (DataConfig, {"path": "a.txt", "encoding": "cp1252"}),
 ]
 
 

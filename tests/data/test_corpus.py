@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import re
 from collections import Counter
 
 import numpy as np
@@ -224,3 +225,29 @@ def test_tiny_shakespeare_gives_nanogpts_number_of_tokens(shared_data):
 
 def test_line_ages_start_anew_after_each_boundary():
     assert corpora.line_ages(np.array([3, 1, 0, 0, 2, 0, 5])).tolist() == [0, 1, 2, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "note"),
+    [
+        ("emma\rolivia\r\nava\n", "lines", None),
+        ("a long text on one line", "lines", "note: the text has one line; .*give --data.kind stream$"),
+        ("emma\n" + "so " * 2000, "lines", "note: a line of the text has 6,000 characters; .*give --data.kind stream$"),
+        ("so " * 2000, "stream", None),
+    ],
+)
+def test_running_text_that_is_read_as_lines_is_noted(tmp_path, text, kind, note):
+    (tmp_path / "my.txt").write_text(text, newline="")
+    notes = load(DataConfig(path=str(tmp_path / "my.txt"), kind=kind)).notes
+    assert [*map(bool, notes)] == [True] * (note is not None)
+    assert note is None or re.match(note, notes[0])
+
+
+@pytest.mark.parametrize("kind", ["lines", "stream", "dialogues"])
+def test_an_unknown_character_is_named_with_its_place(tmp_path, kind):
+    tokenizer, text = CharTokenizer.of_text("human network:\n"), "human: n\r\n\r\nnetwork: ü\nhuman: tü\n"
+    with pytest.raises(UserError, match=r"^line 3, column 10: the character 'ü' \(U\+00FC\) is not in this tokenizer"):
+        encode_text(text.replace("\r", ""), tokenizer, kind)
+    (tmp_path / "my.txt").write_text(text, newline="")
+    with pytest.raises(UserError, match=r"^init_from: line 3, column 10: the character 'ü'"):
+        load(DataConfig(path=str(tmp_path / "my.txt"), kind=kind), tokenizer)

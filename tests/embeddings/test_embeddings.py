@@ -1,6 +1,7 @@
 """A table of vectors agrees with plain NumPy, and mistakes are refused in one line."""
 
 import json
+import unicodedata
 
 import jax
 import jax.numpy as jnp
@@ -188,3 +189,15 @@ def test_answers_as_text_and_as_json(table, tmp_path):
 def test_an_invalid_query_is_refused(table, question, message):
     with pytest.raises(UserError, match=message):
         question(table)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_word_is_found_in_either_normal_form(form):
+    words = ["café", "thé", "été", "x"]
+    vectors = Embeddings(tuple(unicodedata.normalize(form, word) for word in words), np.eye(4, dtype=np.float32))
+    for other in ("NFC", "NFD"):
+        assert vectors.rows([unicodedata.normalize(other, word) for word in words]).tolist() == [0, 1, 2, 3]
+        assert unicodedata.normalize(other, "été") in vectors
+    assert "éte" not in vectors and 1 not in vectors
+    with pytest.raises(UserError, match="word 'éte' is not among"):
+        vectors.rows(["éte"])

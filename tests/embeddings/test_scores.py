@@ -1,6 +1,7 @@
 """Evaluation and neighbours agree with gensim (extra `peers`) on the same vectors and questions."""
 
 import json
+import unicodedata
 import warnings
 
 import numpy as np
@@ -216,3 +217,13 @@ def test_accuracy_is_reported_by_section_and_in_total(tmp_path):
     line = reports.report_pair_correlation(table, path)
     assert line.startswith("Spearman ") and line.endswith("over 3 pairs; 1 more (25.0% of all) has an unknown word")
     assert json.loads(reports.report_pair_correlation(table, path, as_json=True))["unknown_share"] == 0.25
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_questions_and_pairs_have_any_line_end_and_normal_form(tmp_path, form):
+    table = random_table([unicodedata.normalize(form, word) for word in ("é", "b", "c", "d")])
+    path = tmp_path / "questions"
+    path.write_bytes(": one\re\u0301 b c d\r\n\u00e9 b c d\n".encode())
+    assert evaluate_analogies(table, path).total == Section("total", 2, 0, 0)
+    path.write_bytes("e\u0301\tb\t1\r\u00e9\tc\t2\r\nb\tc\t3".encode())
+    assert evaluate_pairs(table, path).pairs == 3

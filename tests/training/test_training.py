@@ -240,7 +240,10 @@ def test_a_run_can_start_from_the_parameters_of_another(make_run, mlp_run):
 
 @pytest.mark.parametrize(
     ("start", "text", "message"),
-    [("nobody", "emma", "^init_from: run '.*nobody' does not exist"), (None, "Éva", "^init_from: the character 'É'")],
+    [
+        ("nobody", "emma", "^init_from: run '.*nobody' does not exist"),
+        (None, "Éva", "^init_from: line 1, column 1: the character 'É'"),
+    ],
 )
 def test_what_a_run_cannot_start_from_is_named(mlp_run, tmp_path, start, text, message):
     (tmp_path / "text.txt").write_text(text)

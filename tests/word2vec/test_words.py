@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxlm
+from jaxlm import text_files
 from jaxlm.data import cache
 from jaxlm.tokenizers import WordTokenizer
 from jaxlm.word2vec import corpus as word_corpora
@@ -126,9 +127,10 @@ def test_the_vocabulary_has_the_frequent_words_first():
 def test_blocks_put_together_are_the_text(tmp_path, monkeypatch, size):
     path = tmp_path / "text.txt"
     path.write_bytes(b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode())
-    monkeypatch.setattr(vocabulary, "BLOCK_BYTES", size)
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", size)
     blocks = list(vocabulary.read_blocks(path, "data.path"))
-    assert "".join(blocks).replace("\r", "") == TEXT
+    assert "".join(blocks) == TEXT
+    assert all(block[-1] in " \n" for block in blocks[:-1])
     assert len(blocks) > 1 or size == 1000
     config = jaxlm.WordsConfig()
     by_block = [t for b in vocabulary.split_words(blocks, config.pattern, True, True) for t in b]
@@ -138,9 +140,9 @@ def test_blocks_put_together_are_the_text(tmp_path, monkeypatch, size):
 def test_a_file_that_is_not_utf8_is_told_with_the_place(tmp_path, monkeypatch):
     path = tmp_path / "text.txt"
     path.write_bytes(b"good line\n" * 3 + b"bad \xff\n")
-    monkeypatch.setattr(vocabulary, "BLOCK_BYTES", 12)
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", 12)
     with pytest.raises(
-        jaxlm.UserError, match=r"data.path wants UTF-8, got byte 0xff at offset 34 \(line 4\) of .*text.txt"
+        jaxlm.UserError, match=r"data.path wants UTF-8, got byte 0xff at line 4, column 5 \(offset 34\) of .*text.txt"
     ):
         list(vocabulary.read_blocks(path, "data.path"))
 
@@ -148,8 +150,8 @@ def test_a_file_that_is_not_utf8_is_told_with_the_place(tmp_path, monkeypatch):
 def test_a_nul_in_a_later_block_is_no_text_either(tmp_path, monkeypatch):
     path = tmp_path / "text.txt"
     path.write_bytes(b"good line\n" * 3 + b"bad \0\n")
-    monkeypatch.setattr(vocabulary, "BLOCK_BYTES", 12)
-    with pytest.raises(jaxlm.UserError, match=r"data.path wants a UTF-8 text file, got the binary file '.*text.txt'"):
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", 12)
+    with pytest.raises(jaxlm.UserError, match=r"data.path wants a text file, got the binary file '.*text.txt'"):
         list(vocabulary.read_blocks(path, "data.path"))
 
 
@@ -175,7 +177,7 @@ def sentences(id_N, tokenizer):
 
 
 def test_splits_hold_each_sentence_once_in_its_order(corpus_file, monkeypatch):
-    monkeypatch.setattr(vocabulary, "BLOCK_BYTES", 500)
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", 500)
     data = jaxlm.DataConfig(path=str(corpus_file), split=(0.7, 0.2, 0.1))
     corpus = word_corpora.read_words(data, jaxlm.WordsConfig(min_count=2))
     want = [line.replace(" rare", "").split() for line in corpus_file.read_text().splitlines()]
@@ -290,3 +292,66 @@ def test_settings_that_cannot_be_used(settings, told):
 def test_too_few_words(corpus_file):
     with pytest.raises(jaxlm.UserError, match=r"data.path wants a text in which at least two words occur 900 times"):
         word_corpora.read_words(jaxlm.DataConfig(path=str(corpus_file)), jaxlm.WordsConfig(min_count=900))
+
+
+def vocabulary_of(path, text, encoding="utf-8", **settings):
+    path.write_bytes(text.encode(encoding))
+    data = jaxlm.DataConfig(path=str(path), encoding=encoding)
+    return dict.fromkeys(word_corpora.read_words(data, jaxlm.WordsConfig(**settings)).tokenizer.words)
+
+
+def test_letters_keep_their_marks_and_an_accent_has_one_spelling(corpus_file):
+    assert vocabulary_of(corpus_file, "आधुनिक मानक हिन्दी किताब\n" * 5).keys() == {"आधुनिक", "मानक", "हिन्दी", "किताब"}
+    decomposed, composed = "cafe\u0301 fore\u0302t\n", "café forêt\n"
+    assert vocabulary_of(corpus_file, (decomposed + composed) * 3, min_count=6).keys() == {"café", "forêt"}
+    kept = vocabulary_of(corpus_file, "हिन्दी। किताब, cafe\u0301!\n" * 5, punctuation="keep")
+    assert kept.keys() == {"हिन्दी", "।", "किताब", ",", "café", "!"}
+    assert vocabulary_of(corpus_file, "İstanbul ve Iğdır\n" * 5).keys() == {"i\u0307stanbul", "ve", "iğdır"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "utf-8-sig"])
+def test_words_are_read_in_the_encoding_and_with_the_line_ends_that_the_text_has(corpus_file, monkeypatch, encoding):
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", 13)
+    assert vocabulary_of(corpus_file, "déjà vu\rça va\r\n" * 9, encoding).keys() == {"déjà", "vu", "ça", "va"}
+
+
+UNSEGMENTED = {
+    "chinese": "今天天气很好。\n我们去公园散步。\n",
+    "japanese": "今日はとても良い天気ですね。\n公園へ散歩に行きました。\n",
+    "thai": "วันนี้อากาศดีมากเลย\nพวกเราไปเดินเล่นที่สวนสาธารณะ\n",
+}
+
+
+@pytest.mark.parametrize("script", UNSEGMENTED)
+@pytest.mark.parametrize("punctuation", ["drop", "keep"])
+def test_a_text_without_spaces_is_refused_with_what_to_do(corpus_file, script, punctuation):
+    with pytest.raises(jaxlm.UserError, match=r"wants spaces between words.*segmenter.*--data.tokens.pattern '\\w'"):
+        vocabulary_of(corpus_file, UNSEGMENTED[script] * 10, punctuation=punctuation)
+    each = vocabulary_of(corpus_file, UNSEGMENTED[script] * 10, pattern=r"\w")
+    letters = {char for char in UNSEGMENTED[script] if char.isalnum()}
+    assert {word[0] for word in each} == letters
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["今天 天气 很 好\n我们 去 公园 散步\n", "วันนี้ อากาศ ดี มาก\n", "안녕하세요 여러분\n", "the word 今天天气很好我们\n"],
+)
+def test_a_text_with_spaces_between_words_is_read(corpus_file, text):
+    assert vocabulary_of(corpus_file, text * 10).keys() == set(text.split())
+
+
+@pytest.mark.parametrize("home", [None, "a file"])
+def test_without_a_cache_the_words_are_read_each_time(corpus_file, tmp_path, monkeypatch, home):
+    data = jaxlm.DataConfig(path=str(corpus_file))
+    cached = word_corpora.read_words(data, jaxlm.WordsConfig())
+    (tmp_path / "a file").touch()
+    monkeypatch.setattr(word_corpora, "cache_dir", lambda: home and tmp_path / home)
+    alone = word_corpora.read_words(data, jaxlm.WordsConfig())
+    assert cached.notes == () and "cannot be cached" in alone.notes[0]
+    assert (alone.tokenizer, alone.data_hash, alone.split_hash) == (
+        cached.tokenizer,
+        cached.data_hash,
+        cached.split_hash,
+    )
+    for split, id_N in cached.ids.items():
+        np.testing.assert_array_equal(alone.ids[split], id_N)
