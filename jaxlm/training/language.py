@@ -13,7 +13,6 @@ from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.devices import platform
 from jaxlm.devices.mesh import must_block, replicated
 from jaxlm.inference.evaluation import NATS_PER_TOKEN, Score, Stop, never, token_fields
-from jaxlm.inference.formatting import score_line
 from jaxlm.models.base import FittedModel, Params, with_buffers
 from jaxlm.runs.directory import RunDir
 from jaxlm.training import finish, optim
@@ -21,6 +20,7 @@ from jaxlm.training.cadence import Cadence
 from jaxlm.training.job import Job
 from jaxlm.training.setup import Setup, set_up, some_rows, summary
 from jaxlm.training.state import Chunk, TrainState
+from jaxlm.training.summary import loss_line
 
 CALIBRATION_LOGITS = 2**24
 """Most logits in memory while parameters of the likelihood are calibrated."""
@@ -119,7 +119,7 @@ class LanguageJob(Job):
 
     def losses(self, result: dict[str, Any], run: RunDir) -> list[str]:
         """One line for each split that eval.json has."""
-        return [f"{split}: {score_line(Score.from_json(result[split]))}" for split in SPLITS if result[split]]
+        return [loss_line(self.config, split, result[split]) for split in SPLITS if result[split]]
 
     @cached_property
     def _followed(self) -> dict[str, np.ndarray]:
