@@ -4,6 +4,7 @@ Pure functions of the settings, eval.json, metrics.jsonl and samples.txt: a run 
 """
 
 import math
+import shlex
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,7 +95,7 @@ def remarks(config: RunConfig, result: dict[str, Any], lines: Sequence[dict[str,
 def advice(config: RunConfig, result: dict[str, Any], lines: Sequence[dict[str, Any]]) -> str:
     """What to try next, as the losses suggest it."""
     dev, found, curve = _dev(result), result.get("baselines") or {}, _curve(lines, "dev")
-    text = f" --data.path {config.data.path}" if config.data.path else ""
+    text = f" --data.path {shlex.quote(config.data.path)}" if config.data.path else ""
     any_text = f"python train.py configs/any_text.py{text or ' --data.path FILE'}"
     if dev is None:
         return "a dev split (--data.split 0.8 0.1 0.1) shows what is learned and what is learned by heart"
