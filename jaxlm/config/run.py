@@ -132,7 +132,9 @@ class RunConfig(Settings):
                 f"{type(self.model).__name__}: leave it out"
             )
         if not self.model.trained_by_steps:
-            refuse_unused(self.eval, ("patience",), f"a {type(self.model).__name__}", "a model that is trained by steps")
+            refuse_unused(
+                self.eval, ("patience",), f"a {type(self.model).__name__}", "a model that is trained by steps"
+            )
         if self.eval.patience is not None and not self.data.split[1]:
             raise no_dev_split()
         if not self.model.predicts_text:

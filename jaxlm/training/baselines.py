@@ -89,7 +89,7 @@ def _back(corpus: Corpus, place_N: np.ndarray, back: int) -> np.ndarray:
 
 
 def _keys(params: Mapping[str, Any], length: int, V: int) -> np.ndarray:
-    """parent * V + token of each node of a level, which are in order."""
+    """Parent * V + token of each node of a level, which are in order."""
     start_P = np.asarray(params[f"start_{length}"], np.int64)
     parent_U = np.repeat(np.arange(len(start_P) - 1), np.diff(start_P))
     return np.asarray(parent_U * V + np.asarray(params[f"token_{length}"], np.int64))

@@ -44,7 +44,13 @@ def screen(
         rows = "all rows" if config.batch_size == "full" else f"{config.batch_size:,}"
         model += f", {result['steps']:,} steps of {rows}"
     name = config.data.name if config.data.path is None else Path(config.data.path).name
-    rows = [*(line.replace("data: ", f"data: {name}: ", 1) for line in data), model, *losses, *beside(result), *remarks(config, result, lines)]
+    rows = [
+        *(line.replace("data: ", f"data: {name}: ", 1) for line in data),
+        model,
+        *losses,
+        *beside(result),
+        *remarks(config, result, lines),
+    ]
     return [*shown_samples(config, samples), *rows, f"next: {advice(config, result, lines)}"]
 
 

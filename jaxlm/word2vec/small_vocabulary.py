@@ -1,7 +1,7 @@
 """word2vec on few words: how much is learned at once, and the loss of words that stand next to each other by chance.
 
-The updates of word2vec are meant one pair after another: each step is bounded, because its gradient is (1 - s(x . y)) y,
-and the next one sees its result. Here the N words of an update are learned at once, from the same vectors, and their
+The updates of word2vec are meant one pair after another: each step is bounded, its gradient being (1 - s(x . y)) y, and
+the next one sees its result. Here the N words of an update are learned at once, from the same vectors, and their
 gradients are added up. A row that n of the pairs touch then makes a step of n * rate. Near its optimum its error is
 multiplied by 1 - n * rate * E[s' |y|^2], s' <= 1/4: beyond 2 it grows with every update. In a large vocabulary n is
 small for all rows but a few. Where the whole vocabulary has fewer words than an update, n is large for every row, on
@@ -51,8 +51,8 @@ def one_by_one(config: Word2vecConfig, vocab_size: int, step_words: int) -> bool
 def unigram_loss(config: Word2vecConfig, counts: Sequence[int]) -> float:
     """Mean loss in nats per pair of the best vectors if words stand next to each other by chance.
 
-    Negative sampling: sum_w p_w log((p_w + k q_w) / p_w) + k q_w log((p_w + k q_w) / (k q_w)), p the shares of the words
-    that are kept, q those of the k negatives. Hierarchical softmax: the entropy of p.
+    Negative sampling: sum_w p_w log((p_w + k q_w) / p_w) + k q_w log((p_w + k q_w) / (k q_w)), p the shares of the
+    words that are kept, q those of the k negatives. Hierarchical softmax: the entropy of p.
     """
     count_V = np.array(counts, np.float64)
     p_V = count_V * keep_probabilities(count_V, config.subsample)

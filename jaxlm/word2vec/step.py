@@ -81,7 +81,9 @@ class Trainer:
     def _run(
         self, params: Params, reader: Reader, step: int, rate: float
     ) -> list[tuple[RowChanges, float, BatchCounts]]:
-        return list(self._threads.map(lambda worker: self._part(params, reader, step, worker, rate), range(self._workers)))
+        return list(
+            self._threads.map(lambda worker: self._part(params, reader, step, worker, rate), range(self._workers))
+        )
 
     def _part(
         self, params: Params, reader: Reader, step: int, worker: int, rate: float

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import DataConfig, RunConfig, Word2vecConfig
+from jaxlm.config.run import no_dev_split
 from jaxlm.data.corpus import SPLITS
 from jaxlm.data.source import cache_dir
-from jaxlm.config.run import no_dev_split
 from jaxlm.devices import compilation, platform
 from jaxlm.embeddings import maps
 from jaxlm.errors import UserError
@@ -169,7 +169,11 @@ class VectorJob(Job):
             draw_pictures(run, self.log)
         result: dict[str, Any] = {split: score.to_json() if score else None for split, score in entries.items()}
         counts = {"params": self._size, "step": best.step, "steps": self.config.steps, "train_time_s": seconds}
-        return {**result, "baselines": {"unigram": unigram_loss(self.model.config, self.corpus.tokenizer.counts)}, **counts}
+        return {
+            **result,
+            "baselines": {"unigram": unigram_loss(self.model.config, self.corpus.tokenizer.counts)},
+            **counts,
+        }
 
     def losses(self, result: dict[str, Any], run: RunDir) -> list[str]:
         """One line for each split, and a warning if train had no pair of words."""

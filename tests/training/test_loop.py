@@ -200,9 +200,7 @@ def test_patience_ends_a_run_whose_dev_loss_has_not_fallen(run):
     """The last state is saved though no checkpoint is due; run again, it has ended."""
     job = FakeJob(run, OFTEN, eval=PATIENT)
     job.dev_at = FALLS_TWICE
-    assert fitted(job) == [
-        "stopped at step 20 of 24: the dev loss has not fallen for 2 evaluations (eval.patience)"
-    ]
+    assert fitted(job) == ["stopped at step 20 of 24: the dev loss has not fallen for 2 evaluations (eval.patience)"]
     assert [loss for _, split, loss in lines(run) if split == "dev"] == [9.0, 5.0, 6.0, 4.0, 4.0, 4.5]
     assert saved_steps(run) == [20]
     again = FakeJob(run, OFTEN, eval=PATIENT)
@@ -236,7 +234,6 @@ def test_early_evaluations_are_made_between_smaller_chunks(run):
     assert [step for name, step in job.events if name == "chunk"] == [0, 2, 4, 6, 8, 16]
     assert [step for name, step in job.events if name == "evaluate"] == [0, 2, 4, 8, 16, 24]
     assert saved_steps(run) == [2, 16, 24]  # saved at each, and the best by dev loss is the first
-
 
 
 def test_behind_the_loop_a_signal_does_what_it_did_before(run):
@@ -315,12 +312,12 @@ def test_a_run_that_died_goes_on_from_its_newest_checkpoint_and_cuts_what_lies_b
 
 def test_a_resumed_run_makes_no_initial_state_and_scores_no_start(run):
     job = FakeJob(run)
-    job.at[16] = raised()
+    job.at[14] = raised()
     with pytest.raises(Stopped):
         fitted(job)
     job = FakeJob(run)
     fitted(job)
-    assert job.events[0] == ("chunk", 16) and ("initial", 0) not in job.events and ("evaluate", 0) not in job.events
+    assert job.events[0] == ("chunk", 14) and ("initial", 0) not in job.events and ("evaluate", 0) not in job.events
 
 
 def test_the_chunks_of_a_resumed_run_are_those_of_its_checkpoint(run):

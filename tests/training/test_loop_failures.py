@@ -122,7 +122,6 @@ def test_clipping_is_advised_where_it_is_not_on(run, clip):
     assert ("--optim.clip 1" in str(told.value)) == (clip is None)
 
 
-
 class Lost:
     """The response of a save whose files the disk did not take."""
 

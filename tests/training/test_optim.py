@@ -103,7 +103,14 @@ def test_a_share_of_the_run_that_leaves_no_step_after_the_warm_up_is_refused():
 
 @pytest.mark.parametrize(
     ("warmup", "steps", "taken", "is_cut"),
-    [(20, 100, 20, False), (21, 100, 20, True), (200, 60, 12, True), (5, 3, 0, True), (0.5, 60, 30, False), (0, 9, 0, False)],
+    [
+        (20, 100, 20, False),
+        (21, 100, 20, True),
+        (200, 60, 12, True),
+        (5, 3, 0, True),
+        (0.5, 60, 30, False),
+        (0, 9, 0, False),
+    ],
 )
 def test_a_warm_up_in_steps_is_cut_to_a_fifth_of_the_run_and_that_is_told(warmup, steps, taken, is_cut):
     config = OptimConfig(lr=0.4, schedule="cosine", warmup=warmup)

@@ -28,7 +28,9 @@ def curve(dev: list[float], train: list[float] | None = None) -> list[dict[str, 
     """Lines of metrics.jsonl every 25 steps."""
     both = {"dev": dev, "train_sample": train or []}
     return [
-        {"step": 25 * n, "split": split, "loss": loss} for split, losses in both.items() for n, loss in enumerate(losses)
+        {"step": 25 * n, "split": split, "loss": loss}
+        for split, losses in both.items()
+        for n, loss in enumerate(losses)
     ]
 
 
@@ -105,9 +107,15 @@ def test_counts_stand_beside_dev_where_there_are_some():
 
 
 def test_bits_per_character_are_told_where_a_character_is_not_a_byte():
-    assert loss_line(config(), "dev", entry(2.0)) == "dev: 2.0000 nats/token, 3.0000 bits/byte, perplexity 9.000 (100 tokens)"
+    assert (
+        loss_line(config(), "dev", entry(2.0))
+        == "dev: 2.0000 nats/token, 3.0000 bits/byte, perplexity 9.000 (100 tokens)"
+    )
     wide = {**entry(2.0), "bytes": 250}
-    assert loss_line(config(), "dev", wide) == "dev: 2.0000 nats/token, 2.8854 bits/character, 3.0000 bits/byte (100 tokens)"
+    assert (
+        loss_line(config(), "dev", wide)
+        == "dev: 2.0000 nats/token, 2.8854 bits/character, 3.0000 bits/byte (100 tokens)"
+    )
     impossible = {**entry(2.0), "nats_per_token": None, "bits_per_byte": None, "perplexity": None, "impossible": 3}
     assert "3 of 100 tokens have probability 0" in loss_line(config(), "dev", impossible)
 
@@ -123,7 +131,9 @@ def test_ten_samples_are_shown_under_their_headings():
 
 def test_a_sample_is_a_row_of_the_terminal():
     stream = config(data=jaxlm.DataConfig(kind="stream"))
-    rows = shown_samples(stream, "\n---\n".join(["to be\nor not", "\x1b[31mred\tone", "x" * 200, "\u6f22" * 60, *"abcdefgh"]))
+    rows = shown_samples(
+        stream, "\n---\n".join(["to be\nor not", "\x1b[31mred\tone", "x" * 200, "\u6f22" * 60, *"abcdefgh"])
+    )
     assert len(rows) == SHOWN
     assert rows[:2] == ["to be / or not", "\\x1b[31mred\\tone"]
     assert rows[2] == "x" * (COLUMNS - 3) + "..." and rows[3] == "\u6f22" * 38 + "..."
@@ -136,7 +146,10 @@ def test_everything_fits_a_screen():
     rows = screen(config(), result(2.6, step=25), OVERFITTED, data=data, losses=losses, samples=text)
     assert sum(-(-len(row) // 80) for row in rows) < 24
     assert all(len(row) < 80 for row in rows[:-1])
-    assert rows[13:15] == [data[0].replace("data:", "data: ssa_2017:"), "model: Mlp, 12,345 parameters, 100 steps of 32"]
+    assert rows[13:15] == [
+        data[0].replace("data:", "data: ssa_2017:"),
+        "model: Mlp, 12,345 parameters, 100 steps of 32",
+    ]
 
 
 def test_a_finished_run_says_the_same_again(make_run, tmp_path):

@@ -136,7 +136,6 @@ def test_early_evaluations_are_at_ends_of_chunks_and_saved_where_all_are(steps, 
     assert seldom.early == made.early and not any(seldom.saves(point) for point in made.early if point != steps)
 
 
-
 def test_what_is_due_is_decided_by_the_step_alone():
     made = Cadence(steps=23, chunk=5, log_every=5, eval_every=10, save_every=15)
     assert [step for step in range(1, 24) if made.logs(step)] == [5, 10, 15, 20, 23]
@@ -285,7 +284,6 @@ def test_a_rate_far_too_high_is_a_failure_and_saves_nothing(make_run, tmp_path):
     with pytest.raises(NonFiniteLoss, match=r"^the loss, 3\.\d+ at the start, is \d.* no checkpoint .* --optim\.lr"):
         make_run(steps=40, optim=jaxlm.OptimConfig(lr=1e6))
     assert not (tmp_path / "run" / "eval.json").exists() and not checkpoints.saved(tmp_path / "run" / "checkpoints")
-
 
 
 def test_counts_are_one_step_whatever_steps_says(make_run):

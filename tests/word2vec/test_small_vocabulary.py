@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -74,3 +73,24 @@ def test_the_loss_by_chance_of_a_tree_is_the_entropy():
         SKIP_GRAM, output="hierarchical-softmax", negatives=5, shared_negatives=32, exponent=0.75, subsample=0.0
     )
     assert unigram_loss(config, [2, 1, 1]) == pytest.approx(1.5 * math.log(2))
+
+
+@pytest.mark.parametrize("output", ["negative-sampling", "hierarchical-softmax"])
+@pytest.mark.parametrize("recipe", ["word2vec_skipgram", "word2vec_cbow"])
+def test_the_recipes_learn_few_words_as_well_as_chance_lets_them(tmp_path: Path, recipe: str, output: Any) -> None:
+    """Words drawn by Zipf's law have no neighbours to learn: the loss that is left is that of their frequencies."""
+    share_V = 1 / np.arange(1, 7)
+    words = np.random.default_rng(0).choice(list("abcdef"), 60_000, p=share_V / share_V.sum())
+    (tmp_path / "text.txt").write_text("\n".join(map(" ".join, words.reshape(-1, 20))) + "\n")
+    made = load_config(REPOSITORY / "configs" / f"{recipe}.py")
+    changed: Any = {"output": output, "negatives": 5, "shared_negatives": 32, "d_embed": 16}
+    made = dataclasses.replace(
+        made,
+        model=dataclasses.replace(made.model, **changed),
+        data=dataclasses.replace(made.data, path=str(tmp_path / "text.txt")),
+        plots=False,
+        run_dir=str(tmp_path / "run"),
+    )
+    train(made, log=lambda line: None)
+    found = RunDir(tmp_path / "run").read_eval()
+    assert found["train"]["loss"] == pytest.approx(found["baselines"]["unigram"], rel=0.01)
