@@ -46,6 +46,8 @@ class Job(abc.ABC):
     """False if init_from is gone, so that training can only resume from a checkpoint."""
     uniform_loss: float | None = None
     """The training loss of a model that knows nothing; None if it is not known."""
+    initial_loss: float | None = None
+    """The training loss before the first step, where that of the first step is another: it has many updates."""
 
     @property
     @abc.abstractmethod

@@ -34,7 +34,7 @@ class Sums:
     run_s: float = 0.0
     """Seconds of the whole run, over all resumes."""
     start: float | None = None
-    """Loss of the first step that predicted something."""
+    """Loss of the first step that predicted something, or the job's initial_loss."""
     best: float | None = None
     """Least dev loss."""
     waited: int = 0
@@ -113,7 +113,8 @@ class Recorder:
         self._sums.tokens += tokens
         known_K = loss_K[weight_K > 0]
         if self._sums.start is None and known_K.size:
-            self._sums.start = float(known_K[0])
+            initial = self._job.initial_loss
+            self._sums.start = float(known_K[0]) if initial is None else initial
         self._refuse_divergence(step)
         if logs and len(loss_K):
             self._train_line(step, float(chunk.lr))

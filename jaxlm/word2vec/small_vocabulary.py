@@ -13,6 +13,7 @@ optimum, their changes add up to twice the way, or more. So on few words they ru
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,3 +64,13 @@ def unigram_loss(config: Word2vecConfig, counts: Sequence[int]) -> float:
     noise_V = config.negatives * noise_V / noise_V.sum()
     both_V = np.log(p_V + noise_V)
     return float((p_V * (both_V - np.log(p_V)) + noise_V * (both_V - np.log(noise_V))).sum())
+
+
+def initial_loss(config: Word2vecConfig, counts: Sequence[int]) -> float:
+    """Mean loss in nats per pair of output vectors that are 0: ln 2 for the word and for each of its negatives.
+
+    Of hierarchical softmax it is a bound: a path has at most a bit more than the entropy, on average (Huffman 1952).
+    """
+    if config.output == "hierarchical-softmax":
+        return unigram_loss(config, counts) + math.log(2)
+    return (1 + config.negatives) * math.log(2)

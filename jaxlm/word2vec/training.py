@@ -33,7 +33,7 @@ from jaxlm.word2vec import corpus as word_corpora
 from jaxlm.word2vec.corpus import WordCorpus
 from jaxlm.word2vec.loading import load_vectors
 from jaxlm.word2vec.reader import EVALUATION, Reader
-from jaxlm.word2vec.small_vocabulary import bounded, one_by_one, unigram_loss
+from jaxlm.word2vec.small_vocabulary import bounded, initial_loss, one_by_one, unigram_loss
 from jaxlm.word2vec.step import PairLoss, Trainer, pair_fields
 
 NEIGHBOURS = 5
@@ -78,6 +78,7 @@ class VectorJob(Job):
     def __init__(self, config: RunConfig, corpus: WordCorpus, start: Start | None, log: Callable[[str], None]):
         assert isinstance(config.model, Word2vecConfig)
         self.config, self.corpus, self.log, self.buffers = config, corpus, log, {}
+        self.initial_loss = initial_loss(config.model, corpus.tokenizer.counts)
         self.model = bounded(config.model, corpus.tokenizer.counts).build()
         self.readers = {split: self._reader(split) for split in SPLITS}
         self.config = config.in_steps(self.readers["train"].steps, 1)

@@ -15,6 +15,7 @@ import pytest
 import jaxlm
 from jaxlm.devices import platform
 from jaxlm.errors import Stopped
+from jaxlm.inference.evaluation import Stop, never
 from jaxlm.runs import checkpoints, metrics
 from jaxlm.runs.checkpoints import CheckpointWriter
 from jaxlm.training.cadence import Cadence
@@ -152,7 +153,7 @@ def stop_in_evaluation(job: FakeJob, step: int) -> None:
     """Let a signal come while the job evaluates the state behind a step."""
     evaluate = job.evaluate
 
-    def signalled(params: Any, stop: Any) -> Any:
+    def signalled(params: Any, stop: Stop = never) -> Any:
         if float(params["w"]) == step:
             signal.raise_signal(signal.SIGTERM)
         return evaluate(params, stop)
@@ -387,7 +388,7 @@ def test_the_speed_of_a_train_line_is_that_of_training_since_the_line_before(run
     def tick(seconds: float) -> None:
         clock[0] += seconds
 
-    def slow(params: Any, stop: Any) -> Any:
+    def slow(params: Any, stop: Stop = never) -> Any:
         tick(10)
         return evaluate(params)
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaxlm.config import OptimConfig
 from jaxlm.errors import NonFiniteLoss, Stopped, UserError
-from jaxlm.inference.evaluation import Score
+from jaxlm.inference.evaluation import Score, never
 from jaxlm.runs import checkpoints
 from jaxlm.runs.checkpoints import CheckpointWriter
 from jaxlm.training.cadence import Cadence
@@ -28,7 +28,7 @@ def run(tmp_path: Path) -> Path:
 def test_a_dev_loss_that_is_no_number_ends_the_training(run, nats, step):
     job = FakeJob(run)
     evaluate = job.evaluate
-    job.evaluate = lambda params, stop: (  # type: ignore[method-assign]
+    job.evaluate = lambda params, stop=never: (  # type: ignore[method-assign]
         {"dev": Score(nats, 1, 1, 0)} if float(params["w"]) == step else evaluate(params)
     )
     good = "no checkpoint was saved before" if step == 0 else "the last good checkpoint is step 8"
@@ -45,7 +45,7 @@ def test_a_parameter_that_is_no_number_is_not_saved(run, step, saved, good):
     """Though all losses are numbers."""
     job = FakeJob(run)
     job.w_at[step] = math.nan
-    job.evaluate = lambda params, stop: {"dev": Score(1.0, 1, 1, 0)}  # type: ignore[method-assign]
+    job.evaluate = lambda params, stop=never: {"dev": Score(1.0, 1, 1, 0)}  # type: ignore[method-assign]
     with pytest.raises(NonFiniteLoss, match=rf"^a parameter is not a number at step {step} of 24; {good};"):
         fitted(job)
     assert saved_steps(run) == saved
@@ -79,7 +79,7 @@ def diverging(run: Path, uniform: float | None, **settings: Any) -> FakeJob:
     """Losses of 2 nats up to step 10, and of 9 after it."""
     job = FakeJob(run, **settings)
     job.loss_at = {step: 2.0 if step <= 10 else 9.0 for step in range(1, 25)}
-    job.uniform_loss = uniform  # type: ignore[assignment]
+    job.uniform_loss = uniform
     return job
 
 
@@ -109,7 +109,7 @@ def test_a_loss_that_a_model_without_knowledge_has_is_no_failure(run):
 def test_one_bad_step_among_good_ones_is_no_failure(run):
     job = FakeJob(run, Cadence(steps=24, chunk=2, log_every=24, eval_every=24, save_every=24))
     job.loss_at = {step: 2.0 if step != 12 else 50.0 for step in range(1, 25)}
-    job.uniform_loss = None  # type: ignore[assignment]
+    job.uniform_loss = None
     fitted(job)
     assert saved_steps(run) == [24]
 

@@ -259,7 +259,7 @@ def test_an_evaluation_during_training_is_bounded_in_predictions(tmp_path, monke
         path=str(tmp_path / "text.txt"), kind="stream", example="sequence", max_length=10, split=split
     )
     made = jaxlm.RunConfig(model=jaxlm.NgramConfig(order=2), data=data, steps=1, batch_size=2)
-    job = made.model.prepare(made, restart=False, dry_run=True, log=lambda line: None)
+    job: Any = made.model.prepare(made, restart=False, dry_run=True, log=lambda line: None)
     scores = job.evaluate(job.initial_state().params)
     assert {name: score.tokens for name, score in scores.items()} == (
         {"dev": most, "train_sample": most} if split[1] else {"train_sample": most}

@@ -10,6 +10,7 @@ import pytest
 
 import jaxlm
 from jaxlm.cli.train_command import load_config
+from jaxlm.errors import NonFiniteLoss
 from jaxlm.runs.directory import RunDir
 from jaxlm.training import train
 from jaxlm.word2vec.small_vocabulary import bounded, effective_words, one_by_one, unigram_loss
@@ -66,6 +67,21 @@ def test_the_loss_by_chance_is_the_least_of_constant_logits():
     s_V = 1 / (1 + np.exp(-logit_V))
     least = -(p_V * np.log(s_V) + 3 * q_V * np.log(1 - s_V)).sum()
     assert unigram_loss(config, counts) == pytest.approx(least, abs=1e-6)
+
+
+def test_a_training_that_explodes_in_its_first_step_has_failed(tmp_path):
+    """Its loss is compared with that of vectors of 0."""
+    (tmp_path / "text.txt").write_text("a b c d\n" * 200)
+    made = jaxlm.RunConfig(
+        model=jaxlm.Word2vecConfig(d_embed=4),
+        data=jaxlm.DataConfig(path=str(tmp_path / "text.txt"), tokens=jaxlm.WordsConfig(), split=(0.9, 0.1, 0.0)),
+        optim=jaxlm.OptimConfig(lr=1e4),
+        steps=2,
+        batch_size=800,
+        run_dir=str(tmp_path / "run"),
+    )
+    with pytest.raises(NonFiniteLoss, match=r"^the loss, 4\.159 at the start, is .* try a smaller --optim\.lr, in"):
+        train(made, log=lambda line: None)
 
 
 def test_the_loss_by_chance_of_a_tree_is_the_entropy():
