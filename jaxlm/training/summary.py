@@ -21,6 +21,8 @@ SHOWN = 10
 """Samples that are shown of those in samples.txt."""
 CLEARLY = 0.005
 """Share of a loss by which another one is called better or worse."""
+BY_HEART = 0.1
+"""Share by which the loss of train is below that of dev where much was learned by heart."""
 LONG_BEFORE = 0.75
 """Share of a run's steps before which the best dev loss was met long before the end."""
 
@@ -41,8 +43,8 @@ def screen(
     """
     model = f"model: {type(config.model).__name__.removesuffix('Config')}, {result['params']:,} parameters"
     if config.model.trained_by_steps:
-        rows = "all rows" if config.batch_size == "full" else f"{config.batch_size:,}"
-        model += f", {result['steps']:,} steps of {rows}"
+        batch = "all rows" if config.batch_size == "full" else f"{config.batch_size:,}"
+        model += f", {result['steps']:,} steps of {batch}"
     name = config.data.name if config.data.path is None else Path(config.data.path).name
     rows = [
         *(line.replace("data: ", f"data: {name}: ", 1) for line in data),
@@ -89,7 +91,7 @@ def remarks(config: RunConfig, result: dict[str, Any], lines: Sequence[dict[str,
         rest = "the rest overfitted" if _overfitted(result, lines) else "the rest was unstable"
         losses = f"{_dev_at(result, curve):.4f} to {curve[last]:.4f}"
         said.append(f"dev was best at step {best:,} of {last:,}, {rest}: {losses}")
-    dev, found = _dev(result), result.get("baselines") or {}
+    dev, found = _loss(result, "dev"), result.get("baselines") or {}
     if dev is not None:
         for name, words in (("uniform", "a guess"), ("bigram", "the bigram"), ("unigram", "words by chance")):
             if name in found and dev > found[name] * (1 + CLEARLY):
@@ -100,7 +102,7 @@ def remarks(config: RunConfig, result: dict[str, Any], lines: Sequence[dict[str,
 
 def advice(config: RunConfig, result: dict[str, Any], lines: Sequence[dict[str, Any]]) -> str:
     """What to try next, as the losses suggest it."""
-    dev, found, curve = _dev(result), result.get("baselines") or {}, _curve(lines, "dev")
+    dev, found, curve = _loss(result, "dev"), result.get("baselines") or {}, _curve(lines, "dev")
     text = f" --data.path {shlex.quote(config.data.path)}" if config.data.path else ""
     any_text = f"python train.py configs/any_text.py{text or ' --data.path FILE'}"
     if dev is None:
@@ -112,9 +114,11 @@ def advice(config: RunConfig, result: dict[str, Any], lines: Sequence[dict[str, 
     early = _was_best_early(result, curve)
     if early and not _overfitted(result, lines):
         return f"a smaller --optim.lr than {config.optim.lr:g}"
-    if dev > found.get("uniform", math.inf):
+    train = _loss(result, "train")
+    if train is not None and train > found.get("uniform", math.inf):
         return f"another --optim.lr than {config.optim.lr:g}: python -m jaxlm.lr_range CONFIG suggests one"
-    if early:
+    by_heart = train is not None and train < dev * (1 - BY_HEART) and dev > found.get("bigram", math.inf)
+    if early or by_heart:
         dropout = ", --model.dropout 0.2" if getattr(config.model, "dropout", None) == 0 else ""
         worse = f", or {any_text}" if dev > found.get("bigram", math.inf) else ""
         return f"more text, a smaller model{dropout}, --eval.patience 3{worse}"
@@ -155,9 +159,9 @@ def _row(text: str) -> str:
     return text[:kept] + "..."
 
 
-def _dev(result: dict[str, Any]) -> float | None:
-    """The dev loss in eval.json; None if there is none or it is infinite."""
-    entry = result["dev"] or {}
+def _loss(result: dict[str, Any], split: str) -> float | None:
+    """The loss of a split in eval.json; None if there is none or it is infinite."""
+    entry = result[split] or {}
     loss = entry.get("loss", entry.get("nats_per_token"))
     return None if loss is None else float(loss)
 

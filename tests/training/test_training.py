@@ -183,7 +183,7 @@ def test_training_is_a_function_of_the_seed(make_run, mlp_run):
 
 def test_the_best_checkpoint_counts_where_the_last_is_worse(make_run):
     """The learning rate rises at half of the run until the dev loss rises too; only the last two are kept."""
-    worse = jaxlm.OptimConfig(lr=0.3, schedule="piecewise", boundaries=(0.5,), factors=(60,))
+    worse = jaxlm.OptimConfig(lr=0.3, schedule="piecewise", boundaries=(0.5,), factors=(20,))
     path = make_run(
         steps=40,
         optim=worse,
