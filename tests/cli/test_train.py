@@ -126,7 +126,19 @@ def test_epochs_in_place_of_steps(cli, tmp_path):
 
 
 def test_counts_end_to_end(cli, tmp_path):
-    args = ("configs/names_bigram.py", "--data.path", cli.text, "--data.split", 1, 0, 0, "--run-dir", tmp_path / "run")
+    args = (
+        "configs/names_bigram.py",
+        "--data.path",
+        cli.text,
+        "--data.split",
+        1,
+        0,
+        0,
+        "--run-dir",
+        tmp_path / "run",
+        "--sample.n",
+        9,
+    )
     done = cli.train(*args)
     assert done.code == 0 and done.stderr == ""
     pairs: collections.Counter[tuple[str, str]] = collections.Counter()
