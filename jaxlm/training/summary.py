@@ -126,6 +126,8 @@ def advice(config: RunConfig, result: dict[str, Any], lines: Sequence[dict[str, 
         return f"more steps: --steps {2 * result['steps']} in another --run-dir"
     if dev > found.get("kneser_ney", math.inf):
         return f"{any_text}: counts are better here"
+    if dev > found.get("unigram", math.inf) * (1 - CLEARLY):
+        return "another text: words stand next to each other as if by chance in this one"
     return "a larger model" if config.model.predicts_text else "more text"
 
 

@@ -101,6 +101,15 @@ def test_advice_is_of_settings_that_the_model_has_and_of_the_users_file():
     assert advice(counts, result(2.0), []) == "python train.py configs/any_text.py --data.path my.txt"
 
 
+def test_vectors_of_words_that_have_no_neighbours_to_learn_are_told():
+    words = config(jaxlm.Word2vecConfig(), data=jaxlm.DataConfig(path="my.txt", tokens=jaxlm.WordsConfig()))
+    losses = {split: {"loss": 2.7, "unit": "nats/pair", "pairs": 5, "tokens": 9} for split in ("train", "dev")}
+    found = {**result(None), **losses, "baselines": {"unigram": 2.705}}
+    assert "as if by chance" in advice(words, found, FLAT)
+    assert advice(words, {**found, "baselines": {"unigram": 3.0}}, FLAT) == "more text"
+    assert beside(found) == ["beside dev: words by chance 2.7050"]
+
+
 def test_counts_stand_beside_dev_where_there_are_some():
     assert beside(result(2.0)) == ["beside dev: uniform 3.3000, bigram 2.5000, Kneser-Ney (6-grams) 2.0000"]
     assert beside(result(2.0, baselines=None)) == []
