@@ -105,6 +105,8 @@ def advice(config: RunConfig, result: dict[str, Any], lines: Sequence[dict[str, 
     dev, found, curve = _loss(result, "dev"), result.get("baselines") or {}, _curve(lines, "dev")
     text = f" --data.path {shlex.quote(config.data.path)}" if config.data.path else ""
     any_text = f"python train.py configs/any_text.py{text or ' --data.path FILE'}"
+    if (result["dev"] or {}).get("impossible"):
+        return "--model.smoothing kneser-ney, which leaves no token without a probability"
     if dev is None:
         return "a dev split (--data.split 0.8 0.1 0.1) shows what is learned and what is learned by heart"
     if not config.model.trained_by_steps:

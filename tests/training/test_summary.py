@@ -84,6 +84,11 @@ def test_a_loss_above_counts_is_told(dev, words):
         (result(2.1), FLAT, "configs/any_text.py --data.path FILE: counts are better"),
         (result(1.9), FLAT, "a larger model"),
         (result(None), [], "a dev split"),
+        (
+            result(2.0) | {"dev": {**entry(2.0), "nats_per_token": None, "impossible": 3}},
+            [],
+            "--model.smoothing kneser-ney",
+        ),
     ],
 )
 def test_what_to_try_next_follows_from_the_losses(found, lines, words):
