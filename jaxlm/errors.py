@@ -27,7 +27,7 @@ class Stopped(Exception):
 
 
 class NonFiniteLoss(Exception):
-    """Training produced a loss that is not a number; the command line exits with code 3."""
+    """Training produced a loss that is not a number, or far above its start; the command line exits with code 3."""
 
 
 def one_line(text: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 import jaxlm
 from jaxlm.data import corpus as corpora
-from jaxlm.inference.evaluation import Score
+from jaxlm.inference.evaluation import Interrupted, Score, Stop, never
 from jaxlm.runs import checkpoints, metrics
 from jaxlm.runs.directory import RunDir
 from jaxlm.training.cadence import Cadence
@@ -40,7 +40,8 @@ class FakeJob(Job):
 
     `events` has what was done, in order: ("chunk", its first step), ("fetch", its last step), ("evaluate", step).
     `at` gives functions that are called where the chunk that ends at a step is dispatched; `loss_at` and `w_at` give
-    other losses of steps and other parameters behind them.
+    other losses of steps and other parameters behind them, `dev_at` other dev losses. Losses may rise: `uniform_loss`
+    is far above them.
     """
 
     def __init__(self, run_dir: Path, cadence: Cadence = CADENCE, **settings: Any):
@@ -57,6 +58,8 @@ class FakeJob(Job):
         self.at: dict[int, Callable[[], None]] = {}
         self.loss_at: dict[int, float] = {}
         self.w_at: dict[int, float] = {}
+        self.dev_at: dict[int, float] = {}
+        self.uniform_loss = 100.0
         self.weighs = False
 
     @property
@@ -94,9 +97,12 @@ class FakeJob(Job):
         )
         return self._state(last), chunk
 
-    def evaluate(self, params: Any) -> dict[str, Score]:
-        self.events.append(("evaluate", int(params["w"])))
-        return {"dev": Score(float(params["w"]), 1, 1, 0)}
+    def evaluate(self, params: Any, stop: Stop = never) -> dict[str, Score]:
+        step = int(params["w"])
+        self.events.append(("evaluate", step))
+        if stop():
+            raise Interrupted
+        return {"dev": Score(self.dev_at.get(step, float(step)), 1, 1, 0)}
 
     def loss_fields(self, mean: float) -> dict[str, Any]:
         return {"unit": "nats/token"}

@@ -59,5 +59,6 @@ def _sweep(args: list[str]) -> int:
 def _stopped(args: list[str], stopped: Stopped) -> int:
     """Say how to go on after a signal; return its exit code."""
     again = shlex.join(["python", "train.py", *(arg for arg in args if arg != "--restart")])
-    print(f"saved at step {stopped.step}; to go on, run: {again}", file=sys.stderr)
+    done = f"saved at step {stopped.step}" if stopped.step else "stopped before the first step"
+    print(f"{done}; to go on, run: {again}", file=sys.stderr)
     return 128 + stopped.signum

@@ -23,7 +23,7 @@ class OptimConfig(Settings, group="optim."):
     factors: tuple[float, ...] = ()
     """piecewise: one factor for each boundary."""
     warmup: float = 0.0
-    """cosine: linear rise from 0; below 1 a fraction of the run, else steps."""
+    """cosine: linear rise from 0; below 1 a fraction of the run, else steps, at most a fifth of the run."""
     end_factor: float = 0.0
     """cosine, linear: the last learning rate as a share of lr."""
     momentum: float = 0.0

@@ -25,16 +25,19 @@ class EvalConfig(Settings, group="eval."):
     """When losses are taken, and how much of a split they read."""
 
     every: int | None = None
-    """Steps between dev losses. None: a tenth of the run."""
+    """Steps between dev losses. None: a tenth of the run. The first ones come earlier, on a grid that doubles."""
     log_every: int | None = None
     """Steps between train lines in metrics.jsonl. None: a hundredth of the run."""
     max_tokens: int = 250_000
     """Predictions of train read for eval.json at most; dev and test are always read whole."""
+    patience: int | None = None
+    """Stop if the dev loss has not fallen for so many evaluations; the best checkpoint counts. None: never."""
 
     def __post_init__(self) -> None:
         check.at_least("eval.every", self.every, 1)
         check.at_least("eval.log_every", self.log_every, 1)
         check.at_least("eval.max_tokens", self.max_tokens, 1)
+        check.at_least("eval.patience", self.patience, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +132,12 @@ class RunConfig(Settings):
                 f"init_from wants a model that is trained by steps, got {self.init_from!r} for a "
                 f"{type(self.model).__name__}: leave it out"
             )
+        if not self.model.trained_by_steps:
+            refuse_unused(
+                self.eval, ("patience",), f"a {type(self.model).__name__}", "a model that is trained by steps"
+            )
+        if self.eval.patience is not None and not self.data.split[1]:
+            raise no_dev_split()
         if not self.model.predicts_text:
             names = ("temperature", "max_tokens")  # n is the words in samples.txt
             refuse_unused(self.sample, names, f"a {type(self.model).__name__}", "a language model")
@@ -170,3 +179,11 @@ class RunConfig(Settings):
     def last_step(self) -> int:
         """The step of the last checkpoint, once epochs are turned into steps; 1 for a model that is counted."""
         return self.steps if self.steps is not None and self.model.trained_by_steps else 1
+
+
+def no_dev_split() -> UserError:
+    """The error for a patience without a dev loss that it could watch."""
+    return UserError(
+        "eval.patience wants a dev split, whose loss it watches, got none: leave it out, or give dev a share, as in "
+        "--data.split 0.8 0.1 0.1"
+    )

@@ -46,9 +46,10 @@ class Word2vecConfig(ModelConfig):
     span: int = 32
     """Words of one block, whose windows are one banded product."""
     blocks: int = 4
-    """Blocks in an update; their updates are added up."""
+    """Blocks in an update; their updates are added up. Fewer and shorter ones if the vocabulary is smaller."""
     workers: int = 2
-    """Parallel parts of a step, each in a thread. The trained vectors depend on their number."""
+    """Parallel parts of a step, each in a thread; one after another if the vocabulary is small.
+    The trained vectors depend on their number."""
 
     trained_by_steps: ClassVar[bool] = True
     predicts_text: ClassVar[bool] = False

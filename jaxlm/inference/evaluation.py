@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +22,18 @@ EVAL_LOGITS = 2**25
 
 NATS_PER_TOKEN = "nats/token"
 """The unit of a loss that is the likelihood."""
+
+Stop = Callable[[], bool]
+"""Asked between the blocks of an evaluation: True ends it with Interrupted."""
+
+
+class Interrupted(Exception):
+    """An evaluation was ended before all was read, because its `stop` returned True."""
+
+
+def never() -> bool:
+    """Return False: the evaluation runs to its end."""
+    return False
 
 
 class Score(NamedTuple):
@@ -97,7 +109,10 @@ def token_fields(mean: float, bytes_per_token: float) -> dict[str, Any]:
 
 
 class Evaluator:
-    """Scores rows of a data set (windows or sequences), block by block."""
+    """Scores rows of a data set (windows or sequences), block by block.
+
+    A block has `most` predictions at most, EVAL_TOKENS by default.
+    """
 
     def __init__(
         self,
@@ -107,15 +122,24 @@ class Evaluator:
         *,
         row_multiple: int = 1,
         block: bool = False,
+        most: int | None = None,
     ):
-        rows = max(1, min(EVAL_TOKENS, EVAL_LOGITS // model.vocab_size) // dataset.targets_per_row)
+        rows = max(1, min(most or EVAL_TOKENS, EVAL_LOGITS // model.vocab_size) // dataset.targets_per_row)
         self._rows = -(-rows // row_multiple) * row_multiple
         self._model, self._dataset, self._wait = model, dataset, block
         self._bytes_V = bytes_V.astype(np.float32)
 
-    def __call__(self, params: Params, row_R: np.ndarray) -> Score:
-        """The score of these rows."""
-        parts = [self._run(_sums, params, row_B, self._bytes_V) for row_B in self._blocks(row_R)]
+    def __call__(self, params: Params, row_R: np.ndarray, stop: Stop = never) -> Score:
+        """The score of these rows.
+
+        One block is computed while the next one is dispatched. Raises Interrupted as soon as `stop` returns True.
+        """
+        parts: list[Any] = []
+        for row_B in self._blocks(row_R):
+            if stop():
+                raise Interrupted
+            parts.append(self._run(_sums, params, row_B, self._bytes_V))
+            jax.block_until_ready(parts[-2:-1])
         nats, tokens, size, impossible = np.sum(np.array(jax.device_get(parts), np.float64).reshape(-1, 4), axis=0)
         return Score(float(nats), int(tokens), int(size), int(impossible))
 

@@ -13,7 +13,7 @@ from jaxlm.config.rean import TableConfig
 from jaxlm.config.serialization import differences
 from jaxlm.data.rows import Batch
 from jaxlm.embeddings import Embeddings
-from jaxlm.errors import UserError, naming, writing
+from jaxlm.errors import NonFiniteLoss, UserError, naming, writing
 from jaxlm.models.base import LanguageModel, Params, without_buffers
 from jaxlm.rean.model import ReanModel, WordVectors
 from jaxlm.rean.row_step import make_rean_step
@@ -122,7 +122,10 @@ def _buffers(setup: Setup, *, restart: bool, dry_run: bool, log: Callable[[str],
             _check_place(setup, restart, log)
         recipe = vectors_recipe(config)
         log(f"first the vectors, in {recipe.run_dir}")
-        path = train(recipe, restart=restart, dry_run=dry_run, log=log)
+        try:
+            path = train(recipe, restart=restart, dry_run=dry_run, log=log)
+        except NonFiniteLoss as error:  # the setting has another name in this run
+            raise NonFiniteLoss(str(error).replace("--optim.lr", "--model.vectors-from.optim.lr")) from error
         zeros = WordVectors(words, np.zeros((len(words), config.model.d_embed), np.float32))
         vectors = read_vectors(str(path)) if path else zeros
     count_V = np.bincount(setup.corpus.tokens("train"), minlength=config.model.vocab_size or 0)

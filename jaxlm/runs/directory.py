@@ -124,6 +124,9 @@ class RunDir:
                 check_fields(found, **{split: (dict, type(None))})
                 if found[split] is not None:
                     _check_loss({"impossible": 0, **found[split]})
+            check_fields({"baselines": None, **found}, baselines=(dict, type(None)))
+            counts = found.get("baselines") or {}
+            check_fields(counts, **dict.fromkeys(counts, (int, float)))
         return dict(found)
 
 

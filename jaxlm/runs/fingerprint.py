@@ -77,8 +77,12 @@ def refuse_changes(run: RunDir, now: dict[str, Any], config: RunConfig) -> None:
     changed = [f"{name} has other content (sha256 {was[name][:8]}, now {now[name][:8]})" for name in other]
     changed += differences(settings, config)
     if changed:
+        begun = run.eval.exists() or run.has_checkpoint
+        goes_on = begun and {line.partition(":")[0] for line in changed} <= {"steps", "epochs"}
         resumable = other == ["init_from"] and len(changed) == 1 and run.has_checkpoint
         way_on = "; or move that run away: this one resumes without it" if resumable else ""
+        if goes_on:
+            way_on = f"; to go on from its parameters, give another --run-dir and --init-from {run.path}"
         raise UserError(
             f"run_dir {str(run.path)!r} belongs to other data or settings: {'; '.join(changed)}. "
             f"Take another --run-dir, or --restart to rename the old run and begin anew{way_on}"

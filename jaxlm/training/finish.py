@@ -13,6 +13,7 @@ from jaxlm.ops import prng
 from jaxlm.runs.directory import RunDir, write_bytes
 from jaxlm.runs.loading import Run, load_parameters
 from jaxlm.training import optim
+from jaxlm.training.baselines import baselines
 from jaxlm.training.setup import Setup, some_rows
 
 
@@ -36,6 +37,7 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
     beside = {"buffers": optim.count_parameters(best.params[BUFFERS])} if BUFFERS in best.params else {}
     return {
         **entries,
+        "baselines": baselines(corpus),
         "params": optim.count_parameters(without_buffers(best.params)),
         **beside,
         "step": step,

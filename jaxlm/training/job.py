@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxlm.config import RunConfig
+from jaxlm.inference.evaluation import Stop, never
 from jaxlm.models.base import Params
 from jaxlm.runs.directory import RunDir
 from jaxlm.runs.fingerprint import RunData
@@ -43,6 +44,10 @@ class Job(abc.ABC):
     """SHA-256 of the parameters that init_from gives; None without init_from."""
     may_begin: bool = True
     """False if init_from is gone, so that training can only resume from a checkpoint."""
+    uniform_loss: float | None = None
+    """The training loss of a model that knows nothing; None if it is not known."""
+    initial_loss: float | None = None
+    """The training loss before the first step, where that of the first step is another: it has many updates."""
 
     @property
     @abc.abstractmethod
@@ -74,8 +79,11 @@ class Job(abc.ABC):
         """Dispatch the K steps after `step`, donating the state."""
 
     @abc.abstractmethod
-    def evaluate(self, params: Params) -> Mapping[str, SplitScore]:
-        """Evaluate the splits that are followed during training, "dev" among them if it exists."""
+    def evaluate(self, params: Params, stop: Stop = never) -> Mapping[str, SplitScore]:
+        """Evaluate the splits that are followed during training, "dev" among them if it exists.
+
+        Raises Interrupted within about a second after `stop` returns True.
+        """
 
     def calibrate(self, params: Params) -> Params:
         """Recompute the parameters that steps do not train, as a function of those that they do."""

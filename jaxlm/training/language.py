@@ -1,5 +1,6 @@
 """Language models as jobs: every model that gives text a likelihood, from counts to GPT and REAN."""
 
+import math
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any, cast
@@ -11,8 +12,7 @@ from jaxlm.config import RunConfig
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.devices import platform
 from jaxlm.devices.mesh import must_block, replicated
-from jaxlm.inference.evaluation import NATS_PER_TOKEN, Score, token_fields
-from jaxlm.inference.formatting import score_line
+from jaxlm.inference.evaluation import NATS_PER_TOKEN, Score, Stop, never, token_fields
 from jaxlm.models.base import FittedModel, Params, with_buffers
 from jaxlm.runs.directory import RunDir
 from jaxlm.training import finish, optim
@@ -20,11 +20,14 @@ from jaxlm.training.cadence import Cadence
 from jaxlm.training.job import Job
 from jaxlm.training.setup import Setup, set_up, some_rows, summary
 from jaxlm.training.state import Chunk, TrainState
+from jaxlm.training.summary import loss_line
 
 CALIBRATION_LOGITS = 2**24
 """Most logits in memory while parameters of the likelihood are calibrated."""
 TRAIN_SAMPLE = 10_000
-"""Rows of train that are evaluated during training if there is no dev split."""
+"""Predictions of train that are evaluated during training if there is no dev split."""
+MOST_EVALUATED = 2**18
+"""Most predictions of a split that are evaluated during training, padding included; eval.json reads all of dev."""
 
 
 def prepare(
@@ -42,6 +45,7 @@ class LanguageJob(Job):
         self.setup, self.log, self.config, self.buffers = setup, log, setup.config, setup.buffers
         self.init_hash = setup.start.content if setup.start else None
         self.may_begin = setup.start is None or setup.start.params is not None
+        self.uniform_loss = math.log(setup.model.vocab_size) if setup.objective.unit == NATS_PER_TOKEN else None
 
     @property
     def data(self) -> Corpus:
@@ -69,7 +73,15 @@ class LanguageJob(Job):
     def cadence(self, chunk: int | None) -> Cadence:
         """The cadence of the run, by the device's speed."""
         rate = platform.flops_per_second()
-        return Cadence.of(self.config, self.setup.parameters, self.setup.batch_tokens, rate=rate, chunk=chunk)
+        rows = sum(map(len, self._followed.values()))
+        return Cadence.of(
+            self.config,
+            self.setup.parameters,
+            self.setup.batch_tokens,
+            rate=rate,
+            chunk=chunk,
+            eval_tokens=rows * self.setup.dataset.targets_per_row,
+        )
 
     def abstract_state(self) -> TrainState | None:
         """Shapes, types and shardings of the state."""
@@ -85,12 +97,10 @@ class LanguageJob(Job):
         result = self._chunk(state, batches, self.setup.placed_buffers, K)
         return jax.block_until_ready(result) if must_block(self.setup.mesh) else result
 
-    def evaluate(self, params: Params) -> dict[str, Score]:
-        """Evaluate dev and a fixed sample of train of equal size."""
-        rows = self.setup.dataset.rows
-        chosen = {"dev": rows["dev"], "train_sample": some_rows(rows["train"], len(rows["dev"]) or TRAIN_SAMPLE)}
+    def evaluate(self, params: Params, stop: Stop = never) -> dict[str, Score]:
+        """Evaluate dev and a fixed sample of train of equal size, each at most MOST_EVALUATED predictions."""
         params = with_buffers(params, self.setup.placed_buffers)
-        return {split: self.setup.evaluator(params, row_R) for split, row_R in chosen.items() if len(row_R)}
+        return {split: self.setup.evaluator(params, row_R, stop) for split, row_R in self._followed.items()}
 
     def calibrate(self, params: Params) -> Params:
         """Calibrate the parameters that the objective does not train, if it has any."""
@@ -109,7 +119,15 @@ class LanguageJob(Job):
 
     def losses(self, result: dict[str, Any], run: RunDir) -> list[str]:
         """One line for each split that eval.json has."""
-        return [f"{split}: {score_line(Score.from_json(result[split]))}" for split in SPLITS if result[split]]
+        return [loss_line(self.config, split, result[split]) for split in SPLITS if result[split]]
+
+    @cached_property
+    def _followed(self) -> dict[str, np.ndarray]:
+        """The rows of each split that are evaluated during training."""
+        rows, width = self.setup.dataset.rows, self.setup.dataset.targets_per_row
+        dev = some_rows(rows["dev"], max(1, MOST_EVALUATED // width))
+        train = some_rows(rows["train"], len(dev) or max(1, TRAIN_SAMPLE // width))
+        return {split: row_R for split, row_R in (("dev", dev), ("train_sample", train)) if len(row_R)}
 
     @cached_property
     def _optimizer(self) -> Any:
@@ -165,6 +183,6 @@ class CountJob(LanguageJob):
         nothing = np.empty(0)
         return TrainState(np.array(1, np.int32), params, ()), Chunk(loss_K=nothing, count_K=nothing, lr=0.0)
 
-    def evaluate(self, params: Params) -> dict[str, Score]:
+    def evaluate(self, params: Params, stop: Stop = never) -> dict[str, Score]:
         """Evaluate as a LanguageJob does, once there are counts."""
-        return super().evaluate(params) if params else {}
+        return super().evaluate(params, stop) if params else {}

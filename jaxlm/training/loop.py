@@ -1,5 +1,6 @@
 """The loop of every training: chunks of steps, with logs, evaluations and checkpoints between them."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxlm.devices import platform
 from jaxlm.errors import Stopped, UserError
+from jaxlm.inference.evaluation import Interrupted
 from jaxlm.models.base import Params
 from jaxlm.runs import checkpoints
 from jaxlm.runs.directory import RunDir
@@ -21,46 +23,57 @@ from jaxlm.training.state import TrainState
 def fit(job: Job, run: RunDir, log: Callable[[str], None]) -> float:
     """Train from the newest checkpoint, or from step 0, to the last step; returns the seconds of the whole run.
 
-    Raises NonFiniteLoss if a loss or parameter is not finite, Stopped after SIGINT or SIGTERM with the state saved, and
-    UserError if a file cannot be written.
+    A signal also ends an evaluation, which is made again when the run resumes. Training ends early where the dev loss
+    has not fallen for eval.patience evaluations. Raises NonFiniteLoss if a loss or parameter is not finite or the loss
+    far above its start, Stopped after SIGINT or SIGTERM with the state saved, and UserError if a file cannot be
+    written.
     """
-    state, sums, chunk = resumed(job, run, log) or (job.initial_state(), Sums(), None)
+    state, sums, chunk, evaluates = resumed(job, run, log) or (job.initial_state(), Sums(), None, True)
     step, cadence = int(state.step), job.cadence(chunk)
+    saves = step > 0
     with (
         catch_signals() as caught,
         checkpoints.CheckpointWriter(run.checkpoints, job.config.checkpoint.keep) as writer,
         Recorder(job, run, steps=cadence.steps, step=step, sums=sums) as record,
     ):
-        if step == 0:
-            record.scores(0, job.evaluate(state.params))
-        while step < cadence.steps:
-            K = cadence.size_at(step)
-            state, metrics = job.run_chunk(state, step, K)
-            step += K
-            record.chunk(step, metrics, logs=cadence.logs(step))
-            evaluates, saves = cadence.evaluates(step), cadence.saves(step) or bool(caught)
-            dev_loss = None
-            if evaluates or saves:
+        while evaluates or not (step == cadence.steps or record.out_of_patience):
+            if not evaluates:
+                K = cadence.size_at(step)
+                state, metrics = job.run_chunk(state, step, K)
+                step += K
+                record.chunk(step, metrics, logs=cadence.logs(step))
+                evaluates, saves = cadence.evaluates(step), cadence.saves(step) or bool(caught)
+            if step and (evaluates or saves):
                 record.flush()
                 state = dataclasses.replace(state, params=job.calibrate(state.params))
+            dev_loss = None
             if evaluates:
-                dev_loss = record.scores(step, job.evaluate(state.params))
-            if saves:
+                with contextlib.suppress(Interrupted):
+                    dev_loss = record.scores(step, job.evaluate(state.params, lambda: bool(caught)))
+                    evaluates = False
+                saves = saves or bool(caught) or record.out_of_patience
+            if step and saves:
                 if not all_finite(state.params):
                     record.fail("a parameter is not a number", step)
-                metadata = {"chunk": cadence.chunk, "numerics": platform.numerics(), **record.metadata()}
-                writer.save(step, state.items(), dev_loss=dev_loss, metadata=metadata)
+                metadata = {"chunk": cadence.chunk, "evaluates": evaluates, "numerics": platform.numerics()}
+                writer.save(step, state.items(), dev_loss=dev_loss, metadata={**metadata, **record.metadata()})
                 record.last_saved = step
-            if caught:
+            if saves and caught:
                 break
         writer.wait()
         if caught:
             raise Stopped(caught[0], step)
+        if step < cadence.steps:
+            log(
+                f"stopped at step {step:,} of {cadence.steps:,}: the dev loss has not fallen for "
+                f"{job.config.eval.patience} evaluations (eval.patience)"
+            )
         return record.seconds
 
 
-def resumed(job: Job, run: RunDir, log: Callable[[str], None]) -> tuple[TrainState, Sums, int] | None:
-    """Load the newest intact checkpoint: its state, running sums and steps of a chunk. Broken ones are set aside.
+def resumed(job: Job, run: RunDir, log: Callable[[str], None]) -> tuple[TrainState, Sums, int, bool] | None:
+    """Load the newest intact checkpoint: its state, running sums and steps of a chunk, and True if the run was stopped
+    in the evaluation of that state. Broken checkpoints are set aside.
 
     Returns None if there is no checkpoint. Raises UserError if there is none and init_from is gone.
     """
@@ -68,12 +81,12 @@ def resumed(job: Job, run: RunDir, log: Callable[[str], None]) -> tuple[TrainSta
     if like is None:
         return None
     broken = checkpoints.set_aside_unreadable(run.checkpoints)
-    found: tuple[TrainState, Sums, int] | None = None
+    found: tuple[TrainState, Sums, int, bool] | None = None
     for one in reversed(checkpoints.saved(run.checkpoints)):
         items = checkpoints.load(run.checkpoints, one, like.items())
         sums, chunk = Sums.from_metadata(one.metadata), one.metadata.get("chunk")
         if items is not None and sums is not None and isinstance(chunk, int):
-            found = TrainState.of_items(items), sums, chunk
+            found = TrainState.of_items(items), sums, chunk, bool(one.metadata.get("evaluates"))
             break
         checkpoints.set_aside(run.checkpoints, one.step)
         broken.append(one.step)

@@ -15,10 +15,13 @@ from jaxlm.training.job import Job, SplitScore
 from jaxlm.training.progress import Progress
 from jaxlm.training.state import Chunk
 
+DIVERGED = 4.0
+"""Training has failed where its mean loss is at least this multiple of the loss it began with."""
+
 
 @dataclasses.dataclass
 class Sums:
-    """Running sums since the last train line, and the seconds of the run; saved with each checkpoint."""
+    """Running sums since the last train line, and numbers of the whole run; saved with each checkpoint."""
 
     loss: float = 0.0
     """Weighted sum of the losses of the steps."""
@@ -30,13 +33,20 @@ class Sums:
     """Seconds of training since the last train line, without evaluations."""
     run_s: float = 0.0
     """Seconds of the whole run, over all resumes."""
+    start: float | None = None
+    """Loss of the first step that predicted something, or the job's initial_loss."""
+    best: float | None = None
+    """Least dev loss."""
+    waited: int = 0
+    """Evaluations since the least dev loss."""
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, Any]) -> "Sums | None":
         """Read the sums from a checkpoint's metadata; None if they are damaged."""
         try:
             sums = cls(**metadata["sums"])
-            check_fields(vars(sums), **dict.fromkeys(vars(sums), (int, float)))
+            absent = dict.fromkeys(("start", "best"), (int, float, type(None)))
+            check_fields(vars(sums), **(dict.fromkeys(vars(sums), (int, float)) | absent))
         except (LookupError, TypeError, ValueError):
             return None
         return sums
@@ -46,7 +56,7 @@ class Recorder:
     """Writes the metrics of a run. Chunks are fetched one late, so that the device never waits for the log."""
 
     def __init__(self, job: Job, run: RunDir, *, steps: int, step: int, sums: Sums):
-        self._job, self._steps, self._sums = job, steps, sums
+        self._job, self._steps, self._sums, self._patience = job, steps, sums, job.config.eval.patience
         self.last_saved = step or None
         """Step of the newest checkpoint."""
         self._pending: tuple[int, Chunk, bool] | None = None
@@ -70,6 +80,11 @@ class Recorder:
         """Seconds of the run until the newest record."""
         return self._sums.run_s
 
+    @property
+    def out_of_patience(self) -> bool:
+        """True if the dev loss has not fallen for eval.patience evaluations."""
+        return self._patience is not None and self._sums.waited >= self._patience
+
     def metadata(self) -> dict[str, Any]:
         """Checkpoint metadata with which a resumed run writes the same lines as an uninterrupted one."""
         return {"sums": dataclasses.asdict(self._sums)}
@@ -80,7 +95,9 @@ class Recorder:
         self._pending = step, chunk, logs
 
     def flush(self) -> None:
-        """Wait for the newest chunk and write its metrics. Raises NonFiniteLoss for a loss that is not finite."""
+        """Wait for the newest chunk and write its metrics. Raises NonFiniteLoss for a loss that is not finite, or far
+        above the loss of the first step.
+        """
         if self._pending is None:
             return
         (step, chunk, logs), self._pending = self._pending, None
@@ -94,10 +111,14 @@ class Recorder:
         self._sums.loss += float((loss_K * weight_K).sum())
         self._sums.weight += float(weight_K.sum())
         self._sums.tokens += tokens
+        known_K = loss_K[weight_K > 0]
+        if self._sums.start is None and known_K.size:
+            initial = self._job.initial_loss
+            self._sums.start = float(known_K[0]) if initial is None else initial
+        self._refuse_divergence(step)
         if logs and len(loss_K):
             self._train_line(step, float(chunk.lr))
         if len(loss_K):
-            known_K = loss_K[weight_K > 0]
             self._shown = step, float(known_K[-1]) if known_K.size else None, tokens
             if step < self._steps:  # the last line of progress waits for the last dev loss
                 self._show()
@@ -110,22 +131,44 @@ class Recorder:
             if not math.isfinite(score.nats):
                 self.fail(f"the {split} loss is {score.nats}", step)
             self._log.write(**score.metrics_line(step, split, seconds=seconds, time_s=self._sums.run_s))
+        if "dev" in scores:
+            self._follow(math.inf if dev is None else dev)
         self._progress.dev(dev)
         self._show()
         return dev
 
     def fail(self, reason: str, step: int) -> None:
-        """Raise NonFiniteLoss naming the last good checkpoint and possible fixes."""
+        """Raise NonFiniteLoss naming the last good checkpoint, and settings that may help and that the model takes."""
         good = (
             "no checkpoint was saved before"
             if self.last_saved is None
             else f"the last good checkpoint is step {self.last_saved}"
         )
-        clip = "" if not self._job.config.model.predicts_text else ", or --optim.clip 1"
+        config = self._job.config
+        clip = ", or --optim.clip 1" if config.model.predicts_text and config.optim.clip is None else ""
         raise NonFiniteLoss(
             f"{reason} at step {step} of {self._steps}; {good}; "
             f"try a smaller --optim.lr{clip}, in another --run-dir or with --restart"
         )
+
+    def _refuse_divergence(self, step: int) -> None:
+        """Raise NonFiniteLoss if the mean loss since the last train line is DIVERGED times that of the first step.
+
+        A run that starts from good parameters is compared with a model that knows nothing.
+        """
+        sums = self._sums
+        start = max(sums.start or 0.0, self._job.uniform_loss or 0.0)
+        mean = sums.loss / sums.weight if sums.weight else 0.0
+        if mean > DIVERGED * start > 0:
+            self.fail(f"the loss, {sums.start:.4g} at the start, is {mean:.4g}", step)
+
+    def _follow(self, dev: float) -> None:
+        """Count the evaluations since the least dev loss."""
+        sums = self._sums
+        if sums.best is None or dev < sums.best:
+            sums.best, sums.waited = (dev if math.isfinite(dev) else None), 0
+        else:
+            sums.waited += 1
 
     def _show(self) -> None:
         if self._shown is not None:
@@ -144,7 +187,7 @@ class Recorder:
             lr=lr,
             time_s=sums.run_s,
         )
-        self._sums = Sums(run_s=sums.run_s)
+        self._sums = Sums(run_s=sums.run_s, start=sums.start, best=sums.best, waited=sums.waited)
 
     def _lap(self) -> float:
         """Seconds since the previous call, which are also added to those of the run."""

@@ -6,8 +6,11 @@ from pathlib import Path
 from jaxlm.config import RunConfig
 from jaxlm.config.serialization import to_json
 from jaxlm.errors import writing
+from jaxlm.runs import metrics
 from jaxlm.runs.create import claimed
-from jaxlm.runs.directory import dump, write_json
+from jaxlm.runs.directory import RunDir, dump, write_json
+from jaxlm.training import summary
+from jaxlm.training.job import Job
 from jaxlm.training.loop import fit
 
 
@@ -37,10 +40,21 @@ def train(
             seconds = fit(job, run, log)
             with writing(run.path):
                 write_json(run.eval, job.finish(run, seconds))
-        if run.samples.is_file():
-            log(run.samples.read_text("utf-8", errors="replace").rstrip("\n"))
-        result = run.read_eval()
-        for line in job.losses(result, run):
+        for line in _summary(job, run):
             log(line)
-        log(f"step {result['step']:,} of {result['steps']:,}, {result['train_time_s']:.1f} s, in {run.path}")
     return run.path
+
+
+def _summary(job: Job, run: RunDir) -> list[str]:
+    """The screen about a finished run, from its files. Raises UserError if one of them is damaged."""
+    result = run.read_eval()
+    rows = summary.screen(
+        job.config,
+        result,
+        metrics.read(run.metrics),
+        data=[line for line in job.summary() if line.startswith("data: ")],
+        losses=job.losses(result, run),
+        samples=run.samples.read_text("utf-8", errors="replace") if run.samples.is_file() else "",
+    )
+    end = f"step {result['step']:,} of {result['steps']:,}, {result['train_time_s']:.1f} s, in {run.path}"
+    return [*rows, end]

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from jaxlm.config import RunConfig
+from jaxlm.config.run import no_dev_split
 from jaxlm.data import corpus as corpora
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.dataset import Dataset
@@ -27,7 +28,7 @@ from jaxlm.devices.mesh import (
     state_sharding,
 )
 from jaxlm.errors import UserError
-from jaxlm.inference.evaluation import NATS_PER_TOKEN, Evaluator
+from jaxlm.inference.evaluation import EVAL_TOKENS, NATS_PER_TOKEN, Evaluator
 from jaxlm.models.base import LanguageModel, Params, SequenceModel, axes_of
 from jaxlm.models.initialization import abstract_state, init_state
 from jaxlm.models.mixture import Mixture
@@ -88,10 +89,16 @@ class Setup:
 
     @cached_property
     def evaluator(self) -> Evaluator:
-        """Evaluates rows of the data set."""
-        bytes_V = self.corpus.tokenizer.bytes_of_token
+        """Evaluates rows of the data set, in blocks that take a second at most, so that a signal is soon noticed."""
+        trained = self.config.model.trained_by_steps
+        in_a_second = platform.flops_per_second() / (2 * max(self.parameters, 1)) if trained else EVAL_TOKENS
         return Evaluator(
-            self.model, self.dataset, bytes_V, row_multiple=rows_multiple(self.mesh), block=must_block(self.mesh)
+            self.model,
+            self.dataset,
+            self.corpus.tokenizer.bytes_of_token,
+            row_multiple=rows_multiple(self.mesh),
+            block=must_block(self.mesh),
+            most=max(1, min(EVAL_TOKENS, int(in_a_second))),
         )
 
     def abstract_state(self, optimizer: optax.GradientTransformation) -> TrainState:
@@ -170,6 +177,8 @@ def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
     if config.model.trained_by_steps:
         check_batch(dataset.batch_size, mesh)
         optim.schedule(config.optim, config.last_step)
+        if config.eval.patience is not None and not len(dataset.rows["dev"]):
+            raise no_dev_split()
         if start and start.params is not None:
             check_same_parameters(config, abstract_state(model)[0], start)
         if _is_wide(config):
@@ -184,6 +193,7 @@ def summary(setup: Setup) -> list[str]:
         f"devices: {platform.describe(setup.config.gpu_memory)}",
         f"data: {sizes} tokens, vocabulary {setup.corpus.tokenizer.vocab_size:,}",
         *setup.corpus.notes,
+        *optim.warmup_note(setup.config.optim, setup.config.last_step),
     ]
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlm.inference.evaluation import Interrupted, Stop, never
 from jaxlm.models.base import Params
 from jaxlm.word2vec.model import DeviceBatch, RowChanges, Word2vec, add_changes
 from jaxlm.word2vec.reader import BatchCounts, Reader
@@ -45,34 +46,51 @@ def pair_fields(mean: float = 0.0) -> dict[str, Any]:
 
 
 class Trainer:
-    """Runs the compiled steps of one model, with a thread for each worker."""
+    """Runs the compiled steps of one model, with a thread for each worker, or the workers one after another."""
 
-    def __init__(self, model: Word2vec):
-        self._workers = model.config.workers
+    def __init__(self, model: Word2vec, *, one_by_one: bool = False):
+        self._workers, self._one_by_one = model.config.workers, one_by_one
         self._train = jax.jit(model.train)
         self._add = jax.jit(add_changes, donate_argnums=0)
         self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="workers")
 
     def step(self, params: Params, reader: Reader, step: int, rate: float) -> tuple[Params, float, BatchCounts]:
         """Run one step, donating the parameters; returns the new ones, the summed loss in nats, and the counts."""
-        done = self._run(params, reader, step, rate)
-        return self._add(params, [change for change, _, _ in done]), *_sums(done)
+        if not self._one_by_one:
+            done = self._run(params, reader, step, rate)
+            return self._add(params, [change for change, _, _ in done]), *_sums(done)
+        done = []
+        for worker in range(self._workers):
+            done.append(self._part(params, reader, step, worker, rate))
+            params = self._add(params, [done[-1][0]])
+        return params, *_sums(done)
 
-    def score(self, params: Params, reader: Reader, steps: range) -> PairLoss:
-        """Evaluate the loss on some of a reader's steps: training at a rate of 0, with the changes dropped."""
-        done = [_sums(self._run(params, reader, step, 0.0)) for step in steps]
+    def score(self, params: Params, reader: Reader, steps: range, stop: Stop = never) -> PairLoss:
+        """Evaluate the loss on some of a reader's steps: training at a rate of 0, with the changes dropped.
+
+        Raises Interrupted as soon as `stop` returns True.
+        """
+        done = []
+        for step in steps:
+            if stop():
+                raise Interrupted
+            done.append(_sums(self._run(params, reader, step, 0.0)))
         pairs, words = sum(counts.pairs for _, counts in done), sum(counts.words for _, counts in done)
         return PairLoss(math.fsum(nats for nats, _ in done), pairs, words)
 
     def _run(
         self, params: Params, reader: Reader, step: int, rate: float
     ) -> list[tuple[RowChanges, float, BatchCounts]]:
-        def one(worker: int) -> tuple[RowChanges, float, BatchCounts]:
-            batch, counts = reader.worker_batch(step, worker)
-            change, loss_S = self._train(params, DeviceBatch(*map(jnp.asarray, batch)), jnp.float32(rate))
-            return change, float(np.asarray(loss_S).sum(dtype=np.float64)), counts
+        return list(
+            self._threads.map(lambda worker: self._part(params, reader, step, worker, rate), range(self._workers))
+        )
 
-        return list(self._threads.map(one, range(self._workers)))
+    def _part(
+        self, params: Params, reader: Reader, step: int, worker: int, rate: float
+    ) -> tuple[RowChanges, float, BatchCounts]:
+        batch, counts = reader.worker_batch(step, worker)
+        change, loss_S = self._train(params, DeviceBatch(*map(jnp.asarray, batch)), jnp.float32(rate))
+        return change, float(np.asarray(loss_S).sum(dtype=np.float64)), counts
 
 
 def _sums(done: list[tuple[RowChanges, float, BatchCounts]]) -> tuple[float, BatchCounts]:

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import DataConfig, RunConfig, Word2vecConfig
+from jaxlm.config.run import no_dev_split
 from jaxlm.data.corpus import SPLITS
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
 from jaxlm.embeddings import maps
 from jaxlm.errors import UserError
+from jaxlm.inference.evaluation import Stop, never
 from jaxlm.models.base import Params
 from jaxlm.ops import prng
 from jaxlm.plots.word_points import save_points
@@ -31,6 +33,7 @@ from jaxlm.word2vec import corpus as word_corpora
 from jaxlm.word2vec.corpus import WordCorpus
 from jaxlm.word2vec.loading import load_vectors
 from jaxlm.word2vec.reader import EVALUATION, Reader
+from jaxlm.word2vec.small_vocabulary import bounded, initial_loss, one_by_one, unigram_loss
 from jaxlm.word2vec.step import PairLoss, Trainer, pair_fields
 
 NEIGHBOURS = 5
@@ -39,6 +42,8 @@ MAPPED = 200
 """Most frequent words shown in the map of words."""
 ONE_WORD_LINES = ("ssa_2017", "makemore")
 """Named data sets whose lines are single words, without neighbours to train on."""
+MOST_EVALUATED = 2**20
+"""Words of dev that are evaluated during training, about; eval.json reads all of it."""
 SHOWN_RANKS = 2000
 """The words of samples.txt are spread evenly over this many of the most frequent words."""
 
@@ -61,6 +66,8 @@ def prepare(
         raise UserError(f"model.vocab_size wants the {size} words of the data or none, got {model.vocab_size}")
     if not corpus.size("train"):
         raise UserError("data.split wants at least one sentence in train, got none")
+    if config.eval.patience is not None and not corpus.size("dev"):
+        raise no_dev_split()
     resolved = dataclasses.replace(config, model=dataclasses.replace(model, vocab_size=size))
     return VectorJob(resolved, corpus, starting_point(config, resumes=not restart), log)
 
@@ -71,7 +78,8 @@ class VectorJob(Job):
     def __init__(self, config: RunConfig, corpus: WordCorpus, start: Start | None, log: Callable[[str], None]):
         assert isinstance(config.model, Word2vecConfig)
         self.config, self.corpus, self.log, self.buffers = config, corpus, log, {}
-        self.model = config.model.build()
+        self.initial_loss = initial_loss(config.model, corpus.tokenizer.counts)
+        self.model = bounded(config.model, corpus.tokenizer.counts).build()
         self.readers = {split: self._reader(split) for split in SPLITS}
         self.config = config.in_steps(self.readers["train"].steps, 1)
         self._start = start
@@ -93,6 +101,7 @@ class VectorJob(Job):
             f"data: {self.corpus.total_words:,} words, those of the vocabulary and ends of sentences: {sizes}; "
             f"vocabulary {self.corpus.tokenizer.vocab_size:,}",
             *self.corpus.notes,
+            *optim.warmup_note(self.config.optim, self.config.last_step),
         ]
 
     def details(self) -> list[str]:
@@ -108,7 +117,8 @@ class VectorJob(Job):
     def cadence(self, chunk: int | None) -> Cadence:
         """The cadence of the run, by the device's speed."""
         words, rate = self.readers["train"].step_words, platform.flops_per_second()
-        return Cadence.of(self.config, self._size, words, rate=rate, chunk=chunk)
+        dev = 3 * len(self.readers["dev"].id_N)  # an evaluation is a step at a rate of 0
+        return Cadence.of(self.config, self._size, words, rate=rate, chunk=chunk, eval_tokens=dev)
 
     def abstract_state(self) -> TrainState:
         """Shapes, types and the device of the state."""
@@ -139,9 +149,9 @@ class VectorJob(Job):
         )
         return TrainState(step=state.step + K, params=params, opt_state=state.opt_state), chunk
 
-    def evaluate(self, params: Params) -> dict[str, PairLoss]:
-        """Evaluate dev, if it has pairs."""
-        score = self._score(params, "dev")
+    def evaluate(self, params: Params, stop: Stop = never) -> dict[str, PairLoss]:
+        """Evaluate dev, if it has pairs, on about MOST_EVALUATED of its words."""
+        score = self._score(params, "dev", MOST_EVALUATED, stop)
         return {"dev": score} if score else {}
 
     def loss_fields(self, mean: float) -> dict[str, Any]:
@@ -153,14 +163,19 @@ class VectorJob(Job):
         best = load_vectors(run.path, log=self.log)
         params = jax.device_put(best.params, jax.devices()[0])
         write_bytes(run.samples, self._neighbours(np.asarray(params["input"])).encode("utf-8", "surrogatepass"))
-        entries = {split: self._score(params, split) for split in SPLITS}
+        some = self.config.eval.max_tokens // self.model.config.window
+        entries = {split: self._score(params, split, some if split == "train" else None) for split in SPLITS}
         if self.config.plots and len(best.tokenizer.words) >= maps.FEWEST:
             run.plots.mkdir(exist_ok=True)
             save_points(*maps.project_words(best.embeddings(), None, MAPPED), run.word_points)
             draw_pictures(run, self.log)
         result: dict[str, Any] = {split: score.to_json() if score else None for split, score in entries.items()}
         counts = {"params": self._size, "step": best.step, "steps": self.config.steps, "train_time_s": seconds}
-        return result | counts
+        return {
+            **result,
+            "baselines": {"unigram": unigram_loss(self.model.config, self.corpus.tokenizer.counts)},
+            **counts,
+        }
 
     def losses(self, result: dict[str, Any], run: RunDir) -> list[str]:
         """One line for each split, and a warning if train had no pair of words."""
@@ -178,7 +193,8 @@ class VectorJob(Job):
 
     @cached_property
     def _trainer(self) -> Trainer:
-        return Trainer(self.model)
+        words, size = self.readers["train"].step_words, self.corpus.tokenizer.vocab_size
+        return Trainer(self.model, one_by_one=one_by_one(self.model.config, size, words))
 
     @cached_property
     def _rate(self) -> Any:
@@ -211,16 +227,15 @@ class VectorJob(Job):
         if want != got:
             raise UserError(f"init_from {path!r} has parameters {got}, this model wants {want}")
 
-    def _score(self, params: Params, split: str) -> PairLoss | None:
-        """Evaluate a split; train by evenly spread steps with about eval.max_tokens pairs. None if it has no pairs."""
+    def _score(self, params: Params, split: str, most: int | None, stop: Stop = never) -> PairLoss | None:
+        """Evaluate a split, by evenly spread steps of about `most` words; None if it has no pairs."""
         reader = self.readers[split]
         if split == "train":
             reader = dataclasses.replace(reader, offset=EVALUATION)
         if not len(reader.id_N):
             return None
-        wanted = self.config.eval.max_tokens // self.model.config.window // reader.step_words
-        every = 1 if split != "train" else max(1, reader.steps // max(1, wanted))
-        score = self._trainer.score(params, reader, range(0, reader.steps, every))
+        every = 1 if most is None else max(1, reader.steps // max(1, most // reader.step_words))
+        score = self._trainer.score(params, reader, range(0, reader.steps, every), stop)
         return score if score.pairs else None
 
     def _neighbours(self, input_VE: np.ndarray) -> str:

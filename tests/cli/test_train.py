@@ -75,8 +75,8 @@ def test_restart_trains_again(cli, trained, tmp_path):
     assert done.code == 0, done.stderr
     assert json.loads((run / "eval.json").read_text())["step"] == 100
     assert [entry.name for entry in (run / "checkpoints").iterdir()] == ["100"]
-    assert {json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()} == {0, 100}
-    refused(cli.train("--run-dir", run), "steps: 100, now 200")
+    assert {json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()} == {0, 20, 60, 100}
+    refused(cli.train("--run-dir", run), "steps: 100, now 200", f"give another --run-dir and --init-from {run}")
 
 
 def test_a_restart_that_fails_leaves_the_old_run_beside_it(cli, trained, tmp_path):
@@ -126,7 +126,19 @@ def test_epochs_in_place_of_steps(cli, tmp_path):
 
 
 def test_counts_end_to_end(cli, tmp_path):
-    args = ("configs/names_bigram.py", "--data.path", cli.text, "--data.split", 1, 0, 0, "--run-dir", tmp_path / "run")
+    args = (
+        "configs/names_bigram.py",
+        "--data.path",
+        cli.text,
+        "--data.split",
+        1,
+        0,
+        0,
+        "--run-dir",
+        tmp_path / "run",
+        "--sample.n",
+        9,
+    )
     done = cli.train(*args)
     assert done.code == 0 and done.stderr == ""
     pairs: collections.Counter[tuple[str, str]] = collections.Counter()

@@ -13,7 +13,7 @@ import jaxlm
 from jaxlm.data.corpus import from_lines
 from jaxlm.data.dataset import Dataset
 from jaxlm.inference import formatting
-from jaxlm.inference.evaluation import Evaluator, Score
+from jaxlm.inference.evaluation import Evaluator, Interrupted, Score
 from jaxlm.inference.score import TextScore
 from tests.conftest import NAMES
 
@@ -61,6 +61,24 @@ def test_many_blocks_are_summed_as_one(monkeypatch):
     assert blocks.nats == pytest.approx(whole.nats, rel=1e-6)
     assert blocks[1:] == whole[1:]
     np.testing.assert_allclose(score.per_token(params, rows["train"]), terms, atol=1e-6)
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_an_evaluation_ends_where_it_is_told_to_stop(monkeypatch, blocks):
+    monkeypatch.setattr("jaxlm.inference.evaluation.EVAL_TOKENS", 7)
+    score, rows = evaluator({}, MLP)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > blocks
+
+    with pytest.raises(Interrupted):
+        score(params_of(MLP), rows["train"], stop)
+    assert len(asked) == blocks + 1
+    asked.clear()
+    blocks = 100
+    assert score(params_of(MLP), rows["train"], stop).tokens == 45 and len(asked) == 7
 
 
 def test_some_rows_and_no_rows():
@@ -141,7 +159,7 @@ def test_eval_json_has_exactly_the_keys_of_the_contract(mlp_run):
         raise AssertionError(f"{constant} in eval.json")
 
     result = json.loads((mlp_run.path / "eval.json").read_text(), parse_constant=refuse)
-    assert keys(result) == {"train", "dev", "test", "params", "step", "steps", "train_time_s"}
+    assert keys(result) == {"train", "dev", "test", "baselines", "params", "step", "steps", "train_time_s"}
     for split in ("train", "dev", "test"):
         assert keys(result[split]) == {"nats_per_token", "bits_per_byte", "perplexity", "tokens", "bytes"}
         assert result[split]["perplexity"] == pytest.approx(math.exp(result[split]["nats_per_token"]))

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxlm
 from jaxlm.devices import platform
 from jaxlm.errors import Stopped
+from jaxlm.inference.evaluation import Stop, never
 from jaxlm.runs import checkpoints, metrics
 from jaxlm.runs.checkpoints import CheckpointWriter
 from jaxlm.training.cadence import Cadence
@@ -123,29 +125,116 @@ def test_a_signal_in_a_chunk_stops_behind_it_with_the_state_saved(run, saves, si
     with pytest.raises(Stopped) as stopped:
         fitted(job)
     assert (stopped.value.signum, stopped.value.step) == (signum, at)
-    assert saves[-1] == (at, float(at), float(at) if at % 8 == 0 else None)
+    assert saves[-1] == (at, float(at), None)  # the evaluation that is due at 8 and 24 waits for the resumed run
     assert saved_steps(run)[-1] == at
     assert [line for line in lines(run) if line[1] == "train"][-1][0] == at
 
 
-@pytest.mark.parametrize(("moment", "step"), [("evaluate", 2), ("save", 8), ("wait", 24)])
+@pytest.mark.parametrize(("moment", "step"), [("save", 8), ("wait", 24)])
 def test_a_signal_at_any_other_moment_stops_at_a_step_that_is_saved(run, monkeypatch, moment, step):
-    """In the first evaluation, in a save, and while the last save is awaited."""
+    """In a save, and while the last save is awaited."""
     job = FakeJob(run)
-    owner: Any = job if moment == "evaluate" else CheckpointWriter
-    real = getattr(owner, moment)
+    real = getattr(CheckpointWriter, moment)
 
     def interrupted(*args: Any, **rest: Any) -> Any:
         if moment != "wait" or saved_steps(run)[-1:] == [16]:
-            monkeypatch.setattr(owner, moment, real)
+            monkeypatch.setattr(CheckpointWriter, moment, real)
             signal.raise_signal(signal.SIGTERM)
         return real(*args, **rest)
 
-    monkeypatch.setattr(owner, moment, interrupted)
+    monkeypatch.setattr(CheckpointWriter, moment, interrupted)
     with pytest.raises(Stopped) as stopped:
         fitted(job)
     assert (stopped.value.signum, stopped.value.step) == (signal.SIGTERM, step)
     assert saved_steps(run)[-1] == step
+
+
+def stop_in_evaluation(job: FakeJob, step: int) -> None:
+    """Let a signal come while the job evaluates the state behind a step."""
+    evaluate = job.evaluate
+
+    def signalled(params: Any, stop: Stop = never) -> Any:
+        if float(params["w"]) == step:
+            signal.raise_signal(signal.SIGTERM)
+        return evaluate(params, stop)
+
+    job.evaluate = signalled  # type: ignore[method-assign]
+
+
+def test_a_signal_in_the_first_evaluation_ends_it_before_the_first_step(run):
+    job = FakeJob(run)
+    stop_in_evaluation(job, 0)
+    with pytest.raises(Stopped) as stopped:
+        fitted(job)
+    assert stopped.value.step == 0 and saved_steps(run) == [] and lines(run) == []
+    fitted(FakeJob(run))
+    assert lines(run)[0] == (0, "dev", 0.0)
+
+
+@pytest.mark.parametrize("step", [8, 24])
+@pytest.mark.parametrize("cadence", [CADENCE, dataclasses.replace(CADENCE, save_every=24)])
+def test_an_evaluation_that_a_signal_ended_is_made_by_the_resumed_run(tmp_path, step, cadence):
+    whole, run = FakeJob(tmp_path / "whole", cadence), tmp_path / "run"
+    fitted(whole)
+    job = FakeJob(run, cadence)
+    stop_in_evaluation(job, step)
+    with pytest.raises(Stopped) as stopped:
+        fitted(job)
+    assert stopped.value.step == step and lines(run)[-1] == (step, "train", step - 0.5)
+    (newest,) = [one for one in checkpoints.saved(run / "checkpoints") if one.step == step]
+    assert newest.metadata["dev_loss"] is None
+    job = FakeJob(run, cadence)
+    fitted(job)
+    assert job.events[0] == ("evaluate", step)
+    assert without_times(run) == without_times(tmp_path / "whole")
+    one, other = (checkpoints.saved(place / "checkpoints")[-1].metadata for place in (tmp_path / "whole", run))
+    assert (one["dev_loss"], other["dev_loss"]) == (24.0, 24.0)
+
+
+PATIENT = jaxlm.EvalConfig(patience=2)
+FALLS_TWICE = {0: 9.0, 4: 5.0, 8: 6.0, 12: 4.0, 16: 4.0, 20: 4.5, 24: 1.0}
+"""Dev losses at the evaluations of OFTEN: two after that of step 12 are not lower."""
+OFTEN = Cadence(steps=24, chunk=2, log_every=2, eval_every=4, save_every=24)
+
+
+def test_patience_ends_a_run_whose_dev_loss_has_not_fallen(run):
+    """The last state is saved though no checkpoint is due; run again, it has ended."""
+    job = FakeJob(run, OFTEN, eval=PATIENT)
+    job.dev_at = FALLS_TWICE
+    assert fitted(job) == ["stopped at step 20 of 24: the dev loss has not fallen for 2 evaluations (eval.patience)"]
+    assert [loss for _, split, loss in lines(run) if split == "dev"] == [9.0, 5.0, 6.0, 4.0, 4.0, 4.5]
+    assert saved_steps(run) == [20]
+    again = FakeJob(run, OFTEN, eval=PATIENT)
+    fitted(again)
+    assert again.events == []
+
+
+@pytest.mark.parametrize("stop", [14, 16, 18, 20])
+def test_patience_is_kept_across_a_stop(run, stop):
+    for at in (stop, None):
+        job = FakeJob(run, OFTEN, eval=PATIENT)
+        job.dev_at = FALLS_TWICE
+        if at is None:
+            assert fitted(job)[-1].startswith("stopped at step 20 of 24")
+        else:
+            job.at[at] = raised()
+            with pytest.raises(Stopped):
+                fitted(job)
+
+
+def test_without_patience_a_run_goes_on(run):
+    job = FakeJob(run, OFTEN)
+    job.dev_at = FALLS_TWICE
+    assert fitted(job) == [] and lines(run)[-1] == (24, "dev", 1.0)
+
+
+def test_early_evaluations_are_made_between_smaller_chunks(run):
+    early = Cadence(steps=24, chunk=8, log_every=8, eval_every=16, save_every=16, early=(2, 4, 8), early_chunk=2)
+    job = FakeJob(run, early)
+    fitted(job)
+    assert [step for name, step in job.events if name == "chunk"] == [0, 2, 4, 6, 8, 16]
+    assert [step for name, step in job.events if name == "evaluate"] == [0, 2, 4, 8, 16, 24]
+    assert saved_steps(run) == [2, 16, 24]  # saved at each, and the best by dev loss is the first
 
 
 def test_behind_the_loop_a_signal_does_what_it_did_before(run):
@@ -224,12 +313,12 @@ def test_a_run_that_died_goes_on_from_its_newest_checkpoint_and_cuts_what_lies_b
 
 def test_a_resumed_run_makes_no_initial_state_and_scores_no_start(run):
     job = FakeJob(run)
-    job.at[16] = raised()
+    job.at[14] = raised()
     with pytest.raises(Stopped):
         fitted(job)
     job = FakeJob(run)
     fitted(job)
-    assert job.events[0] == ("chunk", 16) and ("initial", 0) not in job.events and ("evaluate", 0) not in job.events
+    assert job.events[0] == ("chunk", 14) and ("initial", 0) not in job.events and ("evaluate", 0) not in job.events
 
 
 def test_the_chunks_of_a_resumed_run_are_those_of_its_checkpoint(run):
@@ -299,7 +388,7 @@ def test_the_speed_of_a_train_line_is_that_of_training_since_the_line_before(run
     def tick(seconds: float) -> None:
         clock[0] += seconds
 
-    def slow(params: Any) -> Any:
+    def slow(params: Any, stop: Stop = never) -> Any:
         tick(10)
         return evaluate(params)
 

@@ -1,13 +1,15 @@
 """What is no number ends the training: no such state is saved. What the disk does not take is reported."""
 
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jaxlm.errors import NonFiniteLoss, UserError
-from jaxlm.inference.evaluation import Score
+from jaxlm.config import OptimConfig
+from jaxlm.errors import NonFiniteLoss, Stopped, UserError
+from jaxlm.inference.evaluation import Score, never
 from jaxlm.runs import checkpoints
 from jaxlm.runs.checkpoints import CheckpointWriter
 from jaxlm.training.cadence import Cadence
@@ -26,7 +28,7 @@ def run(tmp_path: Path) -> Path:
 def test_a_dev_loss_that_is_no_number_ends_the_training(run, nats, step):
     job = FakeJob(run)
     evaluate = job.evaluate
-    job.evaluate = lambda params: (  # type: ignore[method-assign]
+    job.evaluate = lambda params, stop=never: (  # type: ignore[method-assign]
         {"dev": Score(nats, 1, 1, 0)} if float(params["w"]) == step else evaluate(params)
     )
     good = "no checkpoint was saved before" if step == 0 else "the last good checkpoint is step 8"
@@ -43,7 +45,7 @@ def test_a_parameter_that_is_no_number_is_not_saved(run, step, saved, good):
     """Though all losses are numbers."""
     job = FakeJob(run)
     job.w_at[step] = math.nan
-    job.evaluate = lambda params: {"dev": Score(1.0, 1, 1, 0)}  # type: ignore[method-assign]
+    job.evaluate = lambda params, stop=never: {"dev": Score(1.0, 1, 1, 0)}  # type: ignore[method-assign]
     with pytest.raises(NonFiniteLoss, match=rf"^a parameter is not a number at step {step} of 24; {good};"):
         fitted(job)
     assert saved_steps(run) == saved
@@ -71,6 +73,53 @@ def test_a_resumed_run_names_the_checkpoint_that_it_began_from(run):
     for _ in range(2):
         with pytest.raises(NonFiniteLoss, match=r"step 10 of 24; the last good checkpoint is step 8;"):
             fitted(job)
+
+
+def diverging(run: Path, uniform: float | None, **settings: Any) -> FakeJob:
+    """Losses of 2 nats up to step 10, and of 9 after it."""
+    job = FakeJob(run, **settings)
+    job.loss_at = {step: 2.0 if step <= 10 else 9.0 for step in range(1, 25)}
+    job.uniform_loss = uniform
+    return job
+
+
+@pytest.mark.parametrize("uniform", [None, 1.5])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_loss_far_above_its_start_ends_the_training(run, uniform, resumed):
+    """It is compared with the first step's, which a resumed run has from its checkpoint; no such state is saved."""
+    job = diverging(run, uniform)
+    if resumed:
+        job.at[10] = lambda: signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped):
+            fitted(job)
+        job = diverging(run, uniform)
+    good = 10 if resumed else 8
+    words = rf"^the loss, 2 at the start, is 9 at step 12 of 24; the last good checkpoint is step {good}; try a smaller"
+    with pytest.raises(NonFiniteLoss, match=words):
+        fitted(job)
+    assert saved_steps(run)[-1] == good and max(step for step, *_ in lines(run)) <= 10
+
+
+def test_a_loss_that_a_model_without_knowledge_has_is_no_failure(run):
+    """A run may begin from good parameters."""
+    fitted(diverging(run, 3.0))
+    assert saved_steps(run)[-1] == 24
+
+
+def test_one_bad_step_among_good_ones_is_no_failure(run):
+    job = FakeJob(run, Cadence(steps=24, chunk=2, log_every=24, eval_every=24, save_every=24))
+    job.loss_at = {step: 2.0 if step != 12 else 50.0 for step in range(1, 25)}
+    job.uniform_loss = None
+    fitted(job)
+    assert saved_steps(run) == [24]
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_clipping_is_advised_where_it_is_not_on(run, clip):
+    job = diverging(run, None, optim=OptimConfig(clip=clip))
+    with pytest.raises(NonFiniteLoss) as told:
+        fitted(job)
+    assert ("--optim.clip 1" in str(told.value)) == (clip is None)
 
 
 class Lost:

@@ -9,12 +9,14 @@ import numpy as np
 import optax
 import pytest
 
+from jaxlm.cli.train_command import load_config
 from jaxlm.config import NgramConfig, OptimConfig
 from jaxlm.data.rows import Batch
 from jaxlm.errors import UserError
-from jaxlm.training.optim import count_parameters, in_steps, schedule, transformation
+from jaxlm.training.optim import count_parameters, in_steps, schedule, transformation, warmup_note, warmup_steps
 from jaxlm.training.state import TrainState
 from jaxlm.training.step import language_loss, make_step
+from tests.conftest import REPOSITORY
 
 PARAMS = {"w": np.array([[1.0, -2.0], [0.5, 3.0]], np.float32), "b": np.array([0.1, -0.3], np.float32)}
 
@@ -94,10 +96,35 @@ def test_cosine_without_warm_up_starts_at_the_learning_rate_and_ends_at_zero():
     assert [float(rate(step)) for step in (0, 25, 50)] == pytest.approx([0.4, 0.2, 0.0], abs=1e-7)
 
 
-@pytest.mark.parametrize("warmup", [100, 250, 0.999])
-def test_a_warm_up_as_long_as_the_run_is_refused(warmup):
-    with pytest.raises(UserError, match=rf"optim\.warmup wants fewer than the run's 100 steps, got {warmup:g}"):
-        schedule(OptimConfig(schedule="cosine", warmup=warmup), 100)
+def test_a_share_of_the_run_that_leaves_no_step_after_the_warm_up_is_refused():
+    with pytest.raises(UserError, match=r"optim\.warmup wants fewer than the run's 100 steps, got 0\.999"):
+        schedule(OptimConfig(schedule="cosine", warmup=0.999), 100)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "steps", "taken", "is_cut"),
+    [
+        (20, 100, 20, False),
+        (21, 100, 20, True),
+        (200, 60, 12, True),
+        (5, 3, 0, True),
+        (0.5, 60, 30, False),
+        (0, 9, 0, False),
+    ],
+)
+def test_a_warm_up_in_steps_is_cut_to_a_fifth_of_the_run_and_that_is_told(warmup, steps, taken, is_cut):
+    config = OptimConfig(lr=0.4, schedule="cosine", warmup=warmup)
+    assert warmup_steps(config, steps) == taken
+    rate = schedule(config, steps)
+    assert int(np.argmax([float(rate(step)) for step in range(steps + 1)])) == taken
+    told = warmup_note(config, steps)
+    assert told == ([f"optim.warmup {warmup} is cut to {taken} steps, 20% of the run's {steps}"] if is_cut else [])
+
+
+@pytest.mark.parametrize("name", ["names_bow", "names_gpt", "names_gru", "names_lstm", "names_rnn", "names_wavenet"])
+def test_published_warm_ups_are_not_cut(name):
+    config = load_config(REPOSITORY / "configs" / f"{name}.py")
+    assert warmup_steps(config.optim, config.last_step) == config.optim.warmup >= 200
 
 
 def test_sgd_is_plain_descent():

@@ -16,6 +16,7 @@ from jaxlm.errors import NonFiniteLoss
 from jaxlm.inference.evaluation import Evaluator, Score
 from jaxlm.runs import checkpoints, metrics
 from jaxlm.runs.directory import RunDir
+from jaxlm.training import language
 from jaxlm.training.cadence import Cadence
 from jaxlm.training.setup import set_up
 from tests.conftest import NAMES
@@ -82,6 +83,59 @@ def test_the_chunk_divides_usual_lengths_and_grows_with_smaller_models():
     assert (made.log_every, made.eval_every, made.save_every) == (2000, 20_000, 20_000)
 
 
+@pytest.mark.parametrize(
+    ("steps", "batch_tokens", "eval_tokens", "early", "early_chunk"),
+    [
+        (200_000, 32, 45_000, (1000, 2000, 5000, 10_000), None),  # as many as cost a hundredth of the run
+        (200_000, 32, 1_300, (200, 600, 1000, 2000, 5000, 10_000), 200),  # a small file
+        (200_000, 32, 10**7, (), None),
+        (100, 32, 1_300, (20, 40), 20),
+        (39, 32, 1_300, (), None),
+        (300, 200_000, 45_000, (), None),
+        (3_000, 200_000, 45_000, (37, 75, 150), None),
+    ],
+)
+def test_early_evaluations_lie_on_a_grid_that_doubles(steps, batch_tokens, eval_tokens, early, early_chunk):
+    made = Cadence.of(config(steps), 12_000, batch_tokens, rate=2e10, eval_tokens=eval_tokens)
+    assert (made.early, made.early_chunk) == (early, early_chunk)
+    assert [step for step in range(1, steps + 1) if made.evaluates(step)] == [
+        *early,
+        *(step for step in range(made.eval_every, steps + 1, made.eval_every)),
+        *([steps] if steps % made.eval_every else []),
+    ]
+
+
+@given(
+    steps=st.integers(1, 20_000),
+    parameters=st.integers(100, 10**8),
+    tokens=st.integers(1, 10**4),
+    every=st.none() | st.integers(1, 5000),
+    eval_tokens=st.integers(0, 10**6),
+)
+@settings(deadline=None, max_examples=50)
+def test_early_evaluations_are_at_ends_of_chunks_and_saved_where_all_are(steps, parameters, tokens, every, eval_tokens):
+    evals = jaxlm.EvalConfig(every=every)
+    made = Cadence.of(config(steps, eval=evals), parameters, tokens, rate=2e10, eval_tokens=eval_tokens)
+    step, ends = 0, set[int]()
+    while step < steps:
+        step += made.size_at(step)
+        ends.add(step)
+    assert {point for point in made.early if point <= steps} <= ends
+    assert all(made.evaluates(point) and made.saves(point) for point in made.early)
+    assert list(made.early) == sorted(made.early) and all(0 < point <= made.eval_every / 2 for point in made.early)
+    cost = len(made.early) * 2 * parameters * eval_tokens
+    assert cost <= max(0.01 * 6 * parameters * tokens * steps, 5e9)
+    seldom = Cadence.of(
+        config(steps, eval=evals, checkpoint=jaxlm.CheckpointConfig(every=2 * made.eval_every)),
+        parameters,
+        tokens,
+        rate=2e10,
+        chunk=made.chunk,
+        eval_tokens=eval_tokens,
+    )
+    assert seldom.early == made.early and not any(seldom.saves(point) for point in made.early if point != steps)
+
+
 def test_what_is_due_is_decided_by_the_step_alone():
     made = Cadence(steps=23, chunk=5, log_every=5, eval_every=10, save_every=15)
     assert [step for step in range(1, 24) if made.logs(step)] == [5, 10, 15, 20, 23]
@@ -94,7 +148,7 @@ def test_metrics_are_written_at_the_start_at_each_cadence_and_at_the_end(make_ru
     path = make_run(steps=80, eval=jaxlm.EvalConfig(every=40, log_every=20))
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     dev, train = ([line for line in lines if line["split"] == split] for split in ("dev", "train"))
-    assert [line["step"] for line in dev] == [0, 40, 80]
+    assert [line["step"] for line in dev] == [0, 20, 40, 80]
     assert [line["step"] for line in train] == [20, 40, 60, 80]
     for line in lines:
         assert list(line) == LINE_KEYS
@@ -129,7 +183,7 @@ def test_training_is_a_function_of_the_seed(make_run, mlp_run):
 
 def test_the_best_checkpoint_counts_where_the_last_is_worse(make_run):
     """The learning rate rises at half of the run until the dev loss rises too; only the last two are kept."""
-    worse = jaxlm.OptimConfig(lr=0.3, schedule="piecewise", boundaries=(0.5,), factors=(60,))
+    worse = jaxlm.OptimConfig(lr=0.3, schedule="piecewise", boundaries=(0.5,), factors=(20,))
     path = make_run(
         steps=40,
         optim=worse,
@@ -164,9 +218,9 @@ def test_dev_is_scored_at_its_points_and_every_split_at_the_end(make_run, monkey
     """At the start and the end, or the counts; then for eval.json."""
     scored, score = [], Evaluator.__call__
 
-    def noting(self: Evaluator, params: Any, row_R: np.ndarray) -> Score:
+    def noting(self: Evaluator, params: Any, row_R: np.ndarray, *rest: Any) -> Score:
         scored.append(tuple(row_R))
-        return score(self, params, row_R)
+        return score(self, params, row_R, *rest)
 
     monkeypatch.setattr(Evaluator, "__call__", noting)
     path = make_run(model, steps=10)
@@ -189,6 +243,47 @@ def test_the_predictions_of_train_that_eval_json_reads_are_bounded(make_run, exa
         split: corpus.size(split) for split in ("dev", "test")
     }
     assert result["train"]["tokens"] == 60 if example == "window" else 4 <= result["train"]["tokens"] < 60
+
+
+@pytest.mark.parametrize(
+    ("split", "predictions", "most"),
+    [((0.5, 0.5, 0.0), 100, 100), ((1.0, 0.0, 0.0), 10_000, 50)],
+    ids=["dev", "train without a dev split"],
+)
+def test_an_evaluation_during_training_is_bounded_in_predictions(tmp_path, monkeypatch, split, predictions, most):
+    """Sequences of ten predictions: not so many rows."""
+    monkeypatch.setattr(language, "MOST_EVALUATED", predictions)
+    monkeypatch.setattr(language, "TRAIN_SAMPLE", most)
+    (tmp_path / "text.txt").write_text("abcde" * 200)
+    data = jaxlm.DataConfig(
+        path=str(tmp_path / "text.txt"), kind="stream", example="sequence", max_length=10, split=split
+    )
+    made = jaxlm.RunConfig(model=jaxlm.NgramConfig(order=2), data=data, steps=1, batch_size=2)
+    job: Any = made.model.prepare(made, restart=False, dry_run=True, log=lambda line: None)
+    scores = job.evaluate(job.initial_state().params)
+    assert {name: score.tokens for name, score in scores.items()} == (
+        {"dev": most, "train_sample": most} if split[1] else {"train_sample": most}
+    )
+
+
+@pytest.mark.parametrize("split", [(1.0, 0.0, 0.0), (0.99, 0.005, 0.005)])
+def test_patience_without_a_dev_split_is_refused(tmp_path, split):
+    (tmp_path / "text.txt").write_text("\n".join(NAMES))
+    data = jaxlm.DataConfig(path=str(tmp_path / "text.txt"), split=split)
+    with pytest.raises(jaxlm.UserError, match=r"^eval\.patience wants a dev split, .* got none"):
+        set_up(config(10, data=data, eval=jaxlm.EvalConfig(patience=3)))
+
+
+def test_patience_has_no_effect_on_counts():
+    with pytest.raises(jaxlm.UserError, match=r"eval\.patience 3 has no effect with a CountsConfig"):
+        jaxlm.RunConfig(model=jaxlm.CountsConfig(), eval=jaxlm.EvalConfig(patience=3))
+
+
+def test_a_rate_far_too_high_is_a_failure_and_saves_nothing(make_run, tmp_path):
+    """The loss stays a number."""
+    with pytest.raises(NonFiniteLoss, match=r"^the loss, 3\.\d+ at the start, is \d.* no checkpoint .* --optim\.lr"):
+        make_run(steps=40, optim=jaxlm.OptimConfig(lr=1e6))
+    assert not (tmp_path / "run" / "eval.json").exists() and not checkpoints.saved(tmp_path / "run" / "checkpoints")
 
 
 def test_counts_are_one_step_whatever_steps_says(make_run):

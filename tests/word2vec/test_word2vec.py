@@ -185,7 +185,7 @@ def test_the_reported_loss_is_the_mean_over_pairs_of_all_steps(tmp_path):
     state, second = job.run_chunk(state, 1, 2)
     assert first.loss_K.dtype == np.float64
     assert first.weight_K is not None and second.weight_K is not None and second.weight_K.shape == (2,)
-    np.testing.assert_allclose(first.loss_K[0], 4 * np.log(2), rtol=1e-2)
+    np.testing.assert_allclose(first.loss_K[0], 4 * np.log(2), rtol=2e-2)
     counted = [job.readers["train"].worker_batch(step, worker)[1] for step in range(3) for worker in range(2)]
     assert first.weight_K.sum() + second.weight_K.sum() == sum(one.pairs for one in counted)
     train(made, log=lambda line: None)
