@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -183,9 +183,7 @@ class WindowModel(ContextModel):
     def next_logits(self, params: Params, ctx_BC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """logits_BV after each context."""
         rngs = None if key is None else {"dropout": key}
-        logits_BV = self.module.apply({"params": params}, ctx_BC, rngs=rngs)
-        assert isinstance(logits_BV, jax.Array)
-        return logits_BV
+        return cast(jax.Array, self.module.apply({"params": params}, ctx_BC, rngs=rngs))
 
 
 @dataclasses.dataclass(frozen=True)

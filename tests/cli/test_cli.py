@@ -220,10 +220,10 @@ def test_a_missing_config_is_answered_with_the_nearest_file(tmp_path):
         ("config = 3\n", r"^config '.*bad\.py' wants a line `config = RunConfig\(\.\.\.\)`, got 3$"),
         ("x = 1\n\nconfig = (\n", r"^config '.*bad\.py' does not parse: .* \(line 3\)$"),
         ("def f():\nreturn 1\n", r"^config '.*bad\.py' does not parse: .* \(line 2\)$"),
-        ("raise KeyError('x')\n", r"^config '.*bad\.py' fails as it is loaded: KeyError: 'x'$"),
+        ("raise KeyError('x')\n", r"^config '.*bad\.py' fails as it is loaded: .*bad\.py, line 1: KeyError: 'x'$"),
         (
             "import no_such_module\n",
-            r"^config '.*bad\.py' fails as it is loaded: ModuleNotFoundError: .*no_such_module",
+            r"^config '.*bad\.py' fails as it is loaded: .*line 1: ModuleNotFoundError: .*no_such_module",
         ),
         (
             MLP.replace("steps", "stepz"),
