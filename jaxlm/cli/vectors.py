@@ -35,7 +35,9 @@ def answer_words(command: SampleCommand) -> None:
 def _open(command: SampleCommand) -> Table:
     log = partial(show, file=sys.stderr)
     if command.run.is_file():
-        return Table(Embeddings.load(command.run, skip_bad_rows=command.skip_bad_rows, log=log), Path(), command.run.name)
+        return Table(
+            Embeddings.load(command.run, skip_bad_rows=command.skip_bad_rows, log=log), Path(), command.run.name
+        )
     run = load_vectors(command.run, which=command.checkpoint, trust_code=command.trusted, log=log)
     return Table(run.embeddings(), RunDir(run.path).plots, run.path.name)
 

@@ -1,8 +1,8 @@
-"""Why a run gives each token of a text its probability: the likeliest alternatives, and what train has of its context."""
+"""Why a run gives a token its probability: the likeliest alternatives, and what train has of its context."""
 
 import dataclasses
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,8 @@ SHOWN_AFTER = 20
 """Tokens of running text that are shown after a context."""
 
 
-class Match(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Match:
     """The longest end of a token's context that stands in train, and where it stands first."""
 
     length: int
@@ -155,7 +156,9 @@ def explain(run: Run, text: str) -> Explanation:
     explained = []
     for i, (nats, spelled) in enumerate(zip(scored.nats.tolist(), scored.tokens, strict=True)):
         likeliest = [
-            (run.tokenizer.spell(token), p) for token, p in zip(token_NK[i].tolist(), p_NK[i].tolist(), strict=True) if p
+            (run.tokenizer.spell(token), p)
+            for token, p in zip(token_NK[i].tolist(), p_NK[i].tolist(), strict=True)
+            if p
         ]
         match, order = (None, None) if train is None else train.look(_context(corpus, i), int(corpus.tokens_N[i]))
         explained.append(ExplainedToken(spelled, nats, int(rank_N[i]), likeliest, match, order))
@@ -163,7 +166,7 @@ def explain(run: Run, text: str) -> Explanation:
 
 
 def _context(corpus: Corpus, i: int) -> list[int]:
-    """The tokens before position i in its line, dialogue or running text, from the start of a line on with EOS first."""
+    """The tokens before position i in its line, dialogue or running text, and what stands before those."""
     age = int(corpus.age_N[i])
     return [*_starts(corpus.kind), *corpus.tokens_N[i - age : i].tolist()]
 

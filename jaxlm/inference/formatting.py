@@ -1,5 +1,6 @@
 """Results as people read them in a terminal: text in, text out."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,7 +102,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
             "probability": _probability(token.nats),
             "rank": token.rank,
             "likeliest": [{"token": other, "probability": p} for other, p in token.likeliest],
-            "train": token.match and token.match._asdict(),
+            "train": token.match and dataclasses.asdict(token.match),
             "order": token.order,
         }
         for token in explanation.tokens

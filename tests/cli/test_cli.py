@@ -138,7 +138,10 @@ def test_an_unknown_argument_with_nothing_near_points_to_help(mlp, args):
     [
         (["--optim.lr"], r"Missing value for argument '--optim\.lr'\. Expected 1 values \(see --help\)"),
         (["--data.split", "1", "0"], r"Missing value for argument '--data\.split'\. Expected 3 values \(see --help\)"),
-        (["--data.kind", "linse"], r"--data\.kind wants lines, stream or dialogues, got 'linse' \(did you mean lines\?\)"),
+        (
+            ["--data.kind", "linse"],
+            r"--data\.kind wants lines, stream or dialogues, got 'linse' \(did you mean lines\?\)",
+        ),
         (["--device", "tpuu"], r"--device wants auto, cpu, gpu or tpu, got 'tpuu' \(did you mean tpu\?\)"),
         (["--device", "quantum"], r"--device wants auto, cpu, gpu or tpu, got 'quantum'"),
     ],

@@ -74,16 +74,16 @@ class Terminal(io.StringIO):
 COMMANDS = "emma\x1b[31m\r\x07\x7f\x9b2J\u202e\tava\nmia"
 
 
-def test_control_characters_reach_no_terminal(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", Terminal())
-    show(COMMANDS)
-    assert sys.stdout.getvalue() == "emma\\x1b[31m\\r\\x07\\x7f\\x9b2J\\u202e\tava\nmia\n"
+def test_control_characters_reach_no_terminal():
+    terminal = Terminal()
+    show(COMMANDS, file=terminal)
+    assert terminal.getvalue() == "emma\\x1b[31m\\r\\x07\\x7f\\x9b2J\\u202e\tava\nmia\n"
 
 
-def test_a_file_has_the_text_as_it_is(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
-    show(COMMANDS, end="")
-    assert sys.stdout.getvalue() == COMMANDS
+def test_a_file_has_the_text_as_it_is():
+    file = io.StringIO()
+    show(COMMANDS, end="", file=file)
+    assert file.getvalue() == COMMANDS
 
 
 def test_an_error_has_no_control_characters(capsys):
