@@ -42,9 +42,9 @@ def run_main(main: Callable[[list[str]], int]) -> NoReturn:
 def exit_codes(*, ignore_write_errors: bool = False) -> Iterator[None]:
     """Run a command within, and exit: its errors become one line on stderr and the contract's exit code.
 
-    UserError and a lack of memory give 2, NonFiniteLoss 3, Ctrl-C 130, sys.exit its code, and the end 0. Characters that
-    the terminal does not have are escaped; what nobody reads of stderr is dropped. With ignore_write_errors the command
-    goes on where nobody reads its output any more, or the disk that takes it is full, and until it calls
+    UserError and a lack of memory give 2, NonFiniteLoss 3, Ctrl-C 130, sys.exit its code, and the end 0. Characters
+    that the terminal does not have are escaped; what nobody reads of stderr is dropped. With ignore_write_errors the
+    command goes on where nobody reads its output any more, or the disk that takes it is full, and until it calls
     `raise_on_signals` a signal ends it at once: for commands whose results are files.
     """
     if ignore_write_errors:
