@@ -2,15 +2,17 @@
 
 import contextlib
 import dataclasses
-import difflib
 import io
+import os
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TextIO, TypeVar, cast
 
 import tyro
 
+from jaxlm.cli.suggestions import near_setting, near_value
 from jaxlm.config.settings import at_home
 from jaxlm.errors import UserError, one_line
 
@@ -25,9 +27,15 @@ ILL_TYPED = (
 )
 """Messages of tyro and Python for a value of the wrong type, each with the type where the message does not name it.
 
-tyro has no interface for errors: it prints a box and exits.
+tyro has no stable interface for errors: it prints a box and exits.
 """
+NO_CHOICE = re.compile(
+    r"invalid choice '(?P<got>.*)' for argument '(?P<name>\S+)'\. Expected one of \((?P<values>.*?)\)"
+)
+"""tyro's message for a value that is none of those that a setting has."""
 KINDS = {"INT": "a whole number", "FLOAT": "a number", "FLOATS": "numbers"}
+WIDEST = "100000"
+"""Columns of the box that is read instead of shown: enough that no message is broken into lines."""
 TrustOption = Annotated[tuple[Path, ...] | None, tyro.conf.arg(metavar="[FILE.py]")]
 """The type of a command's --trust-code: None without it, () for the flag alone, (FILE,) with a file."""
 
@@ -54,8 +62,9 @@ def parse(kind: type[Command], args: Sequence[str], *, prog: str, default: Comma
     """
     box = io.StringIO()
     options: dict[str, Any] = {"config": (tyro.conf.FlagCreatePairsOff,)} if default is None else {"default": default}
+    shown = _shown() if {"-h", "--help"} & set(args) else _unshown()
     try:
-        with contextlib.redirect_stderr(box):
+        with shown, contextlib.redirect_stderr(box):
             command = tyro.cli(kind, args=list(args), prog=prog, **options)
     except SystemExit as stop:
         if not stop.code:
@@ -72,14 +81,46 @@ def _paths_at_home(value: Any) -> Any:
     return Path(at_home(str(value))) if isinstance(value, Path) else value
 
 
+@contextlib.contextmanager
+def _unshown() -> Iterator[io.TextIOWrapper]:
+    """Context in which tyro's output has one form, whatever the terminal: UTF-8 boxes, no colours, no broken lines."""
+    with _environment("COLUMNS", WIDEST), contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")) as output:
+        yield output
+
+
+@contextlib.contextmanager
+def _shown() -> Iterator[TextIO]:
+    """Context in which tyro's output is for the terminal, in colours unless NO_COLOR (no-color.org) is set."""
+    with _environment("TERM", "dumb") if os.environ.get("NO_COLOR") else contextlib.nullcontext():
+        yield sys.stdout
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
 def _condense(box: str, settings: Callable[[], list[str]]) -> str:
-    """Return the message of tyro's box as one line, with the setting whose name is near."""
+    """Return the message of tyro's box as one line, with the setting or value whose name is near."""
     body = " ".join(line.strip("│ ") for line in box.splitlines() if line.startswith("│"))
     message = one_line(body.partition("───")[0])
     unknown = re.match(r"Unrecognized options: (\S+?),?(?: |$)", message)
     if unknown:
-        near = difflib.get_close_matches(unknown[1].partition("=")[0], settings(), n=1)
-        return f"{unknown[1]} is not a setting ({f'did you mean {near[0]}?' if near else 'see --help'})"
+        near = near_setting(unknown[1], settings()) if unknown[1].startswith("-") else None
+        return f"{unknown[1]} is not a setting ({f'did you mean {near}?' if near else 'see --help'})"
+    choice = NO_CHOICE.match(message)
+    if choice:
+        values = re.findall(r"'(.*?)'", choice["values"])
+        near = near_value(choice["got"], values)
+        hint = f" (did you mean {near}?)" if near else ""
+        return f"{choice['name']} wants {', '.join(values[:-1])} or {values[-1]}, got {choice['got']!r}{hint}"
     message = re.sub(r"^Error parsing ", "", message)
     own = re.match(r"config\.?([\w.-]*): (.*)$", message)
     if own:
@@ -109,7 +150,7 @@ def _with_path(message: str, path: str) -> str:
 
 def _setting_names(kind: Any, options: dict[str, Any]) -> list[str]:
     """Every --setting that the help lists."""
-    box = io.StringIO()
-    with contextlib.redirect_stdout(box), contextlib.suppress(SystemExit):
+    with _unshown() as output, contextlib.suppress(SystemExit):
         tyro.cli(kind, args=["--help"], prog="", **options)
-    return re.findall(r"(?<=[ │])--[\w.-]+", box.getvalue())
+    output.seek(0)
+    return list(dict.fromkeys(re.findall(r"(?<=[ │])--[\w.-]+", output.read())))

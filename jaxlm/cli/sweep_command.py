@@ -1,13 +1,13 @@
 """The arguments of a sweep: train.py CONFIG --sweep.SETTING VALUE VALUE ..."""
 
 import dataclasses
-import difflib
 import itertools
 import re
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from jaxlm.cli.suggestions import near_setting
 from jaxlm.cli.train_command import load_train, train_command
 from jaxlm.errors import UserError
 from jaxlm.sweep import Variant, named
@@ -88,8 +88,8 @@ def _check_name(option: str, name: str, settings: list[str]) -> None:
     if name in ONE_FOR_ALL:
         raise UserError(f"{option} is not possible: give one --{name.replace('_', '-')} for the whole sweep")
     if name not in settings:
-        near = difflib.get_close_matches(name, settings, n=1)
-        hint = f"did you mean {PREFIX}{near[0].replace('_', '-')}?" if near else "see --help"
+        near = near_setting(f"--{name}", [f"--{setting.replace('_', '-')}" for setting in settings])
+        hint = f"did you mean {PREFIX}{near.removeprefix('--')}?" if near else "see --help"
         raise UserError(f"{option} is not a setting ({hint})")
 
 

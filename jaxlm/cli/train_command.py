@@ -15,7 +15,7 @@ from jaxlm.cli.parsing import parse
 from jaxlm.config import AnyTextConfig, DataConfig, RunConfig
 from jaxlm.config.rean import TableConfig
 from jaxlm.config.settings import at_home
-from jaxlm.config.user_code import load_module
+from jaxlm.config.user_code import failure, load_module
 from jaxlm.errors import UserError, near_path
 
 
@@ -113,7 +113,7 @@ def load_config(path: Path) -> RunConfig:
     except UserError as error:
         raise UserError(f"config {str(path)!r}: {error}") from error
     except (Exception, SystemExit) as error:
-        raise UserError(f"config {str(path)!r} fails as it is loaded: {type(error).__name__}: {error}") from error
+        raise UserError(f"config {str(path)!r} fails as it is loaded: {failure(error)}") from error
     config = getattr(module, "config", None)
     if not isinstance(config, RunConfig):
         got = "none" if config is None else reprlib.repr(config)

@@ -9,15 +9,20 @@ import importlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
+import sysconfig
+import traceback
 import types
 from pathlib import Path
 
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, one_line
 
 TrustCode = bool | str | os.PathLike[str]
 """False: run no code. True: run the file or module that the run directory names. A path: run this file instead."""
 PUBLIC = "jaxlm"
+LONGEST_REASON = 300
+"""Most characters of another library's message that are repeated."""
 
 
 def load_module(path: Path) -> types.ModuleType:
@@ -73,6 +78,35 @@ def find_class(name: str, base: type, run_dir: Path, trust_code: TrustCode = Fal
     return cls
 
 
+def is_own(cls: type) -> bool:
+    """True if a class is of a user's own file and not of this package."""
+    return cls.__module__.partition(".")[0] != PUBLIC
+
+
+def failure(error: BaseException) -> str:
+    """Say in a line why a user's own code failed, and at which of its lines: "own.py, line 3: KeyError: 'x'".
+
+    Of libraries' own exceptions the name is left out, and all but the first line of the message.
+    """
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_theirs(frame.filename)]
+    place = f"{_shown(Path(frames[-1].filename))}, line {frames[-1].lineno}: " if frames else ""
+    kind = type(error)
+    theirs = kind.__module__ == "builtins"
+    named = f"{kind.__name__}: " if theirs else ""
+    text = re.sub(r"\s*\(?https?://\S+", "", str(error).strip().partition("\n\n" if theirs else "\n")[0])
+    reason = one_line(text) or (frames[-1].line if frames else "") or kind.__name__
+    return f"{place}{named}{reason[:LONGEST_REASON]}"
+
+
+def _is_theirs(file: str) -> bool:
+    """True if a file with code belongs neither to this package, nor to another one, nor to Python."""
+    path = Path(file)
+    ours, pythons = Path(__file__).resolve().parents[1], Path(sysconfig.get_paths()["stdlib"]).resolve()
+    if not path.is_file() or {"site-packages", "dist-packages"} & set(path.parts):
+        return False
+    return not any(path.resolve().is_relative_to(place) for place in (ours, pythons))
+
+
 def _public(name: str) -> object:
     from jaxlm import config
 
@@ -104,7 +138,7 @@ def _run_code(name: str, where: str, file: Path | None, qualname: str, *, truste
     try:
         return _in_module(importlib.import_module(where), qualname)
     except (Exception, SystemExit) as error:
-        raise UserError(f"class {name!r} of this run cannot be loaded: {type(error).__name__}: {error}") from error
+        raise UserError(f"class {name!r} of this run cannot be loaded: {failure(error)}") from error
 
 
 def _run_file(name: str, file: Path) -> types.ModuleType:
@@ -116,7 +150,7 @@ def _run_file(name: str, file: Path) -> types.ModuleType:
         return load_module(file)
     except (Exception, SystemExit) as error:
         raise UserError(
-            f"class {name!r} of this run cannot be loaded from {_shown(file)!r}: {type(error).__name__}: {error}"
+            f"class {name!r} of this run cannot be loaded from {_shown(file)!r}: {failure(error)}"
         ) from error
 
 

@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jaxlm.embeddings.text import ROWS_AT_ONCE, Decode
+from jaxlm.embeddings.text import ROWS_AT_ONCE
 from jaxlm.errors import UserError
 
 READ_BYTES = 2**24
@@ -14,8 +14,8 @@ LONGEST_WORD = 4096
 """Longest word in bytes; a file without a space within this many is damaged."""
 
 
-def read_records(stream: BinaryIO, count: int, width: int, name: str, decode: Decode) -> tuple[list[str], np.ndarray]:
-    """Read `count` words and their vectors vec_VE of `width` numbers each.
+def read_records(stream: BinaryIO, count: int, width: int, name: str) -> tuple[list[bytes], np.ndarray]:
+    """Read `count` words, as their bytes, and their vectors vec_VE of `width` numbers each.
 
     A line end before a word is skipped: the original tool writes one after each vector.
     Raises UserError naming the word at which the file is truncated or malformed.
@@ -46,11 +46,10 @@ def read_records(stream: BinaryIO, count: int, width: int, name: str, decode: De
     if (held[place:] + stream.read(1)).strip(b"\n"):
         raise UserError(f"{name} goes on after the {count} words that line 1 promises")
     words = [word.lstrip(b"\n") for word in words]
-    spelled = b"\n".join(words)
-    if spelled.count(b"\n") >= count or b"" in words:
+    if any(b"\n" in word for word in words) or b"" in words:
         row, word = next((row, word) for row, word in enumerate(words, 1) if not word or b"\n" in word)
         raise UserError(f"{name}, word {row} wants a word, got {word!r}: the file is damaged")
-    return decode(spelled, 1), vec_VE.astype(np.float32, copy=False)
+    return words, vec_VE.astype(np.float32, copy=False)
 
 
 def format_records(words: tuple[str, ...], vec_VE: np.ndarray) -> Iterator[bytes]:

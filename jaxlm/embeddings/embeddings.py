@@ -74,14 +74,21 @@ class Embeddings:
 
     @classmethod
     def load(
-        cls, path: str | Path, *, errors: files.DecodeErrors = "strict", log: Callable[[str], None] = lambda line: None
+        cls,
+        path: str | Path,
+        *,
+        errors: files.DecodeErrors = "strict",
+        skip_bad_rows: bool = False,
+        log: Callable[[str], None] = lambda line: None,
     ) -> "Embeddings":
         """Read word2vec's text or binary format or GloVe's text, gzipped or not; the format is detected.
 
-        `errors` handles words that are not UTF-8, as in bytes.decode. If a word is repeated, the first is kept and the
-        others are reported to `log`. Raises UserError naming the line or word at which a file is malformed.
+        Fields are separated by blanks or tabs. `errors` handles words that are not UTF-8, as in bytes.decode. If a word
+        is repeated, the first is kept and the others are reported to `log`. Raises UserError naming the line or word at
+        which a file is malformed or has a number that is not finite; with skip_bad_rows such rows are left out, and
+        reported to `log`. A file of another kind is named for what it is.
         """
-        return cls(*files.read_table(Path(path), errors, log))
+        return cls(*files.read_table(Path(path), errors, log, skip_bad_rows=skip_bad_rows))
 
     def save(self, path: str | Path, format: files.Format | None = None) -> None:
         """Write the table in `format`, or in that of the suffix, atomically.

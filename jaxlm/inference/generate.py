@@ -12,6 +12,7 @@ from jaxlm.errors import UserError
 from jaxlm.inference import engine
 from jaxlm.inference.sampling import Strategy
 from jaxlm.models.base import Params, PredictsVectors
+from jaxlm.models.check import check_decodes
 from jaxlm.ops import prng
 from jaxlm.runs.loading import Run
 from jaxlm.tokenizers import EOS
@@ -104,6 +105,7 @@ def decode(
     every: int | None = None,
 ) -> Iterator[list[list[int]]]:
     """New tokens of each row until its text ends, by `engine.decode`; ends_turn: EOS ends a dialogue's text too."""
+    check_decodes(run.config.model, run.model)
     kind = run.config.data.kind
     ends = kind == "lines" or run.marks_unknown or ends_turn
     return engine.decode(

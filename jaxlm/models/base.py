@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -193,14 +193,12 @@ class WindowModel(ContextModel):
     def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
         """Untrained parameters, by the module's initialisers."""
         ctx_NC = jnp.zeros((tok_BT.shape[0], self.context), jnp.int32)
-        return self.module.init(key, ctx_NC)["params"]
+        return self.module.init(key, ctx_NC).get("params", {})
 
     def next_logits(self, params: Params, ctx_BC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """logits_BV after each context."""
         rngs = None if key is None else {"dropout": key}
-        logits_BV = self.module.apply({"params": params}, ctx_BC, rngs=rngs)
-        assert isinstance(logits_BV, jax.Array)
-        return logits_BV
+        return cast(jax.Array, self.module.apply({"params": params}, ctx_BC, rngs=rngs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +221,7 @@ class SequenceModel(NatsFromLogits):
 
     def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
         """Untrained parameters, by the module's initialisers."""
-        return self.module.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+        return self.module.init(key, jnp.zeros((1, 1), jnp.int32)).get("params", {})
 
     def apply(self, params: Params, tok_BT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """logits_BTV after each position. Raises ValueError for more tokens than the model has positions."""

@@ -5,6 +5,7 @@ import gc
 import itertools
 import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ import jax
 from jaxlm.errors import UserError, check_fields, disk_reason, one_line
 from jaxlm.runs import quiet_orbax
 from jaxlm.runs.directory import checkpoint_steps, write_bytes
+from jaxlm.runs.parameter_changes import changed_parameters
 
 T = TypeVar("T")
 
@@ -24,6 +26,8 @@ NO_DEV_LOSS = float("inf")
 """Dev loss of a checkpoint at which none was evaluated."""
 CHECKSUMS = "files.json"
 """The file in each checkpoint that lists a checksum of each of its other files."""
+LONGEST_REASON = 200
+"""Most characters of a reason of the system that an error repeats."""
 METADATA = "_CHECKPOINT_METADATA"
 """Orbax's JSON file in a checkpoint; ours is its "custom_metadata". It is read as a file, because Orbax reads it in
 threads that print their errors.
@@ -155,27 +159,39 @@ def best_first(directory: Path) -> list[Saved]:
 def load(directory: Path, one: Saved, abstract: dict[str, Any]) -> dict[str, Any] | None:
     """Load the items in `abstract` ("params", "training") with its shardings; None if the checkpoint is broken.
 
-    Raises UserError if its files cannot be read, or are intact and still cannot be loaded.
+    Raises UserError if its files cannot be read, or are intact and still cannot be loaded, naming the parameters that
+    have another name or shape in `abstract`.
     """
-    return _read(directory, one, lambda place: dict(quiet_orbax.api().load_checkpointables(place, abstract)))
+    return _read(
+        directory,
+        one,
+        lambda place: dict(quiet_orbax.api().load_checkpointables(place, abstract)),
+        lambda place: changed_parameters(_described(place), abstract["params"]),
+    )
 
 
 def load_params(directory: Path, one: Saved, sharding: jax.sharding.Sharding) -> Any | None:
     """Load the parameters alone, in their saved shapes; None if the checkpoint is broken. Raises as `load` does."""
 
     def params(place: Path) -> Any:
-        described = quiet_orbax.api().checkpointables_metadata(place).metadata["params"]
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), described)
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _described(place))
         return quiet_orbax.api().load_checkpointables(place, {"params": like})["params"]
 
     return _read(directory, one, params)
 
 
-def _read(directory: Path, one: Saved, work: Callable[[Path], T]) -> T | None:
-    """Read a checkpoint with `work`; None if it is broken.
+def _described(place: Path) -> Any:
+    """The saved parameters without their values."""
+    return quiet_orbax.api().checkpointables_metadata(place).metadata["params"]
+
+
+def _read(
+    directory: Path, one: Saved, work: Callable[[Path], T], changes: Callable[[Path], str] = lambda place: ""
+) -> T | None:
+    """Read a checkpoint with `work`; None if it is broken. `changes` says why an intact one may not fit.
 
     A refusal by the system (no permission, no memory, too many open files) is an error and not damage: setting a
-    checkpoint aside for it would lose all its steps.
+    checkpoint aside for it would lose all its steps. Orbax's messages, which name its classes, are not repeated.
     """
     place = directory / str(one.step)
     with quiet_orbax.quiet():
@@ -184,13 +200,31 @@ def _read(directory: Path, one: Saved, work: Callable[[Path], T]) -> T | None:
         except Exception as error:
             refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
             broken = not (refused or disk_reason(error) or (place / CHECKSUMS).exists())
-            why = f"{type(error).__name__}: {one_line(str(error))[:200]}"
+            reason = _reason(error)
         gc.collect()  # most of what Orbax had begun, and warns of when it is collected
-    if broken:
-        return None
+        if broken:
+            return None
+        changed = ""
+        if reason is None:
+            with contextlib.suppress(Exception):
+                changed = changes(place.resolve())
+    left = f"checkpoint {one.step} of {str(directory.parent)!r} is left as it is, but cannot be loaded"
+    if reason is not None:
+        raise UserError(f"{left} ({reason})")
     raise UserError(
-        f"checkpoint {one.step} of {str(directory.parent)!r} is left as it is, but cannot be loaded ({why})"
+        f"{left}: {changed or 'it holds other arrays than this version trains'}; put the model back as it was, or "
+        "begin anew with train.py --restart"
     )
+
+
+def _reason(error: Exception) -> str | None:
+    """The system's reason for an error, in its words; None if it has none."""
+    told = re.search(r"\[OS error \d+: (.*?)[\]\n]", str(error))
+    if isinstance(error, OSError):
+        return error.strerror or one_line(str(error))[:LONGEST_REASON]
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return "not enough memory"
+    return disk_reason(error) or (told[1] if told else None)
 
 
 def set_aside(directory: Path, step: int) -> None:

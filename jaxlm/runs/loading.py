@@ -11,14 +11,16 @@ import jax
 import numpy as np
 
 from jaxlm.config import RunConfig
-from jaxlm.config.user_code import TrustCode
+from jaxlm.config.user_code import TrustCode, is_own
 from jaxlm.devices.mesh import make_mesh, replicated
 from jaxlm.errors import UserError
 from jaxlm.models.base import BUFFERS, LanguageModel, Params, PredictsVectors, with_buffers, without_buffers
-from jaxlm.models.initialization import abstract_state, by_name, untrained_params
+from jaxlm.models.check import build
+from jaxlm.models.initialization import abstract_state, untrained_params
 from jaxlm.runs import checkpoints
 from jaxlm.runs.directory import RunDir, open_existing, read_json
 from jaxlm.runs.fingerprint import content_hash
+from jaxlm.runs.parameter_changes import changed_parameters
 from jaxlm.tokenizers import Tokenizer
 
 LISTS = 10
@@ -81,27 +83,22 @@ def load_run(
     config = run.read_config(trust_code)
     if not config.model.predicts_text:
         raise UserError(f"run {str(path)!r} has vectors of words and gives no text a probability: ask for neighbours")
-    model = config.model.build()
+    model = build(config.model, decodes=config.sample.n > 0)
     params, step = load_parameters(run, which, log)
-    if config.model.trained_by_steps and type(config.model).__module__.partition(".")[0] != "jaxlm":
+    if config.model.trained_by_steps and is_own(type(config.model)):
         _check_shapes(Path(path), model, params)
     params = with_buffers(params, jax.device_put(run.read_buffers(), replicated(make_mesh())))
     return Run(Path(path), config, run.read_tokenizer(), model, params, step)
 
 
 def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None:
-    """Raise UserError if a user's own class builds a model with other shapes than the one that was trained."""
-    built, trained = (
-        {name: leaf.shape for name, leaf in by_name(without_buffers(tree)).items()}
-        for tree in (abstract_state(model)[0], params)
-    )
-    for name in sorted(built.keys() | trained.keys()):
-        was, now = trained.get(name), built.get(name)
-        if was != now:
-            raise UserError(
-                f"run {str(path)!r} has parameter {name!r} of shape {was}, where its model's class now wants {now}: "
-                "put the class back as it was, or train again with train.py --restart"
-            )
+    """Raise UserError if a user's own class builds a model with other parameters than the one that was trained."""
+    changed = changed_parameters(without_buffers(params), without_buffers(abstract_state(model)[0]))
+    if changed:
+        raise UserError(
+            f"run {str(path)!r} was trained with other parameters than its model's class has now: {changed}; put the "
+            "class back as it was, or train again with train.py --restart"
+        )
 
 
 def load_parameters(

@@ -30,6 +30,7 @@ from jaxlm.devices.mesh import (
 from jaxlm.errors import UserError
 from jaxlm.inference.evaluation import EVAL_TOKENS, NATS_PER_TOKEN, Evaluator
 from jaxlm.models.base import LanguageModel, Params, SequenceModel, axes_of
+from jaxlm.models.check import build
 from jaxlm.models.initialization import abstract_state, init_state
 from jaxlm.models.mixture import Mixture
 from jaxlm.ops import prng
@@ -157,7 +158,7 @@ def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
             f"model.vocab_size wants at least the data's {corpus.tokenizer.vocab_size:,} tokens, "
             f"got {config.model.vocab_size:,}"
         )
-    model = config.model.build()
+    model = build(config.model, decodes=config.sample.n > 0)
     if config.data.example == "window" and isinstance(model, SequenceModel | Mixture):
         raise UserError(
             f"data.example wants sequence for a {type(config.model).__name__}, which reads a text from its start, got "

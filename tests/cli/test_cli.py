@@ -134,17 +134,20 @@ def test_an_unknown_argument_with_nothing_near_points_to_help(mlp, args):
 
 
 @pytest.mark.parametrize(
-    ("args", "named"),
+    ("args", "message"),
     [
-        (["--optim.lr"], ["--optim.lr", "Missing value"]),
-        (["--data.kind", "linse"], ["--data.kind", "'linse'", "'lines'", "'stream'"]),
-        (["--data.split", "1", "0"], ["--data.split", "3 values"]),
-        (["--device", "tpuu"], ["--device", "'tpuu'", "'tpu'"]),
+        (["--optim.lr"], r"Missing value for argument '--optim\.lr'\. Expected 1 values \(see --help\)"),
+        (["--data.split", "1", "0"], r"Missing value for argument '--data\.split'\. Expected 3 values \(see --help\)"),
+        (
+            ["--data.kind", "linse"],
+            r"--data\.kind wants lines, stream or dialogues, got 'linse' \(did you mean lines\?\)",
+        ),
+        (["--device", "tpuu"], r"--device wants auto, cpu, gpu or tpu, got 'tpuu' \(did you mean tpu\?\)"),
+        (["--device", "quantum"], r"--device wants auto, cpu, gpu or tpu, got 'quantum'"),
     ],
 )
-def test_a_value_that_is_missing_or_no_choice_is_named_with_its_setting_in_a_line(mlp, args, named):
-    message = fails([mlp, *args], r" \(see --help\)$")
-    assert all(part in message for part in named)
+def test_a_value_that_is_missing_or_no_choice_is_named_with_its_setting_in_a_line(mlp, args, message):
+    fails([mlp, *args], f"^{message}$")
 
 
 @pytest.mark.parametrize(
@@ -220,10 +223,10 @@ def test_a_missing_config_is_answered_with_the_nearest_file(tmp_path):
         ("config = 3\n", r"^config '.*bad\.py' wants a line `config = RunConfig\(\.\.\.\)`, got 3$"),
         ("x = 1\n\nconfig = (\n", r"^config '.*bad\.py' does not parse: .* \(line 3\)$"),
         ("def f():\nreturn 1\n", r"^config '.*bad\.py' does not parse: .* \(line 2\)$"),
-        ("raise KeyError('x')\n", r"^config '.*bad\.py' fails as it is loaded: KeyError: 'x'$"),
+        ("raise KeyError('x')\n", r"^config '.*bad\.py' fails as it is loaded: .*bad\.py, line 1: KeyError: 'x'$"),
         (
             "import no_such_module\n",
-            r"^config '.*bad\.py' fails as it is loaded: ModuleNotFoundError: .*no_such_module",
+            r"^config '.*bad\.py' fails as it is loaded: .*line 1: ModuleNotFoundError: .*no_such_module",
         ),
         (
             MLP.replace("steps", "stepz"),

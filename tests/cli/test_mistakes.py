@@ -38,7 +38,7 @@ CONFIGS = {
         ("nothing", ["config = RunConfig(...)", "none"]),
         ("another thing", ["config = RunConfig(...)", "{'steps': 3}"]),
         ("unfinished", ["does not parse", "line 1"]),
-        ("leaving", ["fails as it is loaded: SystemExit: 0"]),
+        ("leaving", ["fails as it is loaded", "bad.py, line 1: SystemExit: 0"]),
         ("failing", ["RuntimeError", "no luck"]),
         ("out of range", ["steps", "got 0"]),
         ("no brackets", ["model wants a ModelConfig such as MlpConfig(...), got the class MlpConfig: add brackets"]),
