@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from jaxlm.any_text.look import Look
-from jaxlm.config import DataConfig, GptConfig, OptimConfig, RunConfig
+from jaxlm.config import DataConfig, GptConfig, MixtureConfig, OptimConfig, RunConfig
 
 LADDER = ((1, 32), (2, 48), (2, 64), (3, 96), (4, 128), (4, 192), (6, 256), (6, 384), (8, 512), (12, 768))
 """Layers and widths of the models that can be chosen."""
@@ -41,13 +41,13 @@ class Choice:
 
 
 def choose(
-    asked: RunConfig, seen: Look, *, tokens: int, examples: int, longest: int, vocab_size: int, speed: float
+    asked: RunConfig, seen: Look, *, tokens: int, examples: int, longest: int, vocab_size: int, order: int, speed: float
 ) -> Choice:
     """Choose the model and its training for a text.
 
-    Train has `tokens` predictions in `examples` lines or dialogues (1 of running text), the longest of `longest`;
-    `speed` is the operations a second that training reaches here. Everything that the rules do not decide is taken from
-    `asked`.
+    Train has `tokens` predictions in `examples` lines or dialogues (1 of running text), the longest of `longest`.
+    `order` is that of the best counts, `speed` the operations a second that training reaches here. Everything that the
+    rules do not decide is taken from `asked`.
     """
     minutes = asked.model.minutes  # type: ignore[attr-defined]
     length = min(longest, LONGEST_LINE)
@@ -74,11 +74,73 @@ def choose(
     steps = max(1, math.ceil(trained / (batch_size * length * filled)))
     dropout = round(min(0.4, max(0.0, 0.05 * math.log2(max(1.0, passes * size / tokens / 4)))), 2)
     data = dataclasses.replace(
-        asked.data, kind=seen.kind, example="sequence", max_length=length, labels=seen.labels or DataConfig().labels
+        asked.data,
+        kind=seen.kind,
+        labels=seen.labels or DataConfig().labels,
+        example="sequence",
+        max_length=length,
+        overlap=seen.kind == "stream" or longest > length,
     )
+    network = GptConfig(n_layers=layers, n_heads=max(1, width // HEAD), d_model=width, dropout=dropout)
     config = dataclasses.replace(
         asked,
-        model=GptConfig(n_layers=layers, n_heads=max(1, width // HEAD), d_model=width, dropout=dropout),
+        model=MixtureConfig(
+            network=GptConfig(n_layers=layers, n_heads=max(1, width // HEAD), d_model=width, dropout=dropout),
+            order=order,
+        ),
+        eval=dataclasses.replace(asked.eval, patience=asked.eval.patience or PATIENCE),
+        data=data,
+        optim=OptimConfig(
+            name="adamw",
+            lr=float(f"{3e-3 * math.sqrt(64 / width):.1g}"),
+            schedule="cosine",
+            warmup=0.03,
+            end_factor=0.05,
+            betas=(0.9, 0.99),
+            weight_decay=0.1,
+        ),
+        steps=steps,
+        batch_size=batch_size,
+    )
+    took = trained / affordable(layers, width) * minutes * TRAINING_SHARE
+    reason = (
+        f"{order}-gram counts mixed with a GPT, {layers} x {width} wide: {size:,} parameters ({size / tokens:.2g} for "
+        f"each token of train), dropout {dropout:g}; {steps:,} steps of {batch_size} x {length} tokens, {passes:.2g} "
+        f"passes over train, in about {took:.2g} minutes"
+    )
+    work = operations_a_token(layers, width, vocab_size, length)
+        return speed * 60 * minutes * TRAINING_SHARE / work * filled
+
+    fitting = [
+        (layers, width)
+        for layers, width in LADDER
+        if affordable(layers, width) >= FEW_PASSES * tokens
+        and parameters(layers, width, vocab_size, length) <= PARAMETERS_PER_TOKEN * tokens
+    ]
+    layers, width = fitting[-1] if fitting else LADDER[0]
+    size = parameters(layers, width, vocab_size, length)
+    trained = min(affordable(layers, width), MANY_PASSES * tokens)
+    passes = trained / tokens
+    least, most = BATCH_TOKENS
+    batch_size = max(1, round(min(max(trained / STEPS, least), most) / (length * filled)))
+    steps = max(1, math.ceil(trained / (batch_size * length * filled)))
+    dropout = round(min(0.4, max(0.0, 0.05 * math.log2(max(1.0, passes * size / tokens / 4)))), 2)
+    data = dataclasses.replace(
+        asked.data,
+        kind=seen.kind,
+        labels=seen.labels or DataConfig().labels,
+        example="sequence",
+        max_length=length,
+        overlap=seen.kind == "stream" or longest > length,
+    )
+    network = GptConfig(n_layers=layers, n_heads=max(1, width // HEAD), d_model=width, dropout=dropout)
+    config = dataclasses.replace(
+        asked,
+        model=MixtureConfig(
+            network=GptConfig(n_layers=layers, n_heads=max(1, width // HEAD), d_model=width, dropout=dropout),
+            order=order,
+        ),
+        eval=dataclasses.replace(asked.eval, patience=asked.eval.patience or PATIENCE),
         data=data,
         optim=OptimConfig(
             name="adamw",
@@ -93,8 +155,8 @@ def choose(
         batch_size=batch_size,
     )
     reason = (
-        f"a GPT of {layers} layers, {width} wide, {size:,} parameters ({size / tokens:.2g} for each token of "
-        f"train), dropout {dropout:g}; {steps:,} steps of {batch_size} x {length} tokens, {passes:.2g} passes over "
+        f"{order}-gram counts mixed with a GPT, {layers} x {width} wide: {size:,} parameters ({size / tokens:.2g} for "
+        f"each token of train), dropout {dropout:g}; {steps:,} steps of {batch_size} x {length} tokens, {passes:.2g} passes over "
         f"train, in about {trained / affordable(layers, width) * minutes * TRAINING_SHARE:.2g} minutes of steps"
     )
     work = operations_a_token(layers, width, vocab_size, length) * batch_size * length

@@ -69,7 +69,7 @@ def train(
     if result["dev"] is None or result["dev"]["nats_per_token"] <= counts.dev:
         return path
     log(
-        f"{counts.config.order}-gram counts predict dev better than the trained model: {counts.dev:.4f} nats a token "
+        f"{counts.order}-gram counts predict dev better than the trained model: {counts.dev:.4f} nats a token "
         f"against {result['dev']['nats_per_token']:.4f}; the counts are the model"
     )
     set_aside(path, log)
@@ -94,14 +94,14 @@ def read_text(config: RunConfig) -> Text:
     if config.data.kind != DataConfig().kind:
         seen = dataclasses.replace(seen, kind=config.data.kind, labels=config.data.labels)
     corpus = corpora.load(data_of(config, seen))
-    return Text(seen, corpus, best_counts(config, corpus))
+    return Text(seen, corpus, best_counts(corpus))
 
 
 def choose_run(config: RunConfig, text: Text, log: Callable[[str], None]) -> RunConfig:
     """Choose the run, and log in three lines what was seen, what the counts reach, and what was chosen and why."""
     counts, tokens = text.counts, text.corpus.size("train")
     log(f"text: {text.seen.describe()}")
-    log(f"counts: Kneser-Ney of order {counts.config.order} has a dev loss of {counts.dev:.4f} nats a token")
+    log(f"counts: Kneser-Ney of {counts.order}-grams has a dev loss of {counts.dev:.4f} nats a token, the best order")
     if tokens < FEWEST_TOKENS:
         log(f"model: those counts, since train has only {tokens:,} tokens")
         return counted(config, text)
@@ -122,7 +122,8 @@ def data_of(config: RunConfig, seen: Look) -> DataConfig:
 
 def counted(config: RunConfig, text: Text) -> RunConfig:
     """Return the run of the best counts."""
-    return dataclasses.replace(config, model=text.counts.config, data=data_of(config, text.seen))
+    model = CountsConfig(order=text.counts.order, smoothing="kneser-ney")
+    return dataclasses.replace(config, model=model, data=data_of(config, text.seen))
 
 
 def begun(config: RunConfig) -> RunConfig:
@@ -146,5 +147,6 @@ def _choose(config: RunConfig, text: Text, speed: float) -> Choice:
         examples=int((corpus.age_N[start:end] == 0).sum()),
         longest=corpus.longest,
         vocab_size=corpus.tokenizer.vocab_size,
+        order=text.counts.order,
         speed=speed,
     )

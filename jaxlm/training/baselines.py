@@ -35,17 +35,25 @@ def baselines(corpus: Corpus) -> dict[str, Any] | None:
     V = corpus.tokenizer.vocab_size
     place_N = np.arange(start, end, max(1, -(-(end - start) // DEV_TOKENS)))
     order = ORDER if V <= SMALL_VOCABULARY else WORD_ORDER
-    first, last = corpus.bounds["train"][0], min(corpus.bounds["train"][1], corpus.bounds["train"][0] + TRAIN_TOKENS)
-    params, _ = KneserNey(context=order - 1, vocab_size=V).fit(corpus.tokens_N[first:last], corpus.age_N[first:last])
-    ctx_NC = np.stack([_back(corpus, place_N, back) for back in range(order - 1, 0, -1)], axis=1)
-    nats_N = kneser_ney_nats(params, ctx_NC, corpus.tokens_N[place_N].astype(np.int64), V)
     return {
         "uniform": math.log(V),
         "bigram": float(_bigram_nats(corpus, place_N, V).mean()),
-        "kneser_ney": float(nats_N.mean()),
+        "kneser_ney": kneser_ney_loss(corpus, order, place_N, TRAIN_TOKENS),
         "kneser_ney_order": order,
-        "kneser_ney_tokens": last - first,
+        "kneser_ney_tokens": min(corpus.size("train"), TRAIN_TOKENS),
     }
+
+
+def kneser_ney_loss(corpus: Corpus, order: int, place_N: np.ndarray, most: int | None = None) -> float:
+    """The mean loss in nats of Kneser-Ney at some places, counted in the first `most` tokens of train; None: all."""
+    V, (start, end) = corpus.tokenizer.vocab_size, corpus.bounds["train"]
+    if most is not None:
+        end = min(end, start + most)
+    params, _ = KneserNey(context=order - 1, vocab_size=V).fit(corpus.tokens_N[start:end], corpus.age_N[start:end])
+    ctx_NC = np.zeros((len(place_N), order - 1), np.int64)
+    for back in range(1, order):
+        ctx_NC[:, -back] = _back(corpus, place_N, back)
+    return float(kneser_ney_nats(params, ctx_NC, corpus.tokens_N[place_N].astype(np.int64), V).mean())
 
 
 def kneser_ney_nats(params: Mapping[str, Any], ctx_NC: np.ndarray, target_N: np.ndarray, V: int) -> np.ndarray:
