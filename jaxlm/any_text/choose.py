@@ -56,6 +56,7 @@ def choose(
     filled = min(1.0, tokens / (examples * length))
 
     def affordable(layers: int, width: int) -> float:
+        """Predictions that the time is enough for."""
         work = operations_a_token(layers, width, vocab_size, length)
         return speed * 60 * minutes * TRAINING_SHARE / work * filled
 
@@ -73,23 +74,18 @@ def choose(
     batch_size = max(1, round(min(max(trained / STEPS, least), most) / (length * filled)))
     steps = max(1, math.ceil(trained / (batch_size * length * filled)))
     dropout = round(min(0.4, max(0.0, 0.05 * math.log2(max(1.0, passes * size / tokens / 4)))), 2)
-    data = dataclasses.replace(
-        asked.data,
-        kind=seen.kind,
-        labels=seen.labels or DataConfig().labels,
-        example="sequence",
-        max_length=length,
-        overlap=seen.kind == "stream" or longest > length,
-    )
     network = GptConfig(n_layers=layers, n_heads=max(1, width // HEAD), d_model=width, dropout=dropout)
     config = dataclasses.replace(
         asked,
-        model=MixtureConfig(
-            network=GptConfig(n_layers=layers, n_heads=max(1, width // HEAD), d_model=width, dropout=dropout),
-            order=order,
+        model=MixtureConfig(network=network, order=order),
+        data=dataclasses.replace(
+            asked.data,
+            kind=seen.kind,
+            labels=seen.labels or DataConfig().labels,
+            example="sequence",
+            max_length=length,
+            overlap=longest > length,
         ),
-        eval=dataclasses.replace(asked.eval, patience=asked.eval.patience or PATIENCE),
-        data=data,
         optim=OptimConfig(
             name="adamw",
             lr=float(f"{3e-3 * math.sqrt(64 / width):.1g}"),
@@ -99,6 +95,7 @@ def choose(
             betas=(0.9, 0.99),
             weight_decay=0.1,
         ),
+        eval=dataclasses.replace(asked.eval, patience=asked.eval.patience or PATIENCE),
         steps=steps,
         batch_size=batch_size,
     )
@@ -107,57 +104,6 @@ def choose(
         f"{order}-gram counts mixed with a GPT, {layers} x {width} wide: {size:,} parameters ({size / tokens:.2g} for "
         f"each token of train), dropout {dropout:g}; {steps:,} steps of {batch_size} x {length} tokens, {passes:.2g} "
         f"passes over train, in about {took:.2g} minutes"
-    )
-    work = operations_a_token(layers, width, vocab_size, length)
-        return speed * 60 * minutes * TRAINING_SHARE / work * filled
-
-    fitting = [
-        (layers, width)
-        for layers, width in LADDER
-        if affordable(layers, width) >= FEW_PASSES * tokens
-        and parameters(layers, width, vocab_size, length) <= PARAMETERS_PER_TOKEN * tokens
-    ]
-    layers, width = fitting[-1] if fitting else LADDER[0]
-    size = parameters(layers, width, vocab_size, length)
-    trained = min(affordable(layers, width), MANY_PASSES * tokens)
-    passes = trained / tokens
-    least, most = BATCH_TOKENS
-    batch_size = max(1, round(min(max(trained / STEPS, least), most) / (length * filled)))
-    steps = max(1, math.ceil(trained / (batch_size * length * filled)))
-    dropout = round(min(0.4, max(0.0, 0.05 * math.log2(max(1.0, passes * size / tokens / 4)))), 2)
-    data = dataclasses.replace(
-        asked.data,
-        kind=seen.kind,
-        labels=seen.labels or DataConfig().labels,
-        example="sequence",
-        max_length=length,
-        overlap=seen.kind == "stream" or longest > length,
-    )
-    network = GptConfig(n_layers=layers, n_heads=max(1, width // HEAD), d_model=width, dropout=dropout)
-    config = dataclasses.replace(
-        asked,
-        model=MixtureConfig(
-            network=GptConfig(n_layers=layers, n_heads=max(1, width // HEAD), d_model=width, dropout=dropout),
-            order=order,
-        ),
-        eval=dataclasses.replace(asked.eval, patience=asked.eval.patience or PATIENCE),
-        data=data,
-        optim=OptimConfig(
-            name="adamw",
-            lr=float(f"{3e-3 * math.sqrt(64 / width):.1g}"),
-            schedule="cosine",
-            warmup=0.03,
-            end_factor=0.05,
-            betas=(0.9, 0.99),
-            weight_decay=0.1,
-        ),
-        steps=steps,
-        batch_size=batch_size,
-    )
-    reason = (
-        f"{order}-gram counts mixed with a GPT, {layers} x {width} wide: {size:,} parameters ({size / tokens:.2g} for "
-        f"each token of train), dropout {dropout:g}; {steps:,} steps of {batch_size} x {length} tokens, {passes:.2g} passes over "
-        f"train, in about {trained / affordable(layers, width) * minutes * TRAINING_SHARE:.2g} minutes of steps"
     )
     work = operations_a_token(layers, width, vocab_size, length) * batch_size * length
     return Choice(config, work, reason)
