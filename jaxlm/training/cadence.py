@@ -15,10 +15,10 @@ EARLY_POINTS = 6
 """Most early evaluations: at 1/2, 1/4, ... 1/64 of the steps to the first evaluation of the cadence."""
 EARLY_STEPS = 20
 """Fewest steps before the first early evaluation."""
-EARLY_SHARE = 0.01
+EARLY_SHARE = 0.005
 """Share of the run's operations that the early evaluations may take together."""
-EARLY_FLOPS = 5e9
-"""Operations that the early evaluations may take in any run, a quarter of a second on a CPU."""
+EARLY_FLOPS = 2.5e9
+"""Operations that the early evaluations may take in any run, an eighth of a second on a CPU."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -122,8 +122,9 @@ def advice(config: RunConfig, result: dict[str, Any], lines: Sequence[dict[str, 
     by_heart = train is not None and train < dev * (1 - BY_HEART) and dev > found.get("bigram", math.inf)
     if early or by_heart:
         dropout = ", --model.dropout 0.2" if getattr(config.model, "dropout", None) == 0 else ""
-        worse = f", or {any_text}" if dev > found.get("bigram", math.inf) else ""
-        return f"more text, a smaller model{dropout}, --eval.patience 3{worse}"
+        patience = ", --eval.patience 3" if config.eval.patience is None else ""
+        worse = f", or {any_text}" if dev > found.get("kneser_ney", math.inf) else ""
+        return f"more text, a smaller model{dropout}{patience}{worse}"
     if _still_falls(curve):
         return f"more steps: --steps {2 * result['steps']} in another --run-dir"
     if dev > found.get("kneser_ney", math.inf):

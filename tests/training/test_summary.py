@@ -100,6 +100,8 @@ def test_advice_is_of_settings_that_the_model_has_and_of_the_users_file():
     gpt = config(jaxlm.GptConfig(), data=jaxlm.DataConfig(path="my.txt", example="sequence"))
     assert "--model.dropout 0.2" in advice(gpt, result(2.2, step=25), OVERFITTED)
     assert "dropout" not in advice(config(), result(2.2, step=25), OVERFITTED)
+    patient = config(eval=jaxlm.EvalConfig(patience=2))
+    assert advice(patient, result(1.9, step=25), OVERFITTED) == "more text, a smaller model"
     counts = config(jaxlm.CountsConfig(), data=jaxlm.DataConfig(path="my.txt"))
     told = advice(counts, result(2.5), [])
     assert told == "python train.py configs/names_kneser_ney.py --data.path my.txt (about 2.0000)"
