@@ -2,8 +2,7 @@
 
     python train.py configs/names_bow.py
 
-Dev loss 2.1546 nats per token after 16 s on two cores.
-Measured before rows and parameters were drawn as they are now; not run again since.
+Dev loss 2.1507 nats per token after 57 s on two busy cores.
 """
 
 from jaxlm import BowConfig, DataConfig, OptimConfig, RunConfig

@@ -2,8 +2,7 @@
 
     python train.py configs/names_gru.py
 
-Dev loss 2.0125 nats per token after 16 s on two cores.
-Measured before rows and parameters were drawn as they are now; not run again since.
+Dev loss 2.0106 nats per token after 77 s on two busy cores.
 """
 
 from jaxlm import DataConfig, OptimConfig, RnnConfig, RunConfig

@@ -2,8 +2,7 @@
 
     python train.py configs/names_lstm.py
 
-Dev loss 2.0007 nats per token after 21 s on two cores.
-Measured before rows and parameters were drawn as they are now; not run again since.
+Dev loss 2.0097 nats per token after 95 s on two busy cores.
 """
 
 from jaxlm import DataConfig, OptimConfig, RnnConfig, RunConfig

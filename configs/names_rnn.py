@@ -2,8 +2,7 @@
 
     python train.py configs/names_rnn.py
 
-Dev loss 2.0511 nats per token after 12 s on two cores.
-Measured before rows and parameters were drawn as they are now; not run again since.
+Dev loss 2.0567 nats per token after 81 s on two busy cores.
 """
 
 from jaxlm import DataConfig, OptimConfig, RnnConfig, RunConfig
