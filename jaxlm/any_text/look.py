@@ -59,19 +59,21 @@ def look(text: str) -> Look:
     """Look at a text with LF at its line ends.
 
     Dialogues: nearly all lines begin with one of a few speakers, and blank lines part them. A list: lines of a few
-    words, none indented or long, without paragraphs. All else is running text, of which lines may be read in order.
+    words, none indented or long, without speakers or paragraphs. All else is running text, read in order.
     """
     every = text.split("\n")
     if every[-1] == "":
         every.pop()
     lines = [line for line in every if line.strip()]
     seen = Counter(text)
-    labels = _speakers(lines) if len(lines) < len(every) else None
+    speakers = _speakers(lines)
+    labels = speakers if len(lines) < len(every) else None
     length_L = np.array([len(line) for line in lines])
     words_L = np.array([len(line.split()) for line in lines])
     indented = sum(line[0].isspace() for line in lines)
     is_list = (
-        np.median(words_L) <= WORDS_OF_A_LINE
+        speakers is None
+        and np.median(words_L) <= WORDS_OF_A_LINE
         and length_L.max() <= LONGEST_LINE
         and indented <= INDENTED * len(lines)
         and len(every) - len(lines) <= BLANK * len(every)
