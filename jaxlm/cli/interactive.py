@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import io
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from jaxlm.cli.process import leave
+from jaxlm.cli.process import leave, show
 from jaxlm.cli.sample_command import SampleCommand
 from jaxlm.config import check
 from jaxlm.config.run import MOST_SAMPLES
@@ -53,10 +54,10 @@ def converse(command: SampleCommand, run: Any) -> None:
             _chat_command(chat, line)
         elif line.strip():
             pieces = chat.reply(line)
-            print(f"{answers}: ", end="", flush=True)
+            show(f"{answers}: ", end="")
             with contextlib.closing(pieces):
                 for piece in pieces:
-                    print(piece, end="", flush=True)
+                    show(piece, end="")
             print(flush=True)
 
     _answer_each(CHAT_HELP, f"{asks}: ", answer)
@@ -72,7 +73,7 @@ def _answer_each(usage: str, prompt: str, answer: Callable[[str], None]) -> None
         try:
             answer(line)
         except UserError as error:
-            print(f"error: {error}")
+            show(f"error: {error}")
         except KeyboardInterrupt:
             broken_off = True
             print(flush=True)
@@ -93,6 +94,8 @@ def _chat_command(chat: Any, line: str) -> None:
 def _typed(usage: str, prompt: str) -> Iterator[str]:
     """The lines that are typed until /quit or Ctrl-D, each kept in a history before it is answered."""
     keep = _history()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     if sys.stdin.isatty():
         print(usage)
     while True:
@@ -100,6 +103,8 @@ def _typed(usage: str, prompt: str) -> Iterator[str]:
             line = input(prompt if sys.stdin.isatty() else "")
         except (EOFError, KeyboardInterrupt):
             break
+        except OSError as error:
+            raise UserError(f"--interactive cannot read standard input: {error.strerror or error}") from error
         keep()
         if line.strip() == "/quit":
             break
@@ -130,7 +135,7 @@ def _history() -> Callable[[], None]:
 def _one_line(command: SampleCommand, draw: Callable[[SampleCommand], str], line: str) -> SampleCommand:
     """Answer one line of the prompt loop; gives the command for the next."""
     if not line.startswith("/"):
-        print(draw(dataclasses.replace(command, prompt=line)), flush=True)
+        show(draw(dataclasses.replace(command, prompt=line)))
         return dataclasses.replace(command, seed=(command.seed + 1) % 2**32)
     name, _, value = line.strip().partition(" ")
     if name == "/n":

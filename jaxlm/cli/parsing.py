@@ -26,7 +26,9 @@ ILL_TYPED = (
 
 tyro has no stable interface for errors: it prints a box and exits.
 """
-NO_CHOICE = re.compile(r"invalid choice '(?P<got>.*)' for argument '(?P<name>\S+)'\. Expected one of \((?P<values>.*?)\)")
+NO_CHOICE = re.compile(
+    r"invalid choice '(?P<got>.*)' for argument '(?P<name>\S+)'\. Expected one of \((?P<values>.*?)\)"
+)
 """tyro's message for a value that is none of those that a setting has."""
 KINDS = {"INT": "a whole number", "FLOAT": "a number", "FLOATS": "numbers"}
 WIDEST = "100000"

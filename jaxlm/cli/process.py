@@ -8,6 +8,7 @@ import errno
 import gc
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,10 @@ REFUSED_PATHS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, err
 """Errors of the system about a path that it cannot follow or may not change, whatever the operation."""
 ALLOCATIONS_BETWEEN_COLLECTIONS = 1_000_000
 """Python's 700 costs a tenth of the time that imports and tracing take, 100,000 still 50 ms."""
+
+
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Characters that move, colour or reorder what a terminal shows; tabs and line ends stay."""
 
 
 class Terminated(SystemExit):
@@ -38,16 +43,16 @@ def exit_codes(*, ignore_write_errors: bool = False) -> Iterator[None]:
     """Run a command within, and exit: its errors become one line on stderr and the contract's exit code.
 
     UserError gives 2, NonFiniteLoss 3, Ctrl-C 130, sys.exit its code, and the end 0. Characters that the terminal does
-    not have are escaped. With ignore_write_errors the command goes on where nobody reads its output any more, or the
-    disk that takes it is full, and until it calls `raise_on_signals` a signal ends it at once: for commands whose
-    results are files.
+    not have are escaped; what nobody reads of stderr is dropped. With ignore_write_errors the command goes on where
+    nobody reads its output any more, or the disk that takes it is full, and until it calls `raise_on_signals` a signal
+    ends it at once: for commands whose results are files.
     """
     if ignore_write_errors:
         _exit_on_signals()
     else:
         raise_on_signals()
     gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
-    sys.stdout, sys.stderr = (_output(stream, ignore_write_errors) for stream in (sys.stdout, sys.stderr))
+    sys.stdout, sys.stderr = _output(sys.stdout, ignore_write_errors), _output(sys.stderr, True)
     try:
         try:
             yield
@@ -66,10 +71,10 @@ def exit_codes(*, ignore_write_errors: bool = False) -> Iterator[None]:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except UserError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {escape_controls(one_line(str(error)))}", file=sys.stderr)
         code = EXIT_USER
     except NonFiniteLoss as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {escape_controls(one_line(str(error)))}", file=sys.stderr)
         code = EXIT_NON_FINITE
     except BrokenPipeError:
         sys.stderr.close()
@@ -87,6 +92,20 @@ def exit_codes(*, ignore_write_errors: bool = False) -> Iterator[None]:
     sys.exit(code)
 
 
+def show(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
+    """Print a text at once; on a terminal its control characters are escaped, in a file or pipe it stays as it is.
+
+    For texts with parts that we did not write: samples, words, lines of data, names of files.
+    """
+    stream = sys.stdout if file is None else file
+    print(escape_controls(text) if stream.isatty() else text, end=end, file=stream, flush=True)
+
+
+def escape_controls(text: str) -> str:
+    r"""Write control characters as Python does: "\x1b" for the one that begins a terminal's commands."""
+    return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def raise_on_signals() -> None:
     """Make SIGINT raise KeyboardInterrupt and SIGTERM raise Terminated, so that open work is closed in order."""
 
@@ -100,8 +119,9 @@ def raise_on_signals() -> None:
 
 def leave(code: int) -> NoReturn:
     """Exit at once, without Python's own shutdown: threads of libraries may be at work, and crash in it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(code)
 
 

@@ -6,11 +6,12 @@ Quickly imported, so that Ctrl-C is handled from the start.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jaxlm.cli.process import run_main
+from jaxlm.cli.process import run_main, show
 from jaxlm.errors import UserError, naming
 
 if TYPE_CHECKING:
@@ -63,12 +64,14 @@ def answer(command: SampleCommand) -> None:
     from jaxlm.runs.loading import load_run
 
     run = load_run(
-        command.run, which=command.checkpoint, trust_code=command.trusted, log=partial(print, file=sys.stderr)
+        command.run, which=command.checkpoint, trust_code=command.trusted, log=partial(show, file=sys.stderr)
     )
     if command.by_vector:
         run = by_vector(run)
     if command.score is not None or command.score_text is not None:
         _score(command, run)
+    elif command.explain is not None:
+        _explain(command, run)
     elif command.compare:
         _compare(command, run)
     elif command.interactive:
@@ -97,6 +100,8 @@ def _about_words(command: SampleCommand) -> None:
         raise UserError(f"{what}, which {'if it has vectors ' if file else ''}answers {questions}: give one of them")
     if file and "--checkpoint" in command.given:
         raise UserError(f"--checkpoint wants a run directory; {what}")
+    if not file and command.skip_bad_rows:
+        raise UserError(f"--skip-bad-rows wants a file of vectors; {what}")
     platform.choose_device(command.device)
     compilation.enable_cache(cache_dir())
     from jaxlm.cli.vectors import answer_words
@@ -135,14 +140,17 @@ def _sample(command: SampleCommand, run: Any) -> None:
         try:
             seen = classify(RunDir(run.path).read_seen(), texts)
         except UserError as error:
-            print(f"the samples are not sorted: {error}", file=sys.stderr)
+            show(f"the samples are not sorted: {error}", file=sys.stderr)
     if seen is None:
-        print(json.dumps([{"text": text} for text in texts]) if command.json else _joined(texts))
+        if command.json:
+            print(json.dumps([{"text": text} for text in texts]))
+        else:
+            show(_joined(texts))
     elif command.json:
         pairs = [{"text": text, "seen": where} for text, where in zip(texts, seen, strict=True)]
         print(json.dumps(pairs))
     else:
-        print(formatting.sorted_samples(texts, seen))
+        show(formatting.sorted_samples(texts, seen))
 
 
 def _nearest(command: SampleCommand, run: Any, lines: list[str]) -> None:
@@ -161,7 +169,7 @@ def _nearest(command: SampleCommand, run: Any, lines: list[str]) -> None:
         ]
         print(json.dumps(pairs))
     else:
-        print(formatting.samples_with_nearest(texts, seen, [found[text] for text in texts]))
+        show(formatting.samples_with_nearest(texts, seen, [found[text] for text in texts]))
 
 
 def _compare(command: SampleCommand, run: Any) -> None:
@@ -171,7 +179,7 @@ def _compare(command: SampleCommand, run: Any) -> None:
     if command.json:
         print(json.dumps({"untrained": untrained, "trained": trained}))
     else:
-        print(formatting.side_by_side(untrained, trained, (run.config.init_from or "untrained", "trained")))
+        show(formatting.side_by_side(untrained, trained, (run.config.init_from or "untrained", "trained")))
 
 
 def _score(command: SampleCommand, run: Any) -> None:
@@ -188,7 +196,19 @@ def _score(command: SampleCommand, run: Any) -> None:
     if command.json:
         print(json.dumps(formatting.score_json(scored)))
     else:
-        print(formatting.score_line(scored.total) if command.score is not None else formatting.term_by_term(scored))
+        show(formatting.score_line(scored.total) if command.score is not None else formatting.term_by_term(scored))
+
+
+def _explain(command: SampleCommand, run: Any) -> None:
+    from jaxlm.inference import formatting
+    from jaxlm.inference.explain import explain
+
+    with naming("--explain"):
+        explanation = explain(run, command.explain or "")
+    if command.json:
+        print(json.dumps(formatting.explanation_json(explanation)))
+    else:
+        show(formatting.explained(explanation, shutil.get_terminal_size().columns))
 
 
 def _joined(texts: list[str]) -> str:

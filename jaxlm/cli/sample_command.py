@@ -12,7 +12,7 @@ from jaxlm.config import check
 from jaxlm.config.run import MOST_SAMPLES
 from jaxlm.errors import UserError
 
-ASK_TEXT = ("--compare", "--nearest", "--interactive", "--score", "--score-text")
+ASK_TEXT = ("--compare", "--nearest", "--interactive", "--score", "--score-text", "--explain")
 """Options for a language model; it samples where none is given."""
 TEXT = (
     *ASK_TEXT,
@@ -38,7 +38,7 @@ NEEDS = {
     "--out": ("--plot-words",),
 }
 """Options that go with a question to a table only, and the questions."""
-WORDS = (*ASK_WORDS, *NEEDS)
+WORDS = (*ASK_WORDS, *NEEDS, "--skip-bad-rows")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +80,9 @@ class SampleCommand:
     """Score this text file."""
     score_text: str | None = None
     """Score this text, token by token."""
+    explain: str | None = None
+    """Show for each token of this text the likeliest alternatives, where train has the longest part of its context,
+    and which n-gram order would have sufficed."""
     similar: str | None = None
     """Vectors: the words nearest to this one."""
     analogy: tuple[str, ...] | None = None
@@ -102,6 +105,8 @@ class SampleCommand:
     """Answers of --similar and --analogy (10), frequent words of --plot-words (200)."""
     out: Path | None = None
     """The picture of --plot-words. None: words-PROJECTION.png in the run's plots/, for a file of vectors here."""
+    skip_bad_rows: bool = False
+    """A file of vectors: leave out rows that are malformed or not finite, and say which; else the first is an error."""
     json: bool = False
     """Print JSON."""
     trust_code: TrustOption = None

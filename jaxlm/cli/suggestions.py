@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Sequence
+from functools import partial
 
 ALIASES = {
     "learning-rate": "lr",
@@ -43,15 +44,15 @@ def near_setting(given: str, settings: Sequence[str]) -> str | None:
     if len(last) < 2:
         return None
     words = [word for word in last.split("-") if len(word) >= WHOLE_WORD]
-    rules: tuple[Callable[[str], bool], ...] = (
+    rules: list[Callable[[str], bool]] = [
         lambda name: name == last,
         lambda name: name == ALIASES.get(last),
         lambda name: name.startswith(last),
-        lambda name: any(_begin_alike(one, two) for one in words for two in name.split("-")),
-    )
+        *(partial(_has_word, word) for word in words),
+    ]
     for rule in rules:
         found = [setting for setting, name in plain.items() if rule(name.rpartition(".")[2])]
-        same = [setting for setting in found if group and plain[setting].startswith(f"{group}.")]
+        same = [setting for setting in found if plain[setting].rpartition(".")[0] == group]
         if found:
             return min(same or found, key=lambda setting: (setting.count("."), len(setting), setting))
     near = difflib.get_close_matches(given.partition("=")[0], settings, n=1, cutoff=ALIKE)
@@ -71,9 +72,10 @@ def near_value(given: str, values: Sequence[str]) -> str | None:
     return begun[0] if begun else folded[near[0]] if near else None
 
 
-def _begin_alike(one: str, two: str) -> bool:
-    """True if one of two words begins with the other, and neither is a mere letter or two."""
-    return min(len(one), len(two)) >= WHOLE_WORD and (one.startswith(two) or two.startswith(one))
+def _has_word(word: str, name: str) -> bool:
+    """True if a word of a name, not a mere letter or two, begins with a given one, or the given one with it."""
+    long = [other for other in name.split("-") if len(other) >= WHOLE_WORD]
+    return any(other.startswith(word) or word.startswith(other) for other in long)
 
 
 def _plain(setting: str) -> str:

@@ -7,7 +7,7 @@ import math
 import shlex
 import sys
 
-from jaxlm.cli.process import EXIT_NON_FINITE, exit_codes, raise_on_signals
+from jaxlm.cli.process import EXIT_NON_FINITE, exit_codes, raise_on_signals, show
 from jaxlm.errors import Stopped
 
 
@@ -30,7 +30,7 @@ def run(args: list[str]) -> int:
 
     raise_on_signals()
     try:
-        train(command.config, restart=command.restart, dry_run=command.dry_run)
+        train(command.config, restart=command.restart, dry_run=command.dry_run, log=show)
     except Stopped as stopped:
         return _stopped(args, stopped)
     return 0
@@ -45,7 +45,7 @@ def _sweep(args: list[str]) -> int:
 
     raise_on_signals()
     try:
-        results = sweep(command.runs, restart=command.restart, dry_run=command.dry_run)
+        results = sweep(command.runs, restart=command.restart, dry_run=command.dry_run, log=show)
     except Stopped as stopped:
         return _stopped(args, stopped)
     return EXIT_NON_FINITE if any(math.isnan(result.loss) for result in results) else 0

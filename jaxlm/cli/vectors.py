@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from jaxlm.cli.process import show
 from jaxlm.cli.sample_command import SampleCommand
 from jaxlm.embeddings import Embeddings, maps, reports
 from jaxlm.errors import UserError
@@ -28,13 +29,15 @@ class Table:
 
 def answer_words(command: SampleCommand) -> None:
     """Open the vectors, do what was asked, print."""
-    print(_answer(command, _open(command)))
+    show(_answer(command, _open(command)))
 
 
 def _open(command: SampleCommand) -> Table:
-    log = partial(print, file=sys.stderr)
+    log = partial(show, file=sys.stderr)
     if command.run.is_file():
-        return Table(Embeddings.load(command.run, log=log), Path(), command.run.name)
+        return Table(
+            Embeddings.load(command.run, skip_bad_rows=command.skip_bad_rows, log=log), Path(), command.run.name
+        )
     run = load_vectors(command.run, which=command.checkpoint, trust_code=command.trusted, log=log)
     return Table(run.embeddings(), RunDir(run.path).plots, run.path.name)
 

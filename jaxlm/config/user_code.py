@@ -148,7 +148,9 @@ def _run_file(name: str, file: Path) -> types.ModuleType:
     try:
         return load_module(file)
     except (Exception, SystemExit) as error:
-        raise UserError(f"class {name!r} of this run cannot be loaded from {_shown(file)!r}: {failure(error)}") from error
+        raise UserError(
+            f"class {name!r} of this run cannot be loaded from {_shown(file)!r}: {failure(error)}"
+        ) from error
 
 
 def _in_module(module: types.ModuleType | None, qualname: str) -> object:

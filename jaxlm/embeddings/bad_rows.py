@@ -28,7 +28,7 @@ class BadRows:
             self._first.append(reason)
 
     def check_count(self, promised: int, found: int) -> None:
-        """Compare the number of rows with what line 1 promises. Raises UserError for another unless rows are skipped."""
+        """Compare the number of rows with line 1. Raises UserError for another unless rows are skipped."""
         if promised != found:
             self._contradiction = f"{self._name}, line 1 promises {promised} words, the file has {found}"
             if not self._skip:

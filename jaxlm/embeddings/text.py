@@ -170,8 +170,8 @@ def _row(line: bytes, layout: Layout) -> tuple[str, np.ndarray]:
 def not_utf8(word: bytes, error: UnicodeDecodeError) -> str:
     """The reason why a word cannot be read, and what to do."""
     return (
-        f"wants UTF-8, got byte 0x{word[error.start]:02x} in the word {word!r}: write it in UTF-8, or read it in Python "
-        "by Embeddings.load(..., errors='replace')"
+        f"wants UTF-8, got byte 0x{word[error.start]:02x} in the word {word!r}: write it in UTF-8, or read it in "
+        "Python by Embeddings.load(..., errors='replace')"
     )
 
 

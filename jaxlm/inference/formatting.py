@@ -1,13 +1,17 @@
 """Results as people read them in a terminal: text in, text out."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from jaxlm.inference.evaluation import Score
+from jaxlm.inference.explain import ExplainedToken, Explanation
 from jaxlm.inference.novelty import Nearest, Seen
 from jaxlm.inference.score import TextScore
 from jaxlm.runs.metrics import NATS_PER_BIT
 
+SHOWN_ALTERNATIVES, LONGEST_CELL = 3, 24
+"""Likeliest tokens shown beside each one, and the most characters of a context or line."""
 TITLES: dict[Seen, str] = {"train": "in train", "dev+test": "in dev or test", "new": "new"}
 
 
@@ -67,6 +71,64 @@ def score_json(scored: TextScore) -> dict[str, Any]:
     pairs = zip(scored.tokens, scored.nats.tolist(), strict=True)
     tokens = [{"token": token, "logprob": -nats if nats != float("inf") else None} for token, nats in pairs]
     return {**scored.total.to_json(), "token_logprobs": tokens}
+
+
+def explained(explanation: Explanation, columns: int) -> str:
+    """Each token with its probability, rank and alternatives, and what train has of its context.
+
+    Rows that are wider than the terminal's columns have the latter on a line of its own.
+    """
+    head = ("token", "p", "rank", f"likeliest {SHOWN_ALTERNATIVES}", "order")
+    rows = [head, *map(_explained_cells, explanation.tokens)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    left = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    right = ["" if explanation.missing else "longest context in train", *map(_matched, explanation.tokens)]
+    between = "  " if max(map(len, left)) + 2 + max(map(len, right)) <= columns else "\n    "
+    lines = [f"{one}{between}{two}".rstrip() if two else one.rstrip() for one, two in zip(left, right, strict=True)]
+    about = (
+        f"train is not shown: {explanation.missing}"
+        if explanation.missing
+        else "order: of the smallest n-gram that has the token as most frequent, by train; -: none has"
+    )
+    return "\n".join([*lines, score_line(explanation.total), about])
+
+
+def explanation_json(explanation: Explanation) -> dict[str, Any]:
+    """The explanation; null where p is 0, where train was not read, or where no order suffices."""
+    tokens = [
+        {
+            "token": token.token,
+            "logprob": -token.nats if token.nats != float("inf") else None,
+            "probability": _probability(token.nats),
+            "rank": token.rank,
+            "likeliest": [{"token": other, "probability": p} for other, p in token.likeliest],
+            "train": token.match and dataclasses.asdict(token.match),
+            "order": token.order,
+        }
+        for token in explanation.tokens
+    ]
+    return {**explanation.total.to_json(), "missing": explanation.missing or None, "explained": tokens}
+
+
+def _explained_cells(token: ExplainedToken) -> tuple[str, ...]:
+    others = ", ".join(f"{other} {p:.3f}".replace(" 0.", " .") for other, p in token.likeliest[:SHOWN_ALTERNATIVES])
+    order = "-" if token.order is None else str(token.order)
+    return token.token, f"{_probability(token.nats):.4f}", str(token.rank), others, order
+
+
+def _matched(token: ExplainedToken) -> str:
+    if token.match is None:
+        return ""
+    if not token.match.length:
+        return "none"
+    context = token.match.context
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in token.match.text)
+    if len(context) > LONGEST_CELL:
+        context = f"…{context[1 - LONGEST_CELL :]}"
+    if len(text) > LONGEST_CELL:
+        text = f"{text[: LONGEST_CELL - 1]}…"
+    place = "" if token.match.line is None else f", line {token.match.line:,}"
+    return f"{context}  {token.match.count:,}x{place}: {text}"
 
 
 def _probability(nats: float) -> float:

@@ -178,7 +178,7 @@ class WindowModel(ContextModel):
     def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
         """Untrained parameters, by the module's initialisers."""
         ctx_NC = jnp.zeros((tok_BT.shape[0], self.context), jnp.int32)
-        return self.module.init(key, ctx_NC)["params"]
+        return self.module.init(key, ctx_NC).get("params", {})
 
     def next_logits(self, params: Params, ctx_BC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """logits_BV after each context."""
@@ -206,7 +206,7 @@ class SequenceModel(NatsFromLogits):
 
     def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
         """Untrained parameters, by the module's initialisers."""
-        return self.module.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+        return self.module.init(key, jnp.zeros((1, 1), jnp.int32)).get("params", {})
 
     def apply(self, params: Params, tok_BT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """logits_BTV after each position. Raises ValueError for more tokens than the model has positions."""

@@ -212,8 +212,8 @@ def _read(
     if reason is not None:
         raise UserError(f"{left} ({reason})")
     raise UserError(
-        f"{left}: {changed or 'it holds other arrays than this version trains'}; put the model back as it was, or begin "
-        "anew with train.py --restart"
+        f"{left}: {changed or 'it holds other arrays than this version trains'}; put the model back as it was, or "
+        "begin anew with train.py --restart"
     )
 
 

@@ -1,12 +1,13 @@
 """How commands end: exit codes, and a line for a mistake."""
 
 import errno
+import io
 import os
 import sys
 
 import pytest
 
-from jaxlm.cli.process import run_main
+from jaxlm.cli.process import run_main, show
 from jaxlm.errors import NonFiniteLoss, UserError
 
 
@@ -61,3 +62,34 @@ def test_a_bug_is_not_hidden(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py"])
     with pytest.raises(ZeroDivisionError):
         run_main(lambda args: 1 // 0)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+COMMANDS = "emma\x1b[31m\r\x07\x7f\x9b2J\u202e\tava\nmia"
+
+
+def test_control_characters_reach_no_terminal():
+    terminal = Terminal()
+    show(COMMANDS, file=terminal)
+    assert terminal.getvalue() == "emma\\x1b[31m\\r\\x07\\x7f\\x9b2J\\u202e\tava\nmia\n"
+
+
+def test_a_file_has_the_text_as_it_is():
+    file = io.StringIO()
+    show(COMMANDS, end="", file=file)
+    assert file.getvalue() == COMMANDS
+
+
+def test_an_error_has_no_control_characters(capsys):
+    def main(args):
+        raise UserError("word '\x1b[31m' is unknown")
+
+    with pytest.raises(SystemExit):
+        run_main(main)
+    assert capsys.readouterr().err == "error: word '\\x1b[31m' is unknown\n"

@@ -105,7 +105,8 @@ def test_bad_records_of_a_binary_file_are_left_out(tmp_path):
     raw = b"4 2\n" + b"".join(
         word + b" " + np.array(vector, "<f4").tobytes() + b"\n" for word, vector in zip(words, values, strict=True)
     )
-    path, logged = written(tmp_path, raw), []
+    path = written(tmp_path, raw)
+    logged: list[str] = []
     with pytest.raises(UserError, match=r"word 2 \('bad'\) wants finite numbers, got inf or nan .*--skip-bad-rows"):
         Embeddings.load(path)
     assert_rows(Embeddings.load(path, skip_bad_rows=True, log=logged.append), [ROWS[0], ROWS[2]])
