@@ -103,8 +103,6 @@ def _typed(usage: str, prompt: str) -> Iterator[str]:
             line = input(prompt if sys.stdin.isatty() else "")
         except (EOFError, KeyboardInterrupt):
             break
-        except OSError as error:
-            raise UserError(f"--interactive cannot read standard input: {error.strerror or error}") from error
         keep()
         if line.strip() == "/quit":
             break

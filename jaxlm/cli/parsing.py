@@ -4,9 +4,10 @@ import contextlib
 import io
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TextIO, TypeVar
 
 import tyro
 
@@ -59,8 +60,7 @@ def parse(kind: type[Command], args: Sequence[str], *, prog: str, default: Comma
     """
     box = io.StringIO()
     options: dict[str, Any] = {"config": (tyro.conf.FlagCreatePairsOff,)} if default is None else {"default": default}
-    shown: contextlib.AbstractContextManager[Any]
-    shown = contextlib.nullcontext() if {"-h", "--help"} & set(args) else _unshown()
+    shown = _shown() if {"-h", "--help"} & set(args) else _unshown()
     try:
         with shown, contextlib.redirect_stderr(box):
             return tyro.cli(kind, args=list(args), prog=prog, **options)
@@ -73,16 +73,27 @@ def parse(kind: type[Command], args: Sequence[str], *, prog: str, default: Comma
 @contextlib.contextmanager
 def _unshown() -> Iterator[io.TextIOWrapper]:
     """Context in which tyro's output has one form, whatever the terminal: UTF-8 boxes, no colours, no broken lines."""
-    columns = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = WIDEST
+    with _environment("COLUMNS", WIDEST), contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")) as output:
+        yield output
+
+
+@contextlib.contextmanager
+def _shown() -> Iterator[TextIO]:
+    """Context in which tyro's output is for the terminal, in colours unless NO_COLOR (no-color.org) is set."""
+    with _environment("TERM", "dumb") if os.environ.get("NO_COLOR") else contextlib.nullcontext():
+        yield sys.stdout
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
-        with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")) as output:
-            yield output
+        yield
     finally:
-        if columns is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = columns
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def _condense(box: str, settings: Callable[[], list[str]]) -> str:

@@ -37,7 +37,7 @@ def near_setting(given: str, settings: Sequence[str]) -> str | None:
 
     First come settings whose last part is the given name, or ours for another program's; then those whose last part
     begins with it, and those that share a word with it ("--hidden", "--model.d-hidden"); then misspellings. Of several
-    it is one of the same group, then the one with the shortest name.
+    it is one of the same group, or of one that is spelled alike, then the one with the shortest name.
     """
     plain = {setting: _plain(setting) for setting in settings}
     group, _, last = _plain(given).rpartition(".")
@@ -51,9 +51,10 @@ def near_setting(given: str, settings: Sequence[str]) -> str | None:
         *(partial(_has_word, word) for word in words),
     ]
     for rule in rules:
-        found = [setting for setting, name in plain.items() if rule(name.rpartition(".")[2])]
-        same = [setting for setting in found if plain[setting].rpartition(".")[0] == group]
+        found = {setting: name.rpartition(".")[0] for setting, name in plain.items() if rule(name.rpartition(".")[2])}
         if found:
+            groups = difflib.get_close_matches(group, found.values(), n=1) if group else [""]
+            same = [setting for setting in found if found[setting] in groups]
             return min(same or found, key=lambda setting: (setting.count("."), len(setting), setting))
     near = difflib.get_close_matches(given.partition("=")[0], settings, n=1, cutoff=ALIKE)
     if near:

@@ -84,7 +84,8 @@ def explained(explanation: Explanation, columns: int) -> str:
     left = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
     right = ["" if explanation.missing else "longest context in train", *map(_matched, explanation.tokens)]
     between = "  " if max(map(len, left)) + 2 + max(map(len, right)) <= columns else "\n    "
-    lines = [f"{one}{between}{two}".rstrip() if two else one.rstrip() for one, two in zip(left, right, strict=True)]
+    cut = str.rstrip if explanation.missing or between != "  " else str
+    lines = [f"{cut(one)}{between}{two}".rstrip() for one, two in zip(left, right, strict=True)]
     about = (
         f"train is not shown: {explanation.missing}"
         if explanation.missing
