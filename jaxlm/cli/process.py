@@ -22,8 +22,8 @@ REFUSED_PATHS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, err
 """Errors of the system about a path that it cannot follow or may not change, whatever the operation."""
 ALLOCATIONS_BETWEEN_COLLECTIONS = 1_000_000
 """Python's 700 costs a tenth of the time that imports and tracing take, 100,000 still 50 ms."""
-
-
+LONGEST_REASON = 200
+"""Most characters of XLA's message that an error repeats."""
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Characters that move, colour or reorder what a terminal shows; tabs and line ends stay."""
 
@@ -42,10 +42,10 @@ def run_main(main: Callable[[list[str]], int]) -> NoReturn:
 def exit_codes(*, ignore_write_errors: bool = False) -> Iterator[None]:
     """Run a command within, and exit: its errors become one line on stderr and the contract's exit code.
 
-    UserError gives 2, NonFiniteLoss 3, Ctrl-C 130, sys.exit its code, and the end 0. Characters that the terminal does
-    not have are escaped; what nobody reads of stderr is dropped. With ignore_write_errors the command goes on where
-    nobody reads its output any more, or the disk that takes it is full, and until it calls `raise_on_signals` a signal
-    ends it at once: for commands whose results are files.
+    UserError and a lack of memory give 2, NonFiniteLoss 3, Ctrl-C 130, sys.exit its code, and the end 0. Characters
+    that the terminal does not have are escaped; what nobody reads of stderr is dropped. With ignore_write_errors the
+    command goes on where nobody reads its output any more, or the disk that takes it is full, and until it calls
+    `raise_on_signals` a signal ends it at once: for commands whose results are files.
     """
     if ignore_write_errors:
         _exit_on_signals()
@@ -88,8 +88,21 @@ def exit_codes(*, ignore_write_errors: bool = False) -> Iterator[None]:
         else:
             raise
         code = EXIT_USER
+    except Exception as error:
+        if not _is_memory(error):
+            raise
+        reason = escape_controls(str(error).partition("\n")[0][:LONGEST_REASON]) or "no more is there"
+        print(f"error: not enough memory ({reason}): take a smaller batch, model or number of samples", file=sys.stderr)
+        code = EXIT_USER
     gc.freeze()  # at the end nothing is worth a search for cycles
     sys.exit(code)
+
+
+def _is_memory(error: Exception) -> bool:
+    """True if the machine, or a device by what XLA says, has no memory for what was asked."""
+    return isinstance(error, MemoryError) or (
+        type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" in str(error)
+    )
 
 
 def show(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:

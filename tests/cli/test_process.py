@@ -93,3 +93,28 @@ def test_an_error_has_no_control_characters(capsys):
     with pytest.raises(SystemExit):
         run_main(main)
     assert capsys.readouterr().err == "error: word '\\x1b[31m' is unknown\n"
+
+
+class JaxRuntimeError(RuntimeError):
+    """Named as the one of XLA's failures."""
+
+
+@pytest.mark.parametrize(
+    "error", [JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nMore."), MemoryError()]
+)
+def test_a_lack_of_memory_is_one_line(capsys, error):
+    def main(args):
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        run_main(main)
+    shown = capsys.readouterr().err
+    assert stopped.value.code == 2 and shown.startswith("error: not enough memory (") and shown.count("\n") == 1
+
+
+def test_another_failure_of_xla_is_not_hidden():
+    def main(args):
+        raise JaxRuntimeError("INTERNAL: a bug")
+
+    with pytest.raises(JaxRuntimeError):
+        run_main(main)

@@ -3,6 +3,8 @@
 import pytest
 
 import jaxlm
+from jaxlm.cli.sample import answer
+from jaxlm.cli.sample_command import parse_sample
 from jaxlm.cli.sweep_command import parse_sweep
 from jaxlm.cli.train_command import parse_range, parse_train
 
@@ -49,3 +51,18 @@ def test_a_sweep_goes_from_trained_vectors_to_given_ones(rean):
 def test_vectors_and_a_training_of_some_together_are_refused(rean, how):
     with pytest.raises(jaxlm.UserError, match=r"^[^\n]*exclude each other: give one of them, got 'a\.bin' and [^\n]*$"):
         parse_train([rean, "--model.vectors", "a.bin", how, "2"])
+
+
+def test_bad_rows_of_a_file_are_left_out_where_the_user_says_so(tmp_path, capsys):
+    (tmp_path / "x.txt").write_text("king 1 2 3\nqueen 3 2 1\n<unk> nan nan nan\n")
+    args = [str(tmp_path / "x.txt"), "--similar", "king"]
+    with pytest.raises(jaxlm.UserError, match=r"line 3 \('<unk>'\) wants finite numbers, got 'nan' .*--skip-bad-rows"):
+        answer(parse_sample(args))
+    answer(parse_sample([*args, "--skip-bad-rows"]))
+    shown = capsys.readouterr()
+    assert shown.out == "queen  0.7143\n" and "1 bad row is left out: line 3" in shown.err
+
+
+def test_bad_rows_are_a_files_alone(mlp_run):
+    with pytest.raises(jaxlm.UserError, match="--skip-bad-rows is for vectors of words"):
+        answer(parse_sample([str(mlp_run.path), "--skip-bad-rows"]))
