@@ -86,13 +86,14 @@ def is_own(cls: type) -> bool:
 def failure(error: BaseException) -> str:
     """Say in a line why a user's own code failed, and at which of its lines: "own.py, line 3: KeyError: 'x'".
 
-    Names of libraries' exceptions are left out, and all but the first line of their messages.
+    Of libraries' own exceptions the name is left out, and all but the first line of the message.
     """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_theirs(frame.filename)]
     place = f"{_shown(Path(frames[-1].filename))}, line {frames[-1].lineno}: " if frames else ""
     kind = type(error)
-    named = f"{kind.__name__}: " if kind.__module__ == "builtins" else ""
-    text = re.sub(r"\s*\(?https?://\S+", "", str(error).strip().partition("\n")[0])
+    theirs = kind.__module__ == "builtins"
+    named = f"{kind.__name__}: " if theirs else ""
+    text = re.sub(r"\s*\(?https?://\S+", "", str(error).strip().partition("\n\n" if theirs else "\n")[0])
     reason = one_line(text) or (frames[-1].line if frames else "") or kind.__name__
     return f"{place}{named}{reason[:LONGEST_REASON]}"
 
