@@ -1,6 +1,7 @@
 """Files of word vectors: word2vec text and binary, GloVe text, each gzipped or not."""
 
 import codecs
+import collections
 import contextlib
 import gzip
 import zlib
@@ -30,6 +31,8 @@ SUFFIXES: dict[str, Format] = {
 """Format by suffix, longer suffixes first."""
 GZIP_MAGIC = b"\x1f\x8b"
 """First bytes of a gzip file."""
+FIRST_ROWS = 100
+"""Rows that tell how many numbers a row has, where line 1 does not."""
 NUMERALS = frozenset("0123456789+-.eE")
 """Characters of a number in text."""
 
@@ -129,8 +132,15 @@ def _read_glove(
     if not line:
         return [], np.zeros((0, 0), np.float32)
     refuse_first_line(line, name)
-    following = cast(BinaryIO, _Resumed(line, stream))
-    return text.read_lines(following, number, text.Layout(text.width_of(line), spaced=True, errors=errors), bad)
+    sample = line + stream.read(text.TEXT_BLOCK_BYTES)
+    following = cast(BinaryIO, _Resumed(sample, stream))
+    return text.read_lines(following, number, text.Layout(_usual_width(sample), spaced=True, errors=errors), bad)
+
+
+def _usual_width(sample: bytes) -> int:
+    """Count the numbers of a row as most of the first rows have them; the very first may be a bad one."""
+    widths = map(text.width_of, sample.split(b"\n", FIRST_ROWS)[:FIRST_ROWS])
+    return collections.Counter(width for width in widths if width).most_common(1)[0][0]
 
 
 def _usable(words: list[bytes], vec_VE: np.ndarray, errors: DecodeErrors, bad: BadRows) -> tuple[list[str], np.ndarray]:

@@ -78,6 +78,14 @@ def test_a_bad_row_is_named_or_left_out(tmp_path, row, reason, tabs):
     assert "1 bad row is left out: line 2 " in line
 
 
+@pytest.mark.parametrize("first", [b"bad 1", b"bad 1 2 3", b"bad x 1", b"bad nan 1"])
+def test_a_first_row_may_be_the_bad_one(tmp_path, first):
+    path = written(tmp_path, first + b"\nking 1.5 -2\nqueen .25 1e-3\nwater -1 4\n")
+    with pytest.raises(UserError, match=r"line 1 \('bad'\) wants"):
+        Embeddings.load(path)
+    assert_rows(Embeddings.load(path, skip_bad_rows=True), ROWS)
+
+
 def test_many_bad_rows_are_counted_and_the_first_are_named(tmp_path):
     raw = b"6 2\n" + b"".join(b"bad%d nan 1\n" % i for i in range(5)) + b"king 1.5 -2\n"
     logged: list[str] = []
