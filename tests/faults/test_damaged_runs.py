@@ -302,7 +302,7 @@ def test_a_class_that_has_changed_since_the_training_is_refused(make_run, monkey
     monkeypatch.setattr(Own, "width", 17)
     with pytest.raises(UserError) as error:
         load_run(path)
-    one_line(error, str(path), "'hidden' of shape (12, 16)", "now wants (12, 17)", "--restart")
+    one_line(error, str(path), "parameter 'hidden' was 12 x 16, now 12 x 17", "--restart")
 
 
 def test_a_run_that_has_lost_its_checkpoints_says_that_it_begins_anew(run, again):
