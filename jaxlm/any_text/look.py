@@ -1,14 +1,13 @@
 """A look at a text: its kind, its size, its alphabet."""
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-LABEL = re.compile(r"([^\W\d_][^:\n]{0,40}): ")
-"""A speaker at the beginning of a turn."""
+from jaxlm.data.labels import speaker
+
 SPEAKERS = 0.9
 """Share of the lines that begin with a speaker in dialogues, at least."""
 MOST_SPEAKERS = 8
@@ -93,10 +92,11 @@ def look(text: str) -> Look:
 
 def _speakers(lines: list[str]) -> tuple[str, str] | None:
     """The two most frequent speakers, the one that begins first; None where lines do not begin with speakers."""
-    found = Counter(match[1] for line in lines if (match := LABEL.match(line)))
-    if not 2 <= len(found) <= MOST_SPEAKERS or found.total() < SPEAKERS * len(lines):
+    named = [label for line in lines if (label := speaker(line)) is not None]
+    found = Counter(named)
+    if not 2 <= len(found) <= MOST_SPEAKERS or len(named) < SPEAKERS * len(lines):
         return None
     both = {label for label, _ in found.most_common(2)}
-    first = next(match[1] for line in lines if (match := LABEL.match(line)) and match[1] in both)
+    first = next(label for label in named if label in both)
     (second,) = both - {first}
     return first, second

@@ -124,3 +124,16 @@ def test_other_commands_suggest_their_own(gpt, narrow):
         parse_sample(["run", "--checkpoint", "lats"])
     with pytest.raises(UserError, match=r"^--sweep\.lr is not a setting \(did you mean --sweep\.optim\.lr\?\)$"):
         parse_sweep([gpt, "--sweep.lr", "0.1", "0.2"])
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_help_has_colours_on_a_terminal_unless_they_are_unwanted(gpt, monkeypatch, no_color):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    with pytest.raises(SystemExit):
+        parse_train([gpt, "--help"])
+    assert "--optim.lr" in terminal.getvalue() and ("\x1b[" in terminal.getvalue()) is not no_color
