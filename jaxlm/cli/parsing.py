@@ -8,11 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-<<<<<<< HEAD
 from typing import Annotated, Any, TextIO, TypeVar, cast
-=======
-from typing import Annotated, Any, TextIO, TypeVar
->>>>>>> h-out
 
 import tyro
 
