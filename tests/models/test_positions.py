@@ -117,9 +117,9 @@ class Counter:
     def extend(
         self, params: Any, cache: jax.Array, tok_BT: jax.Array, length_B: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        position_BT = cache[:, None] + jnp.arange(tok_BT.shape[1])
+        position_BT = cache[:, None] + jnp.arange(tok_BT.shape[1])[None]
         drawn_BT1 = jnp.where(position_BT == self.boundary_at, EOS, 1)[:, :, None]
-        return jnp.where(jnp.arange(2) == drawn_BT1, 0.0, -jnp.inf), cache + length_B
+        return jnp.where(jnp.arange(2)[None, None] == drawn_BT1, 0.0, -jnp.inf), cache + length_B
 
 
 def counter_run(kind: Any, model: Any) -> jaxlm.Run:

@@ -26,7 +26,7 @@ def test_each_place_of_dropout_drops_on_its_own_and_makes_up_for_it(monkeypatch)
     unit_L1, eye_DD = jnp.array([[1.0], [8.0]]), jnp.eye(8)
     values: dict[str, Any] = {
         "v_bias": 1.0,
-        "attend": (unit_L1[..., None] * 2 * eye_DD).reshape(2, 2, 4, 8),
+        "attend": (unit_L1[..., None] * 2 * eye_DD[None]).reshape(2, 2, 4, 8),
         "attend_bias": unit_L1 * 2,
     }
     values |= {"embed": 1.0, "down_bias": unit_L1 * 8, "out": eye_DD}
