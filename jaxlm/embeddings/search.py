@@ -107,7 +107,7 @@ def _best(unit_VE: jax.Array, query: jax.Array, exclude_BX: jax.Array | None, k:
     def of_block(i: jax.Array) -> tuple[jax.Array, jax.Array]:
         start = jnp.minimum(i * R, V - R)  # the last block overlaps the one before it
         score_BR = score(query, jax.lax.dynamic_slice(unit_VE, (start, 0), (R, E)))
-        score_BR = jnp.where(start + jnp.arange(R) >= i * R, score_BR, -jnp.inf)
+        score_BR = jnp.where(start + jnp.arange(R)[None] >= i * R, score_BR, -jnp.inf)
         score_BK, place_BK = _top(score_BR, sought)
         return score_BK, start + place_BK
 

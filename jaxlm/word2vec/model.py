@@ -122,7 +122,7 @@ def _skip_gram_update(
     H = T + 2 * W
     word_N, around_R = _words(config, batch.input_N, s), _around(config, batch.output_N, s)
     near_GH = jnp.stack([around_R[g * T : g * T + H] for g in range(G)])
-    mask_GTH = _mask(config, batch, s, jnp.arange(H) - W - jnp.arange(T)[:, None], (G, T))
+    mask_GTH = _mask(config, batch, s, (jnp.arange(H)[None] - W - jnp.arange(T)[:, None])[None], (G, T))
     negative_M = batch.negative_SM[s]
     x_GTE = _rows(in_UE, word_N).reshape(G, T, -1)
     grads = skip_gram(x_GTE, _rows(out_UE, near_GH), _rows(out_UE, negative_M), mask_GTH, config.negatives)
@@ -136,7 +136,7 @@ def _cbow_update(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Update by CBOW: the neighbours of word t together predict it."""
     word_N, around_R = _words(config, batch.output_N, s), _around(config, batch.input_N, s)
-    mask_NC = _mask(config, batch, s, _offsets(config.window), (config.update_words,))
+    mask_NC = _mask(config, batch, s, _offsets(config.window)[None], (config.update_words,))
     negative_M = batch.negative_SM[s]
     y_NE, z_ME = _rows(out_UE, word_N), _rows(out_UE, negative_M)
     mean = config.cbow_average == "mean"
@@ -150,9 +150,9 @@ def _tree_update(
     config: Word2vecConfig, in_UE: jax.Array, out_UE: jax.Array, batch: DeviceBatch, s: jax.Array, rate: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Update by hierarchical softmax: neighbours of word t, each (skip-gram) or together (CBOW), predict its path."""
-    N, offset_C = config.update_words, _offsets(config.window)
-    near_NC = _around(config, batch.input_N, s)[jnp.arange(N)[:, None] + config.window + offset_C]
-    word_N, mask_NC = _words(config, batch.input_N, s), _mask(config, batch, s, offset_C, (N,))
+    N, offset_1C = config.update_words, _offsets(config.window)[None]
+    near_NC = _around(config, batch.input_N, s)[jnp.arange(N)[:, None] + config.window + offset_1C]
+    word_N, mask_NC = _words(config, batch.input_N, s), _mask(config, batch, s, offset_1C, (N,))
     node_NL, sign_NL = batch.node_UL[word_N], batch.sign_UL[word_N].astype(jnp.float32)
     average = None if config.predict == "skip-gram" else config.cbow_average
     grads = hierarchical_softmax(_rows(in_UE, near_NC), _rows(out_UE, node_NL), sign_NL, mask_NC, average=average)

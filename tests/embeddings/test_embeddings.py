@@ -91,7 +91,7 @@ def test_no_array_of_batch_by_vocabulary_is_made():
 def test_a_row_of_zeros_is_orthogonal_to_all():
     unit_NE = search.unit_rows(jnp.array([[0.0, 0.0], [3.0, 4.0]]))
     np.testing.assert_allclose(unit_NE, np.array([[0, 0], [0.6, 0.8]]), atol=1e-7)
-    np.testing.assert_allclose(search.similarity(unit_NE[0], unit_NE), np.zeros(2))
+    np.testing.assert_allclose(search.similarity(unit_NE[:1], unit_NE), np.zeros(2))
 
 
 @pytest.mark.parametrize("scale", [3e38, 1e25, 1.0, 1e-25, 1e-30, 1e-36])
