@@ -41,13 +41,22 @@ class Choice:
 
 
 def choose(
-    asked: RunConfig, seen: Look, *, tokens: int, examples: int, longest: int, vocab_size: int, order: int, speed: float
+    asked: RunConfig,
+    seen: Look,
+    *,
+    tokens: int,
+    examples: int,
+    longest: int,
+    vocab_size: int,
+    order: int,
+    speed: float,
+    has_dev: bool = True,
 ) -> Choice:
     """Choose the model and its training for a text.
 
     Train has `tokens` predictions in `examples` lines or dialogues (1 of running text), the longest of `longest`.
     `order` is that of the best counts, `speed` the operations a second that training reaches here. Everything that the
-    rules do not decide is taken from `asked`.
+    rules do not decide is taken from `asked`. Without a dev split, training goes on to its last step.
     """
     minutes = asked.model.minutes  # type: ignore[attr-defined]
     length = min(longest, LONGEST_LINE)
@@ -95,7 +104,7 @@ def choose(
             betas=(0.9, 0.99),
             weight_decay=0.1,
         ),
-        eval=dataclasses.replace(asked.eval, patience=asked.eval.patience or PATIENCE),
+        eval=dataclasses.replace(asked.eval, patience=asked.eval.patience or (PATIENCE if has_dev else None)),
         steps=steps,
         batch_size=batch_size,
     )

@@ -149,4 +149,5 @@ def _choose(config: RunConfig, text: Text, speed: float) -> Choice:
         vocab_size=corpus.tokenizer.vocab_size,
         order=text.counts.order,
         speed=speed,
+        has_dev=corpus.size("dev") > 0,
     )

@@ -1,5 +1,6 @@
 """The recipe for any text as a run: chosen, resumed, never above the counts."""
 
+import dataclasses
 import json
 
 import jax
@@ -79,6 +80,13 @@ def test_what_the_recipe_chooses_cannot_be_set(settings, named):
     config = jaxlm.RunConfig(**{"model": jaxlm.AnyTextConfig()} | settings)
     with pytest.raises(jaxlm.UserError, match=named):
         any_text.train(config)
+
+
+def test_a_text_without_dev_is_learned_to_the_last_step(asked):
+    data = dataclasses.replace(asked.data, split=(1.0, 0.0, 0.0))
+    path = trained(dataclasses.replace(asked, data=data), [])
+    result = json.loads((path / "eval.json").read_text())
+    assert result["dev"] is None and result["step"] == result["steps"]
 
 
 def test_a_dry_run_writes_nothing(asked, tmp_path):
