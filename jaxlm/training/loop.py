@@ -55,6 +55,8 @@ def fit(job: Job, run: RunDir, log: Callable[[str], None]) -> float:
             if step and saves:
                 if not all_finite(state.params):
                     record.fail("a parameter is not a number", step)
+                if not (cadence.saves(step) or record.out_of_patience):
+                    dev_loss = None  # not among the checkpoints of which an uninterrupted run takes the best
                 metadata = {"chunk": cadence.chunk, "evaluates": evaluates, "numerics": platform.numerics()}
                 writer.save(step, state.items(), dev_loss=dev_loss, metadata={**metadata, **record.metadata()})
                 record.last_saved = step
