@@ -16,6 +16,14 @@ from jaxlm.models import check
 from jaxlm.models.base import SequenceModel, WindowModel
 from jaxlm.training import train
 
+
+@pytest.fixture(scope="module", autouse=True)
+def as_users_write():
+    """A user's own file may let ranks be promoted, as JAX does by default."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
 V = 11
 
 
