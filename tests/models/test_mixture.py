@@ -44,9 +44,9 @@ def test_nats_of_targets_are_those_of_all_logits(mixture):
 
 def test_decoding_token_by_token_gives_what_one_pass_gives(mixture):
     model, params, tok_BT = mixture
-    cache, made = model.init_cache(params, 3, 9), []
+    cache, made, extend = model.init_cache(params, 3, 9), [], jax.jit(model.extend)
     for t in range(9):
-        logits, cache = model.extend(params, cache, tok_BT[:, t : t + 1], jnp.ones(3, jnp.int32))
+        logits, cache = extend(params, cache, tok_BT[:, t : t + 1], jnp.ones(3, jnp.int32))
         made.append(logits[:, 0])
     chex.assert_trees_all_close(jnp.stack(made, axis=1), model.apply(params, tok_BT), rtol=1e-4, atol=1e-5)
 
@@ -55,10 +55,11 @@ def test_the_calibrated_share_is_the_most_likely_one(mixture):
     model, params, tok_BT = mixture
     target_BT, weight_BT = jnp.roll(tok_BT, -1, axis=1), jnp.ones((3, 9)).at[0, 4:].set(0)
 
+    @jax.jit
     def loss(share):
         return jnp.sum(weight_BT * model.sequence_nats({**params, "share": share}, tok_BT, target_BT))
 
-    best = model.calibrated(params, tok_BT, target_BT, weight_BT)["share"]
+    best = jax.jit(model.calibrated)(params, tok_BT, target_BT, weight_BT)["share"]
     grid = [float(loss(jnp.float32(share))) for share in np.linspace(0.001, 0.999, 50)]
     assert float(loss(best)) <= min(grid) + 1e-4
 
