@@ -58,7 +58,9 @@ def read_pieces(path: Path, what: str, encoding: str = "utf-8", digest: "hashlib
                 digest.update(raw)
             try:
                 text = held + codec.decode(raw, final=not raw)
-            except UnicodeDecodeError as error:
+            except UnicodeError as error:
+                if not isinstance(error, UnicodeDecodeError) or "BOM" in error.reason:  # since Python 3.13 it is one
+                    raise _refusal(path, what, encoding, raw, "no byte-order mark") from None
                 codec.setstate(state)
                 first = len(raw) - len(error.object)  # below 0 where bytes of the block before were held back
                 before = held + codec.decode(raw[: max(0, first + error.start)])
@@ -67,8 +69,6 @@ def read_pieces(path: Path, what: str, encoding: str = "utf-8", digest: "hashlib
                 spot += f"(offset {offset + first + error.start})"
                 around, start = (error.object, error.start) if raw else (last, len(last) + first + error.start)
                 raise _refusal(path, what, encoding, around, spot, start) from None
-            except UnicodeError:
-                raise _refusal(path, what, encoding, raw, "no byte-order mark") from None
             if not begun and text:
                 begun, text = True, text.removeprefix("\ufeff")
             held = "\r" if raw and text.endswith("\r") else ""  # LF may follow
