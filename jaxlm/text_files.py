@@ -116,7 +116,7 @@ def _refusal(path: Path, what: str, encoding: str, raw: bytes, spot: str, start:
 
 
 def _advice(what: str, encoding: str, raw: bytes, start: int) -> str:
-    """What to do about a byte that an encoding does not have; another encoding is named only where it is plain."""
+    """Advise on a byte that an encoding does not have; another encoding is named only where it is plain."""
     low = max(0, start - WINDOW)
     around = raw[low : start + WINDOW]
     text = around.decode("utf-8", "replace")

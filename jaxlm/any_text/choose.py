@@ -32,9 +32,10 @@ PATIENCE = 8
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A chosen run, and the reasons in words."""
+    """A chosen run, its network, and the reasons in words."""
 
     config: RunConfig
+    network: GptConfig
     operations_a_step: float
     """Operations of a step, those of padding included."""
     reason: str
@@ -115,7 +116,7 @@ def choose(
         f"passes over train, in about {took:.2g} minutes"
     )
     work = operations_a_token(layers, width, vocab_size, length) * batch_size * length
-    return Choice(config, work, reason)
+    return Choice(config, network, work, reason)
 
 
 def parameters(layers: int, width: int, vocab_size: int, length: int) -> int:

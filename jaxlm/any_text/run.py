@@ -107,7 +107,8 @@ def choose_run(config: RunConfig, text: Text, log: Callable[[str], None]) -> Run
         return counted(config, text)
     choice = _choose(config, text, guessed_speed())
     for _ in range(MEASUREMENTS):
-        measured = choice.operations_a_step / seconds_a_step(choice.config)
+        network = dataclasses.replace(choice.config, model=choice.network)  # the counts cost a step nothing
+        measured = choice.operations_a_step / seconds_a_step(network)
         before, choice = choice, _choose(config, text, measured)
         if choice.config.model == before.config.model:
             break

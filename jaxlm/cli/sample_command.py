@@ -81,7 +81,7 @@ class SampleCommand:
     score_text: str | None = None
     """Score this text, token by token."""
     explain: str | None = None
-    """Show the likeliest alternatives of each token of this text, and what train has of its context."""
+    """Show the most likely alternatives of each token of this text, and what train has of its context."""
     similar: str | None = None
     """Vectors: the words nearest to this one."""
     analogy: tuple[str, ...] | None = None

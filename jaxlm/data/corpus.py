@@ -39,7 +39,7 @@ class Corpus:
     data_hash: str
     split_hash: str
     notes: tuple[str, ...] = ()
-    """What is logged about the text before training."""
+    """Lines about the text that are logged before training."""
 
     @property
     def lines(self) -> dict[str, list[str]]:

@@ -86,7 +86,7 @@ def refuse_first_line(line: bytes, name: str) -> None:
 
 
 def _kind_of_zip(path: Path) -> tuple[str, str] | None:
-    """What a zip archive is for, by the names in it, and the way on; None where they do not tell more."""
+    """Name the program that reads a zip archive, by its entries, and the way on; None for any other archive."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

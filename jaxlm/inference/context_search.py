@@ -10,7 +10,7 @@ KEPT = 2
 
 
 class Found(NamedTuple):
-    """What a text has of a token's context."""
+    """The longest end of a token's context that a text has."""
 
     length: int
     """Tokens of the longest end of the context that stands in the text before some token."""

@@ -1,4 +1,4 @@
-"""Why a run gives a token its probability: the likeliest alternatives, and what train has of its context."""
+"""Why a run gives a token its probability: the most likely alternatives, and what train has of its context."""
 
 import dataclasses
 from functools import cached_property, partial
@@ -22,7 +22,7 @@ from jaxlm.runs.directory import RunDir
 from jaxlm.runs.loading import Run
 from jaxlm.tokenizers import EOS
 
-LIKELIEST = 5
+ALTERNATIVES = 5
 """Alternatives that are kept for each token."""
 SHOWN_AFTER = 20
 """Tokens of running text that are shown after a context."""
@@ -54,7 +54,7 @@ class ExplainedToken:
     """-log p, infinite where p = 0."""
     rank: int
     """1 for the most likely token."""
-    likeliest: list[tuple[str, float]]
+    alternatives: list[tuple[str, float]]
     """The most likely tokens in this place, with their probabilities."""
     match: Match | None
     """None if train could not be read."""
@@ -155,13 +155,13 @@ def explain(run: Run, text: str) -> Explanation:
         missing = str(error)
     explained = []
     for i, (nats, spelled) in enumerate(zip(scored.nats.tolist(), scored.tokens, strict=True)):
-        likeliest = [
+        alternatives = [
             (run.tokenizer.spell(token), p)
             for token, p in zip(token_NK[i].tolist(), p_NK[i].tolist(), strict=True)
             if p
         ]
         match, order = (None, None) if train is None else train.look(_context(corpus, i), int(corpus.tokens_N[i]))
-        explained.append(ExplainedToken(spelled, nats, int(rank_N[i]), likeliest, match, order))
+        explained.append(ExplainedToken(spelled, nats, int(rank_N[i]), alternatives, match, order))
     return Explanation(scored.total, explained, missing)
 
 
@@ -188,7 +188,7 @@ def _alternatives(run: Run, corpus: Corpus) -> tuple[np.ndarray, np.ndarray, np.
         row_B = np.full(size, -1, row_R.dtype)
         row_B[: len(row_R) - start] = row_R[start : start + size]
         batch = dataset.batch(row_B)
-        token_NK, p_NK, rank_N = jax.device_get(_likeliest(run.model, run.tokenizer.vocab_size, run.params, batch))
+        token_NK, p_NK, rank_N = jax.device_get(_most_likely(run.model, run.tokenizer.vocab_size, run.params, batch))
         assert batch.weight is not None  # of a batch of given rows
         counts_N = np.asarray(batch.weight).reshape(-1) > 0
         parts.append((token_NK[counts_N], p_NK[counts_N], rank_N[counts_N]))
@@ -197,7 +197,7 @@ def _alternatives(run: Run, corpus: Corpus) -> tuple[np.ndarray, np.ndarray, np.
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _likeliest(
+def _most_likely(
     model: LanguageModel[Any], known: int, params: Params, batch: Batch
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """token_NK and p_NK of the most likely among the first `known` tokens, and rank_N of each target."""
@@ -205,5 +205,5 @@ def _likeliest(
     logits = model.next_logits(params, batch.tok) if one else model.apply(params, batch.tok)
     logp_NV = log_normalize(logits.reshape(-1, logits.shape[-1]))
     own_N1 = jnp.take_along_axis(logp_NV, batch.target.reshape(-1, 1), axis=1)
-    p_NK, token_NK = jax.lax.top_k(jnp.exp(logp_NV[:, :known]), min(LIKELIEST, known))
+    p_NK, token_NK = jax.lax.top_k(jnp.exp(logp_NV[:, :known]), min(ALTERNATIVES, known))
     return token_NK, p_NK, 1 + jnp.sum(logp_NV > own_N1, axis=1)

@@ -11,7 +11,7 @@ from jaxlm.inference.score import TextScore
 from jaxlm.runs.metrics import NATS_PER_BIT
 
 SHOWN_ALTERNATIVES, LONGEST_CELL = 3, 24
-"""Likeliest tokens shown beside each one, and the most characters of a context or line."""
+"""Most likely tokens shown beside each one, and the most characters of a context or line."""
 TITLES: dict[Seen, str] = {"train": "in train", "dev+test": "in dev or test", "new": "new"}
 
 
@@ -78,7 +78,7 @@ def explained(explanation: Explanation, columns: int) -> str:
 
     Rows that are wider than the terminal's columns have the latter on a line of its own.
     """
-    head = ("token", "p", "rank", f"likeliest {SHOWN_ALTERNATIVES}", "order")
+    head = ("token", "p", "rank", f"most likely {SHOWN_ALTERNATIVES}", "order")
     rows = [head, *map(_explained_cells, explanation.tokens)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     left = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -102,7 +102,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
             "logprob": -token.nats if token.nats != float("inf") else None,
             "probability": _probability(token.nats),
             "rank": token.rank,
-            "likeliest": [{"token": other, "probability": p} for other, p in token.likeliest],
+            "alternatives": [{"token": other, "probability": p} for other, p in token.alternatives],
             "train": token.match and dataclasses.asdict(token.match),
             "order": token.order,
         }
@@ -112,7 +112,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
 
 
 def _explained_cells(token: ExplainedToken) -> tuple[str, ...]:
-    others = ", ".join(f"{other} {p:.3f}".replace(" 0.", " .") for other, p in token.likeliest[:SHOWN_ALTERNATIVES])
+    others = ", ".join(f"{other} {p:.3f}".replace(" 0.", " .") for other, p in token.alternatives[:SHOWN_ALTERNATIVES])
     order = "-" if token.order is None else str(token.order)
     return token.token, f"{_probability(token.nats):.4f}", str(token.rank), others, order
 

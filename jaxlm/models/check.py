@@ -16,7 +16,7 @@ from jaxlm.ops import prng
 
 MEMBERS = ("context", "max_length", "vocab_size", "init", "apply", "next_logits", "next_nats")
 DECODES = ("init_cache", "extend")
-"""What training and scoring ask of a model, and what sampling asks in addition."""
+"""Members that training and scoring use of a model, and those that sampling uses in addition."""
 ROWS, TOKENS = 3, 5
 """Rows of a batch that is tried, and tokens of a row where the model takes as many."""
 

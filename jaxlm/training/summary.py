@@ -101,7 +101,7 @@ def remarks(config: RunConfig, result: dict[str, Any], lines: Sequence[dict[str,
 
 
 def advice(config: RunConfig, result: dict[str, Any], lines: Sequence[dict[str, Any]]) -> str:
-    """What to try next, as the losses suggest it."""
+    """Suggest in a line the next thing to try, by the losses."""
     dev, found, curve = _loss(result, "dev"), result.get("baselines") or {}, _curve(lines, "dev")
     text = f" --data.path {shlex.quote(config.data.path)}" if config.data.path else ""
     any_text = f"python train.py configs/any_text.py{text or ' --data.path FILE'}"

@@ -52,7 +52,7 @@ class WordCorpus:
     data_hash: str
     split_hash: str
     notes: tuple[str, ...] = ()
-    """What is logged about it before training."""
+    """Lines about the text that are logged before training."""
 
     @property
     def lines(self) -> dict[str, list[str]]:

@@ -53,13 +53,13 @@ def test_probabilities_are_those_of_the_score(counts_run, mlp_run, stream_run):
         assert [token.token for token in explained.tokens] == scored.tokens
         assert [token.nats for token in explained.tokens] == scored.nats.tolist()
         for token in explained.tokens:
-            likely = dict(token.likeliest)
+            likely = dict(token.alternatives)
             assert list(likely.values()) == sorted(likely.values(), reverse=True) and len(likely) <= 5
             if token.token in likely:
                 assert likely[token.token] == pytest.approx(np.exp(-token.nats), rel=1e-4)
                 assert list(likely.values())[token.rank - 1] == pytest.approx(likely[token.token])
             else:
-                assert not likely or np.exp(-token.nats) <= token.likeliest[-1][1] * (1 + 1e-4)
+                assert not likely or np.exp(-token.nats) <= token.alternatives[-1][1] * (1 + 1e-4)
 
 
 def test_alternatives_are_the_counts_of_train(counts_run):
@@ -68,7 +68,7 @@ def test_alternatives_are_the_counts_of_train(counts_run):
         f"..{line}."[i + 2] for line in lines for i in range(len(line) + 1) if f"..{line}."[i : i + 2] == ".e"
     )
     explained = explain(counts_run, "em").tokens[1]
-    assert dict(explained.likeliest) == pytest.approx(
+    assert dict(explained.alternatives) == pytest.approx(
         {token: count / sum(after.values()) for token, count in after.most_common(5)}
     )
 

@@ -119,7 +119,7 @@ def test_the_future_does_not_change_the_past_and_cached_decoding_is_full_decodin
 
 
 @calibrated_models
-def test_theta_is_where_train_is_likeliest(name):
+def test_theta_is_where_train_is_most_likely(name):
     model, params = model_and_params(name)
     tok_BT = tokens(8, seed=1)
     emb_BTE = call(model, "embed", params, tok_BT)
