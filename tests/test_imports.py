@@ -225,6 +225,7 @@ def test_settings_can_be_made_without_jax(tmp_path):
     assert python(code, tmp_path) == "False\n"
 
 
+@pytest.mark.slow
 def test_importing_every_module_parses_no_arguments_and_writes_nothing(tmp_path):
     names = [found.name for found in pkgutil.walk_packages([str(PACKAGE)], "jaxlm.")]
     assert {"jaxlm", *names} == set(MODULES)
@@ -232,6 +233,7 @@ def test_importing_every_module_parses_no_arguments_and_writes_nothing(tmp_path)
     assert python(code, tmp_path, "--help", "--no-such-setting") == ""
 
 
+@pytest.mark.slow
 def test_importing_every_module_leaves_jax_as_it_was(tmp_path):
     code = (
         "import os, importlib, signal, logging, jax\n"

@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -73,9 +75,27 @@ class Corpus:
 def load(config: DataConfig, tokenizer: Tokenizer | None = None) -> Corpus:
     """Read, split and encode, by a tokenizer of the text's own unless one is given.
 
-    Raises UserError where the text cannot be used, naming init_from and the place where the given tokenizer does not
-    know a character.
+    The last text that was read is kept: a sweep, and the recipe for any text, train on it again. Raises UserError where
+    the text cannot be used, naming init_from and the place where the given tokenizer does not know a character.
     """
+    if tokenizer is not None or config.path is None:
+        return _load(config, tokenizer)
+    try:
+        file = Path(config.path).stat()
+    except OSError:
+        return _load(config, None)  # which says why
+    rows = DataConfig()
+    rows_apart = {name: getattr(rows, name) for name in ("example", "max_length", "order", "overlap")}
+    return _load_again(dataclasses.replace(config, **rows_apart), (file.st_mtime_ns, file.st_size, file.st_ino))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_again(config: DataConfig, version: tuple[int, ...]) -> Corpus:
+    """`_load` of a file in this version."""
+    return _load(config, None)
+
+
+def _load(config: DataConfig, tokenizer: Tokenizer | None) -> Corpus:
     read_as = {"lines": from_lines, "stream": from_stream, "dialogues": from_dialogues}
     text = read(config)
     notes: tuple[str, ...] = ()

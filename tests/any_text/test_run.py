@@ -23,7 +23,7 @@ def asked(tmp_path):
     return jaxlm.RunConfig(
         model=jaxlm.AnyTextConfig(minutes=0.01),
         data=jaxlm.DataConfig(path=str(path)),
-        sample=jaxlm.SampleConfig(n=2),
+        sample=jaxlm.SampleConfig(n=0),
         run_dir=str(tmp_path / "run"),
         plots=False,
     )
@@ -36,6 +36,7 @@ def trained(config, lines):
     return path
 
 
+@pytest.mark.slow
 def test_a_text_is_seen_counted_and_learned_in_an_ordinary_run(asked):
     lines: list[str] = []
     path = trained(asked, lines)
@@ -51,6 +52,7 @@ def test_a_text_is_seen_counted_and_learned_in_an_ordinary_run(asked):
     assert any("is trained already" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_where_the_counts_are_better_they_are_the_model(asked, monkeypatch):
     monkeypatch.setattr(any_text_run, "best_counts", lambda corpus: Counts(order=3, dev=0.5))
     lines: list[str] = []
@@ -82,6 +84,7 @@ def test_what_the_recipe_chooses_cannot_be_set(settings, named):
         any_text.train(config)
 
 
+@pytest.mark.slow
 def test_a_text_without_dev_is_learned_to_the_last_step(asked):
     data = dataclasses.replace(asked.data, split=(1.0, 0.0, 0.0))
     path = trained(dataclasses.replace(asked, data=data), [])
@@ -89,6 +92,7 @@ def test_a_text_without_dev_is_learned_to_the_last_step(asked):
     assert result["dev"] is None and result["step"] == result["steps"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(asked, tmp_path):
     lines: list[str] = []
     assert any_text.train(asked, dry_run=True, log=lines.append) is None

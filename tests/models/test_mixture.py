@@ -25,6 +25,7 @@ def mixture():
     return model, {**params, "share": jnp.float32(0.3), BUFFERS: counts}, jnp.asarray(rng.integers(1, V, (3, 9)))
 
 
+@pytest.mark.slow
 def test_a_mixture_is_its_formula(mixture):
     model, params, tok_BT = mixture
     got = model.apply(params, tok_BT)

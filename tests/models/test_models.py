@@ -134,6 +134,7 @@ def test_next_logits_are_the_last_of_apply(name):
     chex.assert_trees_all_close(last_BV, apply(model, params, tok_BT)[:, -1], atol=1e-5)
 
 
+@pytest.mark.slow
 @all_models
 def test_models_are_values_and_their_functions_pure(name):
     model, params = model_and_params(name)
@@ -179,6 +180,7 @@ def test_a_wrong_shape_is_refused(name):
 WIDE: Any = {"context": 16, "n_layers": 2, "n_heads": 2, "d_model": 64}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "spread"),
     [
@@ -245,6 +247,7 @@ def test_the_neural_ngram_has_a_row_for_each_context_oldest_token_first():
     np.testing.assert_array_equal(model.next_logits(params, jnp.array([[2, 5]]))[0], table[2 * V + 5])
 
 
+@pytest.mark.slow
 @trained_models
 def test_a_batch_is_learned_as_far_as_its_contexts_can_be_told_apart(name):
     """The least mean loss of a batch is the entropy of its targets given their contexts: neither more nor less."""

@@ -13,6 +13,7 @@ import jaxlm
 SIZES: dict[str, Any] = {"n_heads": 2, "d_model": 8, "vocab_size": 8}
 
 
+@pytest.mark.slow
 def test_each_place_of_dropout_drops_on_its_own_and_makes_up_for_it(monkeypatch):
     """In a stream of biases alone: e, then for each block a w + b and c, where w is the weight of the only token.
 
@@ -68,6 +69,7 @@ def test_the_more_blocks_the_less_each_adds_at_first(config, n_layers):
         chex.assert_trees_all_equal(params[name], jnp.ones_like(params[name]))
 
 
+@pytest.mark.slow
 def test_more_tokens_than_positions_or_room_are_refused():
     """A table of one position would be taken for all of them, and a memory be written over."""
     for context, T in ((1, 2), (8, 9)):

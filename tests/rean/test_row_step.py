@@ -49,6 +49,7 @@ def loss_of(model: Any, params: Any, batch: Batch, key: Any) -> tuple[jax.Array,
     return model.train_loss(params, *batch, key)
 
 
+@pytest.mark.slow
 def test_rows_that_a_step_touches_move_as_on_the_whole_table_and_the_others_stand_still():
     """Against a step on the whole table, which decays and moves every row: with moments, clipping, doubled tokens."""
     rng = np.random.default_rng(0)

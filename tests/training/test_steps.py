@@ -41,6 +41,7 @@ def chunk_of(tmp_path: Any, **changes: Any) -> tuple[Any, TrainState]:
     return run, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -66,6 +67,7 @@ def test_a_scan_of_eight_steps_is_eight_steps(tmp_path, changes):
         assert len(set(np.asarray(many.loss_K).tolist())) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_each_step_drops_something_else(tmp_path, dropout):
     """On the same batch, with a learning rate that moves nothing, across the end of a chunk too."""
