@@ -10,6 +10,7 @@ import jaxlm
 from jaxlm import any_text
 from jaxlm.any_text import run as any_text_run
 from jaxlm.any_text.counts import Counts, best_counts
+from jaxlm.any_text.look import look
 from jaxlm.cli.train_command import parse_train
 from jaxlm.config.data import DataConfig
 from jaxlm.data import corpus as corpora
@@ -98,6 +99,18 @@ def test_a_dry_run_writes_nothing(asked, tmp_path):
     assert any_text.train(asked, dry_run=True, log=lines.append) is None
     assert any("MixtureConfig" in line for line in lines)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_large_text_holds_out_as_much_as_is_needed(monkeypatch, asked):
+    seen = look("a b\n" * 1000)
+    assert any_text_run.data_of(asked, seen).split == asked.data.split
+    monkeypatch.setattr(any_text_run, "LARGE_TEXT", 1000)
+    monkeypatch.setattr(any_text_run, "HELD_OUT", 400)
+    assert any_text_run.data_of(asked, seen).split == pytest.approx((0.8, 0.1, 0.1))
+    monkeypatch.setattr(any_text_run, "HELD_OUT", 40)
+    assert any_text_run.data_of(asked, seen).split == pytest.approx((0.98, 0.01, 0.01))
+    given = dataclasses.replace(asked, data=dataclasses.replace(asked.data, split=(0.5, 0.25, 0.25)))
+    assert any_text_run.data_of(given, seen).split == (0.5, 0.25, 0.25)
 
 
 def test_the_command_line_takes_minutes():
