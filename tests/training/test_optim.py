@@ -211,7 +211,7 @@ def test_l2_adds_its_gradient_and_leaves_the_reported_loss(l2):
     optimizer = transformation(OptimConfig(lr=0.1), 10)
     state = TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
     batch = Batch(jnp.asarray(ctx_B1), jnp.asarray(target_B), None)
-    state, loss, count = jax.jit(make_step(model, language_loss, optimizer, l2))(state, batch, jax.random.key(0))
+    state, (loss, count, _) = jax.jit(make_step(model, language_loss, optimizer, l2))(state, batch, jax.random.key(0))
     (moved_VV,) = jax.tree.leaves(state.params)
     np.testing.assert_allclose(moved_VV, w_VV - 0.1 * (gradient_VV + l2 * 2 * w_VV / w_VV.size), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(loss, -np.log(p_BV[np.arange(3), target_B]).mean(), rtol=1e-6)

@@ -96,7 +96,7 @@ def test_a_step_is_an_update_by_the_gradient_of_the_mean_loss_and_its_penalty():
     step = jax.jit(make_step(model, language_loss, optimizer, l2=0.5))
     batch = Batch(ctx_BC, target_B, None)
     state = TrainState(step=jnp.int32(7), params=params, opt_state=optimizer.init(params))
-    after, loss, count = step(state, batch, jax.random.key(0))
+    after, (loss, count, _) = step(state, batch, jax.random.key(0))
     grads = jax.jit(jax.grad(by_hand))(params, 0.5)
     chex.assert_trees_all_close(after.params, jax.tree.map(lambda p, g: p - 0.2 * g, params, grads), atol=1e-6)
     assert float(loss) == pytest.approx(float(jax.jit(by_hand)(params, 0.0)), abs=1e-6)
