@@ -43,8 +43,8 @@ class OptimConfig(Settings, group="optim."):
     muon_momentum: float = 0.95
     """muon: decay of the momentum, which is Nesterov's."""
     muon_rms: float | None = None
-    """muon: root mean square of an update at a rate of 1 for every shape (0.2 is about AdamW's, so that muon_lr may be
-    lr). None: updates are scaled by sqrt(max(1, outputs / inputs))."""
+    """muon: root mean square of an update at a rate of 1, whatever its shape; AdamW's is about 0.2.
+    None: updates are scaled by sqrt(max(1, outputs / inputs))."""
     weight_decay: float = 0.0
     """adamw, muon: decoupled decay of the parameters that `decay` names, as a share of the learning rate."""
     decay: Literal["all", "matrices"] = "all"
@@ -90,7 +90,7 @@ class OptimConfig(Settings, group="optim."):
         if self.name != "muon":
             refuse_unused(self, ("muon_lr", "muon_momentum", "muon_rms"), name, "optim.name muon")
         if not self.weight_decay:
-            refuse_unused(self, ("decay",), "optim.weight_decay 0", "optim.weight_decay above 0")
+            refuse_unused(self, ("decay",), f"optim.weight_decay {self.weight_decay}", "optim.weight_decay above 0")
         if self.schedule != "piecewise":
             refuse_unused(self, ("boundaries", "factors"), schedule, "optim.schedule piecewise")
         if self.schedule not in WITH_WARMUP:
@@ -98,7 +98,7 @@ class OptimConfig(Settings, group="optim."):
         if self.schedule != "wsd":
             refuse_unused(self, ("cooldown",), schedule, "optim.schedule wsd")
         elif not self.cooldown:
-            refuse_unused(self, ("end_factor",), "optim.cooldown 0", "optim.cooldown above 0")
+            refuse_unused(self, ("end_factor",), f"optim.cooldown {self.cooldown}", "optim.cooldown above 0")
 
     def _check_piecewise(self) -> None:
         if len(self.boundaries) != len(self.factors):

@@ -129,11 +129,11 @@ def check_matrices(config: OptimConfig, axes: Axes, params: Callable[[], Any]) -
 def _muon(config: OptimConfig, rate: optax.Schedule, axes: Axes) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024) for the matrices, AdamW for the rest.
 
-    Muon: W <- W - r (s O + weight_decay W), r = muon_lr * rate / lr, O the orthogonal matrix next to the momentum
-    (Nesterov's, its bias corrected) by five Newton-Schulz iterations, in each layer alone. s = sqrt(max(1, outputs / inputs)): a step changes the root mean
-    square of a layer's outputs alike at all widths. With muon_rms, s = muon_rms * sqrt(max(inputs, outputs)): the root
-    mean square of s O is muon_rms (Liu et al. 2025, "Muon is scalable for LLM training", equation 4); AdamW's is about
-    0.2, with which both rates mean the same.
+    Muon: W <- W - r (s O + weight_decay W) with r = muon_lr * rate / lr. O is the orthogonal matrix next to Nesterov's
+    momentum (its bias corrected) by five Newton-Schulz iterations, in each layer alone. The scale s makes up for the
+    shape: sqrt(max(1, outputs / inputs)), by which a step changes the root mean square of a layer's outputs alike at
+    all widths; or with muon_rms, muon_rms * sqrt(max(inputs, outputs)), by which s O has that root mean square (Liu et
+    al. 2025, "Muon is scalable for LLM training", equation 4). AdamW's is about 0.2: then both rates mean the same.
     """
 
     def scale(sides: Sides, x: jax.Array) -> jax.Array:

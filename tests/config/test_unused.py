@@ -131,7 +131,7 @@ def test_the_line_says_what_to_give_on_the_command_line(tmp_path):
         parse_train(args)
     assert str(caught.value) == (
         "optim.betas (0.9, 0.98) and optim.weight_decay 0.1 have no effect with optim.name sgd, only with optim.name "
-        "adamw: leave them out, or set the defaults with --optim.betas 0.9 0.999 --optim.weight-decay 0.0"
+        "adamw or muon: leave them out, or set the defaults with --optim.betas 0.9 0.999 --optim.weight-decay 0.0"
     )
     command = parse_train([*args, *str(caught.value).rpartition("with ")[2].split()])
     assert command is not None and command.config.optim == OptimConfig(name="sgd")
@@ -159,7 +159,7 @@ def test_the_defaults_of_boundaries_can_be_given_on_the_command_line():
             "--model.vectors-from.optim.schedule",
             "constant",
             "model.vectors_from.optim.end_factor 0.004 has no effect with model.vectors_from.optim.schedule constant, "
-            "only with model.vectors_from.optim.schedule cosine or linear: leave it out, or set the default with "
+            "only with model.vectors_from.optim.schedule cosine, linear or wsd: leave it out, or set the default with "
             "--model.vectors-from.optim.end-factor 0.0",
         ),
         ("--model.n-heads", "7", "model.d_model wants a multiple of the 7 heads, got 96"),
