@@ -66,7 +66,9 @@ def main(args: list[str]) -> int:
     except UserError:
         _draw(curve, None, command.out)
         raise
-    print(f"suggested: --optim.lr {rate:.2g}", flush=True)
+    settings = command.config.optim  # the rate of Muon's matrices rose in proportion
+    beside = f" --optim.muon-lr {rate * settings.muon_lr / settings.lr:.2g}" if settings.name == "muon" else ""
+    print(f"suggested: --optim.lr {rate:.2g}{beside}", flush=True)
     _draw(curve, rate, command.out)
     print(f"curve: {command.out}")
     return 0

@@ -94,7 +94,7 @@ def make_step(
                 grads = jax.tree.map(lambda g, pull: g + l2 * pull, grads, jax.grad(mean_square)(state.params))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        norm = optax.global_norm(grads) if grad_norm else None
+        norm = optax.tree.norm(grads) if grad_norm else None
         state = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
         return state, StepMetrics(mean, count, norm)
 
