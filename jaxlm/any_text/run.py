@@ -21,7 +21,7 @@ from jaxlm.runs.create import is_free, set_aside
 from jaxlm.runs.directory import RunDir, open_existing
 from jaxlm.training import train as train_chosen
 
-CHOSEN = ("steps", "epochs", "batch_size", "init_from")
+CHOSEN = ("steps", "epochs", "tokens", "batch_size", "batch_tokens", "init_from")
 """Settings of a run that the recipe chooses, or does without."""
 CHOSEN_OF_DATA = ("tokens", "example", "max_length", "order", "overlap")
 """Settings of the data that it chooses."""

@@ -14,6 +14,7 @@ import tyro
 from jaxlm.cli.parsing import parse
 from jaxlm.config import AnyTextConfig, DataConfig, RunConfig
 from jaxlm.config.rean import TableConfig
+from jaxlm.config.run import DEFAULT_BATCH
 from jaxlm.config.settings import at_home
 from jaxlm.config.user_code import failure, load_module
 from jaxlm.errors import UserError, near_path
@@ -123,7 +124,7 @@ def load_config(path: Path) -> RunConfig:
 
 def _default(config: RunConfig, args: Sequence[str]) -> RunConfig:
     """Return the config without the settings that an argument replaces under another name."""
-    for replaced in (_one_order, _one_length, _one_text, _one_source):
+    for replaced in (_one_order, _one_length, _one_batch, _one_text, _one_source):
         config = replaced(config, args)
     return config
 
@@ -137,12 +138,22 @@ def _one_order(config: RunConfig, args: Sequence[str]) -> RunConfig:
 
 
 def _one_length(config: RunConfig, args: Sequence[str]) -> RunConfig:
-    """Let --epochs on the command line stand in for the config's steps, and the other way round."""
-    given = {arg.partition("=")[0] for arg in args}
-    if "--epochs" in given and "--steps" not in given:
-        return dataclasses.replace(config, steps=None, epochs=config.epochs or 1.0)
-    if "--steps" in given and "--epochs" not in given:
-        return dataclasses.replace(config, steps=config.steps or 1, epochs=None)
+    """Let one of --steps, --epochs and --tokens on the command line stand in for what the config has of them."""
+    lengths = {"steps": 1, "epochs": 1.0, "tokens": 1.0}
+    asked = [name for name in lengths if f"--{name}" in {arg.partition("=")[0] for arg in args}]
+    if len(asked) != 1:
+        return config
+    kept = {name: (getattr(config, name) or lengths[name]) if name in asked else None for name in lengths}
+    return dataclasses.replace(config, **kept)
+
+
+def _one_batch(config: RunConfig, args: Sequence[str]) -> RunConfig:
+    """Let --batch-tokens on the command line stand in for the config's batch_size, and the other way round."""
+    given = {arg.partition("=")[0].replace("_", "-") for arg in args}
+    if "--batch-tokens" in given and "--batch-size" not in given:
+        return dataclasses.replace(config, batch_size=DEFAULT_BATCH, batch_tokens=config.batch_tokens or 1.0)
+    if "--batch-size" in given and "--batch-tokens" not in given:
+        return dataclasses.replace(config, batch_tokens=None)
     return config
 
 

@@ -13,7 +13,7 @@ from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.devices import platform
 from jaxlm.devices.mesh import must_block, replicated
 from jaxlm.inference.evaluation import NATS_PER_TOKEN, Score, Stop, never, token_fields
-from jaxlm.models.base import FittedModel, Params, with_buffers
+from jaxlm.models.base import FittedModel, Params, axes_of, with_buffers
 from jaxlm.runs.directory import RunDir
 from jaxlm.training import finish, optim
 from jaxlm.training.cadence import Cadence
@@ -73,7 +73,7 @@ class LanguageJob(Job):
     def cadence(self, chunk: int | None) -> Cadence:
         """The cadence of the run, by the device's speed."""
         rate = platform.flops_per_second()
-        rows = sum(map(len, self._followed.values()))
+        rows = sum(map(len, self._followed.values())) * (1 if self.config.optim.ema is None else 2)
         return Cadence.of(
             self.config,
             self.setup.parameters,
@@ -131,7 +131,7 @@ class LanguageJob(Job):
 
     @cached_property
     def _optimizer(self) -> Any:
-        return optim.transformation(self.config.optim, self.config.last_step)
+        return optim.transformation(self.config.optim, self.config.last_step, axes_of(self.setup.model))
 
     @cached_property
     def _chunk(self) -> Callable[..., tuple[TrainState, Chunk]]:
