@@ -23,11 +23,10 @@ ROWS, TOKENS = 3, 5
 
 
 def build(config: ModelConfig, *, decodes: bool = True, eos: int = EOS) -> LanguageModel[Any]:
-    """Build the model of some settings for tokens whose EOS is `eos`, and check one of a user's own class by tracing its
-    functions on a small batch.
+    """Build the model of some settings, and check one of a user's own class by tracing its functions on a small batch.
 
-    Checked are what `LanguageModel` (base.py) promises: shapes and types of parameters and logits and, if it `decodes`,
-    of `extend` and its cache. Raises UserError with what was wanted and what came, or with the line that failed.
+    `eos` is the EOS of its tokens. Checked are what `LanguageModel` (base.py) promises: shapes and types of parameters
+    and logits and, if it `decodes`, of `extend` and its cache. Raises UserError with what was wanted and what came, or with the line that failed.
     """
     if not is_own(type(config)):
         return _with_eos(config.build(), eos)

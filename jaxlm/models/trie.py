@@ -37,7 +37,7 @@ class Level:
 
 
 def count(tokens_N: np.ndarray, age_N: np.ndarray, order: int, vocab_size: int, eos: int = 0) -> list[Level]:
-    """Levels 1 to order of the n-grams that end at each position, with boundaries (the token `eos`) before a line's start.
+    """Levels 1 to order of the n-grams that end at each position, with `eos` before the start of a line.
 
     age_N is how many tokens of its own line precede each position. Each level takes a few passes over the tokens, and
     a sort where its possible n-grams are too many for a table. Keys are (node of the parent) * V + token in 64 bits:

@@ -81,7 +81,7 @@ class ReanModel(SequenceModel):
     def with_eos(self, eos: int) -> "ReanModel":
         """Raises UserError: the tables have EOS and bytes first, and token 0 means that no vector is close."""
         raise UserError(
-            f"data.tokens wants tokens whose EOS is token 0 for REAN, got token {eos:,}: train BpeConfig() here"
+            f"data.tokens wants tokens whose EOS is token 0 for REAN, got token {eos:,}: leave data.tokens.path out"
         )
 
     @property

@@ -62,7 +62,7 @@ class Tokenizer(Protocol):
 
     @property
     def bytes_of_token(self) -> np.ndarray:
-        """UTF-8 bytes that each token stands for, (V,) int32; EOS counts one, a line's end, other special tokens none."""
+        """UTF-8 bytes that each token stands for, (V,) int32; EOS counts one, other special tokens none."""
         ...
 
     def encode(self, text: str) -> np.ndarray:

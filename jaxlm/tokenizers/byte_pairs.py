@@ -72,7 +72,7 @@ class BpeTokenizer:
 
     @functools.cached_property
     def bytes_of_token(self) -> np.ndarray:
-        """UTF-8 bytes that each token stands for, (V,) int32; EOS counts one, a line's end, other special tokens none."""
+        """UTF-8 bytes that each token stands for, (V,) int32; EOS counts one, other special tokens none."""
         size_V = np.array([len(raw) for raw in self._bytes], np.int32)
         size_V[self.eos] = 1
         return size_V
