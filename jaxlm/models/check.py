@@ -26,7 +26,8 @@ def build(config: ModelConfig, *, decodes: bool = True, eos: int = EOS) -> Langu
     """Build the model of some settings, and check one of a user's own class by tracing its functions on a small batch.
 
     `eos` is the EOS of its tokens. Checked are what `LanguageModel` (base.py) promises: shapes and types of parameters
-    and logits and, if it `decodes`, of `extend` and its cache. Raises UserError with what was wanted and what came, or with the line that failed.
+    and logits and, if it `decodes`, of `extend` and its cache. Raises UserError with what was wanted and what
+    came, or with the line that failed.
     """
     if not is_own(type(config)):
         return _with_eos(config.build(), eos)

@@ -41,7 +41,14 @@ class BpeTokenizer:
         text where the files leave it open. Raises UserError.
         """
         tree = huggingface.opened(path)
-        return cls(_compact(tree), huggingface.end_of(tree, path, eos))
+        tokenizer = cls(_compact(tree), huggingface.end_of(tree, path, eos))
+        try:
+            tokenizer.encode(PROBE)
+        except UserError:
+            raise
+        except Exception as error:  # the library has no class of its own for a file that it cannot read
+            raise UserError(f"data.tokens.path {str(path)!r} is no tokenizer.json that can be read: {error}") from None
+        return tokenizer
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "BpeTokenizer":
