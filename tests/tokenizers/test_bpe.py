@@ -48,7 +48,7 @@ def written(folder: Path, content) -> Path:
 def test_training_merges_what_is_frequent_and_only_as_far_as_asked():
     assert TRAINED.vocab_size == 300
     assert TRAINED.eos == 0
-    assert {" the", " king"} <= set(TRAINED.words)
+    assert " the" in TRAINED.words
     assert TRAINED.words[0] in TRAIN and len(TRAINED.words) == 300 - 257
     assert len(TRAINED.encode("the king")) < len("the king")
     assert BpeTokenizer.of_texts([TRAIN], 300) == TRAINED
@@ -107,14 +107,31 @@ def test_tokens_can_be_read():
     assert TRAINED.decode([TRAINED.start]) == "\n"
 
 
+GPT4 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+WORDS_WITH_BLANKS = r"\S+\s*"
+
+
+def cut_by(pattern):
+    """TRAINED with another pattern."""
+    content = TRAINED.to_json()
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    content["huggingface"]["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, byte_level]}
+    return tokenizer_from_json(content)
+
+
 @pytest.mark.parametrize("size", [1, 7, 50])
-def test_a_long_text_in_pieces_has_the_tokens_of_the_whole(size, monkeypatch):
+@pytest.mark.parametrize("bpe", [TRAINED, cut_by(GPT4), cut_by(WORDS_WITH_BLANKS)], ids=["gpt2", "gpt4", "other"])
+def test_a_long_text_in_pieces_has_the_tokens_of_the_whole(bpe, size, monkeypatch):
     text = "".join(HARD) + TRAIN
-    whole = TRAINED._encoder.encode(text, add_special_tokens=False).ids
-    assert "".join(long_texts.pieces(text, size)) == text
-    assert len(list(long_texts.pieces(text, size))) > 10
-    parts = TRAINED._encoded(long_texts.pieces(text, size))
-    assert parts.tolist() == whole
+    monkeypatch.setattr(long_texts.pieces, "__defaults__", (size,))
+    assert "".join(long_texts.pieces(text)) == text
+    assert len(list(long_texts.pieces(text))) > 10
+    whole = bpe._encoder.encode(text, add_special_tokens=False).ids
+    assert bpe.encode(text).tolist() == whole
 
 
 def test_batches_have_every_text_once_and_are_bounded():
