@@ -17,7 +17,7 @@ OTHER = np.array([EOS, 1, 2, 3, 0, 5], np.int32)
 """The same tokens by other numbers: EOS is 0."""
 
 
-@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("order", [1, 3])
 @pytest.mark.parametrize("kind", [KneserNey, lambda **sizes: AddK(**sizes, add_k=0.5)], ids=["kneser-ney", "add-k"])
 def test_counts_do_not_depend_on_the_number_of_eos(kind, order):
     model, plain = (kind(context=order - 1, vocab_size=V, eos=eos) for eos in (EOS, 0))
