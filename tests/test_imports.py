@@ -149,6 +149,7 @@ def test_mathematics_knows_no_flax(module):
         ("matplotlib", {"plots"}),
         ("tyro", {"cli"}),
         ("sklearn", {"embeddings"}),
+        ("tokenizers", {"tokenizers"}),
         ("argparse", set()),
         ("pickle", set()),
     ],
@@ -216,7 +217,8 @@ def python(code, tmp_path, *args):
     ],
 )
 def test_what_needs_no_jax_loads_none(tmp_path, module):
-    code = f"import sys, {module}; print(sorted({{'jax', 'flax', 'optax', 'orbax', 'matplotlib'}} & set(sys.modules)))"
+    late = {"jax", "flax", "optax", "orbax", "matplotlib", "tokenizers"}
+    code = f"import sys, {module}; print(sorted({late} & set(sys.modules)))"
     assert python(code, tmp_path) == "[]\n"
 
 

@@ -12,10 +12,12 @@ from typing import Annotated
 import tyro
 
 from jaxlm.cli.parsing import parse
+from jaxlm.cli.suggestions import near_value
 from jaxlm.config import AnyTextConfig, DataConfig, RunConfig
 from jaxlm.config.rean import TableConfig
 from jaxlm.config.run import DEFAULT_BATCH
 from jaxlm.config.settings import at_home
+from jaxlm.config.tokens import CHOICES
 from jaxlm.config.user_code import failure, load_module
 from jaxlm.errors import UserError, near_path
 
@@ -71,7 +73,7 @@ def load_train(args: Sequence[str]) -> tuple[Path, RunConfig, list[str]]:
     if args[0].startswith("-"):
         raise UserError(f"config wants a file as the first argument, got {args[0]!r}")
     path = Path(at_home(args[0]))
-    return path, load_config(path), list(args[1:])
+    return path, *_choose_tokens(load_config(path), list(args[1:]))
 
 
 def train_command(path: Path, config: RunConfig, args: Sequence[str]) -> TrainCommand:
@@ -120,6 +122,26 @@ def load_config(path: Path) -> RunConfig:
         got = "none" if config is None else reprlib.repr(config)
         raise UserError(f"config {str(path)!r} wants a line `config = RunConfig(...)`, got {got}")
     return config
+
+
+def _choose_tokens(config: RunConfig, args: Sequence[str]) -> tuple[RunConfig, list[str]]:
+    """Let --data.tokens NAME choose the class of the config's tokens; returns the arguments without it.
+
+    A class that the config has already keeps its settings.
+    """
+    rest = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--data.tokens=") else [arg])]
+    while "--data.tokens" in rest:
+        at = rest.index("--data.tokens")
+        name = rest[at + 1] if at + 1 < len(rest) else ""
+        if name not in CHOICES:
+            near = near_value(name, list(CHOICES))
+            hint = f" (did you mean {near}?)" if near else ""
+            *others, last = CHOICES
+            raise UserError(f"--data.tokens wants {', '.join(others)} or {last}, got {name!r}{hint}")
+        if type(config.data.tokens) is not CHOICES[name]:
+            config = dataclasses.replace(config, data=dataclasses.replace(config.data, tokens=CHOICES[name]()))
+        del rest[at : at + 2]
+    return config, rest
 
 
 def _default(config: RunConfig, args: Sequence[str]) -> RunConfig:

@@ -17,12 +17,14 @@ from jaxlm.config.models import (
 from jaxlm.config.optim import OptimConfig
 from jaxlm.config.rean import FaithfulReanConfig, ReanConfig, VectorsConfig
 from jaxlm.config.run import CheckpointConfig, EvalConfig, RunConfig, SampleConfig
-from jaxlm.config.tokens import CharactersConfig, ReanTokensConfig, TokensConfig, WordsConfig
+from jaxlm.config.tokens import BpeConfig, BytesConfig, CharactersConfig, ReanTokensConfig, TokensConfig, WordsConfig
 from jaxlm.config.word2vec import Word2vecConfig
 
 __all__ = [
     "AnyTextConfig",
     "BowConfig",
+    "BpeConfig",
+    "BytesConfig",
     "CharactersConfig",
     "CheckpointConfig",
     "CountsConfig",

@@ -20,6 +20,7 @@ SAME_NUMBERS = (
     "data.encoding",
     "data.name",
     "data.labels",
+    "data.tokens.path",
     "run_dir",
     "device",
     "mesh",

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -106,6 +106,15 @@ class PredictsVectors(Protocol):
         ...
 
 
+@runtime_checkable
+class FillsContexts(Protocol):
+    """A model that fills a context before its start with EOS: token 0, or another one."""
+
+    def with_eos(self, eos: int) -> LanguageModel[Any]:
+        """The same model for tokens whose EOS is `eos`. Raises UserError where it wants token 0."""
+        ...
+
+
 def axes_of(model: object) -> Axes:
     """The logical axes of a model's parameters, or of a module's; none where it is a user's own that has no `axes`."""
     axes: Axes = getattr(model, "axes", {})
@@ -151,18 +160,24 @@ class ContextModel(NatsFromLogits):
 
     context: int
     vocab_size: int
+    eos: int = dataclasses.field(default=EOS, kw_only=True)
+    """The token that fills a context before its start."""
 
     @property
     def max_length(self) -> None:
         """None: any number of tokens."""
 
+    def with_eos(self, eos: int) -> Self:
+        """The same model for tokens whose EOS is `eos`."""
+        return dataclasses.replace(self, eos=eos)
+
     def apply(self, params: Params, tok_BT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """logits_BTV after each position; EOS stands before the row."""
-        return self._over_windows(params, windows(tok_BT, self.context), key)
+        return self._over_windows(params, windows(tok_BT, self.context, self.eos), key)
 
     def init_cache(self, params: Params, batch: int, length: int) -> jax.Array:
         """tok_BC of EOS."""
-        return jnp.full((batch, self.context), EOS, jnp.int32)
+        return jnp.full((batch, self.context), self.eos, jnp.int32)
 
     def extend(
         self, params: Params, cache: jax.Array, tok_BT: jax.Array, length_B: jax.Array

@@ -49,6 +49,10 @@ class Mixture(NatsFromLogits):
         """The network's; the share has none."""
         return {**{f"network/{name}": axes for name, axes in self.network.axes.items()}, "share": ()}
 
+    def with_eos(self, eos: int) -> "Mixture":
+        """The same model for tokens whose EOS is `eos`, with which the counts fill contexts."""
+        return dataclasses.replace(self, counts=self.counts.with_eos(eos))
+
     def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
         """The network's untrained parameters, and a share of one half."""
         return {"network": self.network.init(key, tok_BT), "share": jnp.float32(0.5)}

@@ -78,6 +78,12 @@ class ReanModel(SequenceModel):
         """The unit of the training loss."""
         return UNITS[self.module.objective]
 
+    def with_eos(self, eos: int) -> "ReanModel":
+        """Raises UserError: the tables have EOS and bytes first, and token 0 means that no vector is close."""
+        raise UserError(
+            f"data.tokens wants tokens whose EOS is token 0 for REAN, got token {eos:,}: leave data.tokens.path out"
+        )
+
     @property
     def is_calibrated(self) -> bool:
         """True if the likelihood has a theta, which training leaves alone."""

@@ -88,12 +88,13 @@ def load_run(
     config = run.read_config(trust_code)
     if not config.model.predicts_text:
         raise UserError(f"run {str(path)!r} has vectors of words and gives no text a probability: ask for neighbours")
-    model = build(config.model, decodes=config.sample.n > 0)
+    tokenizer = run.read_tokenizer()
+    model = build(config.model, decodes=config.sample.n > 0, eos=tokenizer.eos)
     params, step = load_parameters(run, which, log, weights)
     if config.model.trained_by_steps and is_own(type(config.model)):
         _check_shapes(Path(path), model, params)
     params = with_buffers(params, jax.device_put(run.read_buffers(), replicated(make_mesh())))
-    return Run(Path(path), config, run.read_tokenizer(), model, params, step)
+    return Run(Path(path), config, tokenizer, model, params, step)
 
 
 def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None:

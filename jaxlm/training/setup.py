@@ -171,7 +171,7 @@ def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
             f"model.vocab_size wants at least the data's {corpus.tokenizer.vocab_size:,} tokens, "
             f"got {config.model.vocab_size:,}"
         )
-    model = build(config.model, decodes=config.sample.n > 0)
+    model = build(config.model, decodes=config.sample.n > 0, eos=corpus.tokenizer.eos)
     if config.data.example == "window" and isinstance(model, SequenceModel | Mixture):
         raise UserError(
             f"data.example wants sequence for a {type(config.model).__name__}, which reads a text from its start, got "
