@@ -10,7 +10,7 @@ import optax
 from jaxlm.data.rows import Batch
 from jaxlm.models.base import LanguageModel, Params, with_buffers
 from jaxlm.ops import prng
-from jaxlm.ops.losses import cross_entropy, mean_square
+from jaxlm.ops.losses import mean_square, nats_and_log_z, weighted_sum
 from jaxlm.training.state import Chunk, TrainState
 
 Loss = Callable[[LanguageModel[Any], Params, Batch, jax.Array | None], tuple[jax.Array, jax.Array]]
@@ -22,14 +22,21 @@ MakeStep = Callable[[LanguageModel[Any], Loss, optax.GradientTransformation, flo
 
 
 def language_loss(
-    model: LanguageModel[Any], params: Params, batch: Batch, key: jax.Array | None
+    model: LanguageModel[Any], params: Params, batch: Batch, key: jax.Array | None, *, z_loss: float = 0.0
 ) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy in nats of a batch of windows or sequences: (sum, count of predictions)."""
+    """Cross-entropy in nats of a batch of windows or sequences: (sum, count of predictions).
+
+    With z_loss, each prediction's loss is -log p + z_loss * log_z ** 2, where log_z is the logarithm of the sum of
+    exp(logits), which it keeps near 0 (Chowdhery et al. 2022, section 5).
+    """
     if batch.target.ndim == 1:
-        return cross_entropy(model.next_logits(params, batch.tok, key=key), batch.target, batch.weight)
-    logits_BTV = model.apply(params, batch.tok, key=key)
-    weight_N = None if batch.weight is None else batch.weight.reshape(-1)
-    return cross_entropy(logits_BTV.reshape(-1, logits_BTV.shape[-1]), batch.target.reshape(-1), weight_N)
+        logits_BV = model.next_logits(params, batch.tok, key=key)
+        nats, log_z = nats_and_log_z(logits_BV, batch.target)
+    else:
+        nats, log_z = model.sequence_nats(params, batch.tok, batch.target, key=key)
+    if z_loss:
+        nats += z_loss * jnp.square(log_z)
+    return weighted_sum(nats.reshape(-1), None if batch.weight is None else batch.weight.reshape(-1))
 
 
 def make_step(model: LanguageModel[Any], loss: Loss, optimizer: optax.GradientTransformation, l2: float = 0.0) -> Step:
