@@ -62,7 +62,7 @@ class TransformerConfig(PositionsConfig):
     """What is computed again for the gradient, to save memory. activations: norms and activation functions.
     products: all but products with weights. blocks: everything inside a block."""
     scan: bool | None = None
-    """Layers as a loop of one compiled block, or one after the other. None: a loop beyond 4 layers, on a CPU beyond 8."""
+    """Layers as a loop of one compiled block, or one after the other. None: a loop beyond 4 layers, 8 on a CPU."""
     attention: Literal["auto", "plain", "flash"] = "auto"
     """flash: the device's fused kernel. plain: products and a softmax. auto: flash where it can be."""
 

@@ -21,7 +21,8 @@ def specs(config: TransformerConfig) -> Specs:
     """Parameters that all layers have, stacked along a first axis."""
     L, D, H, zeros = config.n_layers, config.d_model, config.head_width, nn.initializers.zeros
     made: Specs = {}
-    for name, axis, heads in (("q", "heads", config.n_heads), ("k", "kv", config.kv_heads), ("v", "kv", config.kv_heads)):
+    for name in ("q", "k", "v"):
+        axis, heads = ("heads", config.n_heads) if name == "q" else ("kv", config.kv_heads)
         made[name] = Spec((L, D, heads, H), ("layers", "embed", axis, "head"))
         if config.bias:
             made[f"{name}_bias"] = Spec((L, heads, H), ("layers", axis, "head"), zeros)

@@ -36,12 +36,12 @@ def mlp(config: TransformerConfig, n_BTD: jax.Array, p: Layer) -> jax.Array:
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x Phi(x), with Phi approximated by tanh (Hendrycks and Gimpel 2016)."""
+    """GELU, x Phi(x) with Phi approximated by tanh (Hendrycks and Gimpel 2016)."""
     return jax.nn.gelu(x, approximate=True)
 
 
 def relu2(x: jax.Array) -> jax.Array:
-    """max(x, 0) ** 2 (So et al. 2021)."""
+    """Squared ReLU, max(x, 0) ** 2 (So et al. 2021)."""
     return jnp.square(jax.nn.relu(x))
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config.transformer import TransformerConfig
+from jaxlm.errors import UserError
 from jaxlm.models import attention_block, layers, mlp_block, norm_block
 from jaxlm.models.attention_block import Layer, join_heads, queries_keys_values
 from jaxlm.models.base import Axes, needed
@@ -15,12 +16,33 @@ from jaxlm.models.layers import Kind
 from jaxlm.models.norm_block import norm
 from jaxlm.models.spec import Spec, Specs, axes
 from jaxlm.ops import causal_attention, dropout, rms_norm
-from jaxlm.ops.attention import attention
+from jaxlm.ops.attention import AttentionKind, attention, attention_kind
 from jaxlm.ops.ragged import places, write_rows
 
 Cache = dict[str, jax.Array]
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """(q_BTNH, k_BTKH, v_BTKH) -> y_BTNH."""
+
+
+def attention_of(config: TransformerConfig) -> AttentionKind:
+    """The form that attention takes in training, by the settings and the device.
+
+    Raises UserError where model.attention is flash and it cannot be.
+    """
+    kind = attention_kind(
+        length=needed(config.context, f"{type(config).__name__}.context"),
+        head_width=config.head_width,
+        dtype=config.dtype,
+        dropout=config.dropout > 0,
+        softcap=config.attention_softcap is not None,
+        documents=getattr(config, "documents", False),
+        choice=config.attention,
+    )
+    if config.attention == "flash" and kind.name == "plain":
+        raise UserError(
+            f"model.attention flash cannot be here: {kind.reason}; leave it out, or give --model.attention plain"
+        )
+    return kind
 
 
 class Transformer(nn.Module):
@@ -49,7 +71,8 @@ class Transformer(nn.Module):
         made: Specs = {}
         if self.config.positions == "learned":
             made["position"] = Spec((self.context, self.config.d_model), ("length", "embed"))
-        return made | self._layer_specs | norm_block.specs(self.config, "norm") | attention_block.value_specs(self.config)
+        last = norm_block.specs(self.config, "norm") | attention_block.value_specs(self.config)
+        return made | self._layer_specs | last
 
     @property
     def _layer_specs(self) -> Specs:
@@ -78,7 +101,7 @@ class Transformer(nn.Module):
         of a document, if documents share rows. Raises ValueError for more tokens than there are positions.
         """
         T, config, loop = x_BTD.shape[1], self.config, layers.is_loop(self.config)
-        if T > self.context:
+        if self.context < T:
             raise ValueError(f"the model has {self.context} positions (its context), got {T} tokens")
         position_1T = jnp.arange(T)[None]
         start_BT = None

@@ -120,7 +120,7 @@ def causal_attention(
 
 
 def _scores(q_BTNH: jax.Array, k_BSKH: jax.Array) -> jax.Array:
-    """q . k of each query and each key of its head, w_BNTS in float32."""
+    """The product of each query and each key of its head, w_BNTS in float32."""
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     if K == N:

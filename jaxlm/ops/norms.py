@@ -40,7 +40,7 @@ def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array | None, eps: 
 
 
 def rms_norm(x: jax.Array, scale_D: jax.Array | None = None, eps: float = 1e-5) -> jax.Array:
-    """x / sqrt(mean(x ** 2) + eps) * scale over the last axis, in float32 (Zhang and Sennrich 2019, equation 4).
+    """RMSNorm, x / sqrt(mean(x ** 2) + eps) * scale over the last axis, in float32 (Zhang and Sennrich 2019).
 
     None: no scale.
     """

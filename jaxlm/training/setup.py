@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlm.config import RunConfig
+from jaxlm.config import MixtureConfig, ModelConfig, RunConfig
 from jaxlm.config.run import no_dev_split
+from jaxlm.config.transformer import TransformerConfig
 from jaxlm.data import corpus as corpora
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.dataset import Dataset
@@ -33,6 +34,7 @@ from jaxlm.models.base import LanguageModel, Params, SequenceModel, axes_of
 from jaxlm.models.check import build
 from jaxlm.models.initialization import abstract_state, init_state
 from jaxlm.models.mixture import Mixture
+from jaxlm.models.transformer import attention_of
 from jaxlm.ops import prng
 from jaxlm.runs import metrics
 from jaxlm.training import optim
@@ -194,8 +196,18 @@ def summary(setup: Setup) -> list[str]:
         f"devices: {platform.describe(setup.config.gpu_memory)}",
         f"data: {sizes} tokens, vocabulary {setup.corpus.tokenizer.vocab_size:,}",
         *setup.corpus.notes,
+        *_attention_note(setup.config.model),
         *optim.warmup_note(setup.config.optim, setup.config.last_step),
     ]
+
+
+def _attention_note(config: ModelConfig) -> list[str]:
+    """A line about a transformer's attention; none for other models."""
+    config = config.network if isinstance(config, MixtureConfig) else config
+    if not isinstance(config, TransformerConfig):
+        return []
+    kind = attention_of(config)
+    return [f"attention: {kind.name} ({kind.reason})"]
 
 
 def some_rows(row_R: np.ndarray, most: int) -> np.ndarray:
