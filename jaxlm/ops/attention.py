@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxlm.ops import flash
+from jaxlm.ops import cpu, flash
 from jaxlm.ops.target import Target, target
 
 Choice = Literal["auto", "plain", "flash"]
@@ -82,6 +82,8 @@ def attention(
     if kind.name == "splash":
         return flash.splash(q_BTNH, k_BSKH, v_BSKH, window, start_BT)
     masks: dict[str, Any] = {"window": window, "softcap": softcap, "start_BT": start_BT, "drop": drop}
+    if target().platform == "cpu" and drop is None and q_BTNH.shape[1] >= cpu.LONG_QUERIES:
+        return cpu.attention_in_blocks(causal_attention, q_BTNH, k_BSKH, v_BSKH, **masks)
     return causal_attention(q_BTNH, k_BSKH, v_BSKH, **masks)[0]
 
 
