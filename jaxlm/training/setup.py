@@ -142,10 +142,11 @@ class Setup:
         )
 
 
-def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
+def set_up(config: RunConfig, *, resumes: bool = False, dry_run: bool = False) -> Setup:
     """Choose the devices, read the data, build the model, and fill in the settings that depend on the data.
 
-    A run that `resumes` from a checkpoint does not need its init_from. Raises UserError.
+    A run that `resumes` from a checkpoint does not need its init_from; a `dry_run`, which only shows sizes, may have a
+    model that is too large for the device. Raises UserError.
     """
     platform.choose_device(config.device, config.gpu_memory)
     compilation.enable_cache(cache_dir())
@@ -184,7 +185,7 @@ def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
             raise no_dev_split()
         if start and start.params is not None:
             check_same_parameters(config, abstract_state(model)[0], start)
-        if _is_wide(config):
+        if _is_wide(config) and not dry_run:
             _check_memory(model)
     return Setup(config, corpus, model, mesh, dataset, start)
 

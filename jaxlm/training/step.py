@@ -26,17 +26,20 @@ def language_loss(
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy in nats of a batch of windows or sequences: (sum, count of predictions).
 
-    With z_loss, each prediction's loss is -log p + z_loss * log_z ** 2, where log_z is the logarithm of the sum of
-    exp(logits), which it keeps near 0 (Chowdhery et al. 2022, section 5).
+    With `z_loss` the gradient is that of the sum of nats + z_loss * log(Z) ** 2, Z = sum exp(logits) (Chowdhery et al.
+    2022, "PaLM", section 5); the value is that of the nats alone, so that losses stay comparable.
     """
     if batch.target.ndim == 1:
         logits_BV = model.next_logits(params, batch.tok, key=key)
         nats, log_z = nats_and_log_z(logits_BV, batch.target)
     else:
         nats, log_z = model.sequence_nats(params, batch.tok, batch.target, key=key)
+    weight_N = None if batch.weight is None else batch.weight.reshape(-1)
+    total, count = weighted_sum(nats.reshape(-1), weight_N)
     if z_loss:
-        nats += z_loss * jnp.square(log_z)
-    return weighted_sum(nats.reshape(-1), None if batch.weight is None else batch.weight.reshape(-1))
+        penalty, _ = weighted_sum(z_loss * jnp.square(log_z.reshape(-1)), weight_N)
+        total += penalty - jax.lax.stop_gradient(penalty)
+    return total, count
 
 
 def make_step(model: LanguageModel[Any], loss: Loss, optimizer: optax.GradientTransformation, l2: float = 0.0) -> Step:
