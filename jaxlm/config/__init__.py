@@ -7,7 +7,6 @@ from jaxlm.config.mixture import MixtureConfig
 from jaxlm.config.models import (
     BowConfig,
     CountsConfig,
-    GptConfig,
     MlpConfig,
     ModelConfig,
     NgramConfig,
@@ -18,6 +17,7 @@ from jaxlm.config.optim import OptimConfig
 from jaxlm.config.rean import FaithfulReanConfig, ReanConfig, VectorsConfig
 from jaxlm.config.run import CheckpointConfig, EvalConfig, RunConfig, SampleConfig
 from jaxlm.config.tokens import BpeConfig, BytesConfig, CharactersConfig, ReanTokensConfig, TokensConfig, WordsConfig
+from jaxlm.config.transformer import GptConfig
 from jaxlm.config.word2vec import Word2vecConfig
 
 __all__ = [

@@ -43,11 +43,13 @@ class CountModel(ContextModel):
     def next_nats(self, params: Params, ctx_BC: jax.Array, target_B: jax.Array) -> jax.Array:
         """-log p(target | context), nats_B, without the other tokens' probabilities."""
 
-    def sequence_nats(self, params: Params, tok_BT: jax.Array, target_BT: jax.Array) -> jax.Array:
-        """-log p of the target after each position, without the other tokens' probabilities."""
+    def sequence_nats(
+        self, params: Params, tok_BT: jax.Array, target_BT: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """-log p of the target after each position, without the other tokens' probabilities, and log_z_BT of zeros."""
         ctx_NC = windows(tok_BT, self.context, self.eos).reshape(tok_BT.size, self.context)
         nats_N = self.next_nats(params, ctx_NC, target_BT.reshape(-1))
-        return nats_N.reshape(target_BT.shape)
+        return nats_N.reshape(target_BT.shape), jnp.zeros(target_BT.shape)
 
     def _context_nodes(self, params: Params, ctx_BC: jax.Array, length: int) -> jax.Array:
         """The node of each context's last `length` tokens, -1 where they do not occur."""

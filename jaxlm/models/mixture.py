@@ -66,9 +66,11 @@ class Mixture(NatsFromLogits):
         """The log-probabilities log p_BV after each context."""
         return self.apply(params, ctx_BC, key=key)[:, -1]
 
-    def sequence_nats(self, params: Params, tok_BT: jax.Array, target_BT: jax.Array) -> jax.Array:
-        """-log p of the target after each position, nats_BT."""
-        return -_mixed(params, *self._log_likelihoods(params, tok_BT, target_BT))
+    def sequence_nats(
+        self, params: Params, tok_BT: jax.Array, target_BT: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """-log p of the target after each position, nats_BT, and log_z_BT of zeros."""
+        return -_mixed(params, *self._log_likelihoods(params, tok_BT, target_BT, key)), jnp.zeros(target_BT.shape)
 
     def init_cache(self, params: Params, batch: int, length: int) -> Any:
         """The network's cache, and the last tokens for the counts."""
@@ -100,10 +102,12 @@ class Mixture(NatsFromLogits):
         low, high = jax.lax.fori_loop(0, HALVINGS, halve, (jnp.float32(CERTAIN), jnp.float32(1 - CERTAIN)))
         return {**params, "share": (low + high) / 2}
 
-    def _log_likelihoods(self, params: Params, tok_BT: jax.Array, target_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _log_likelihoods(
+        self, params: Params, tok_BT: jax.Array, target_BT: jax.Array, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """Log p of each target by the network and by the counts."""
-        network_BT = -self.network.sequence_nats(params["network"], tok_BT, target_BT)
-        return network_BT, -self.counts.sequence_nats(params[BUFFERS], tok_BT, target_BT)
+        network_BT, _ = self.network.sequence_nats(params["network"], tok_BT, target_BT, key=key)
+        return -network_BT, -self.counts.sequence_nats(params[BUFFERS], tok_BT, target_BT)[0]
 
 
 def build(config: MixtureConfig) -> Mixture:

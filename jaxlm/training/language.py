@@ -34,7 +34,7 @@ def prepare(
     config: RunConfig, *, restart: bool = False, dry_run: bool = False, log: Callable[[str], None] = print
 ) -> Job:
     """Prepare the job of a language model that depends on no other run. Raises UserError."""
-    setup = set_up(config, resumes=not restart)
+    setup = set_up(config, resumes=not restart, dry_run=dry_run)
     return LanguageJob(setup, log) if setup.config.model.trained_by_steps else CountJob(setup, log)
 
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlm.config import RunConfig
+from jaxlm.config import MixtureConfig, ModelConfig, RunConfig
 from jaxlm.config.run import no_dev_split
+from jaxlm.config.transformer import TransformerConfig
 from jaxlm.data import corpus as corpora
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.dataset import Dataset
@@ -33,6 +34,7 @@ from jaxlm.models.base import LanguageModel, Params, SequenceModel, axes_of
 from jaxlm.models.check import build
 from jaxlm.models.initialization import abstract_state, init_state
 from jaxlm.models.mixture import Mixture
+from jaxlm.models.transformer import attention_of
 from jaxlm.ops import prng
 from jaxlm.runs import metrics
 from jaxlm.training import optim
@@ -153,10 +155,11 @@ class Setup:
         )
 
 
-def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
+def set_up(config: RunConfig, *, resumes: bool = False, dry_run: bool = False) -> Setup:
     """Choose the devices, read the data, build the model, and fill in the settings that depend on the data.
 
-    A run that `resumes` from a checkpoint does not need its init_from. Raises UserError.
+    A run that `resumes` from a checkpoint does not need its init_from; a `dry_run`, which only shows sizes, may have a
+    model that is too large for the device. Raises UserError.
     """
     platform.choose_device(config.device, config.gpu_memory)
     compilation.enable_cache(cache_dir())
@@ -198,7 +201,7 @@ def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
         optim.check_matrices(config.optim, axes_of(model), lambda: abstract_state(model)[0])
         if start and start.params is not None:
             check_same_parameters(config, abstract_state(model)[0], start)
-        if _is_wide(config):
+        if _is_wide(config) and not dry_run:
             _check_memory(model)
     return Setup(config, corpus, model, mesh, dataset, start)
 
@@ -210,8 +213,18 @@ def summary(setup: Setup) -> list[str]:
         f"devices: {platform.describe(setup.config.gpu_memory)}",
         f"data: {sizes} tokens, vocabulary {setup.corpus.tokenizer.vocab_size:,}",
         *setup.corpus.notes,
+        *_attention_note(setup.config.model),
         *optim.warmup_note(setup.config.optim, setup.config.last_step),
     ]
+
+
+def _attention_note(config: ModelConfig) -> list[str]:
+    """A line about a transformer's attention; none for other models."""
+    config = config.network if isinstance(config, MixtureConfig) else config
+    if not isinstance(config, TransformerConfig):
+        return []
+    kind = attention_of(config)
+    return [f"attention: {kind.name} ({kind.reason})"]
 
 
 def some_rows(row_R: np.ndarray, most: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import optax
 from jaxlm.data.rows import Batch
 from jaxlm.models.base import LanguageModel, Params, with_buffers
 from jaxlm.ops import prng
-from jaxlm.ops.losses import cross_entropy, mean_square
+from jaxlm.ops.losses import mean_square, nats_and_log_z, weighted_sum
 from jaxlm.training.state import Chunk, TrainState
 
 Loss = Callable[[LanguageModel[Any], Params, Batch, jax.Array | None], tuple[jax.Array, jax.Array]]
@@ -44,15 +44,14 @@ def language_loss(
     2022, "PaLM", section 5); the value is that of the nats alone, so that losses stay comparable.
     """
     if batch.target.ndim == 1:
-        logits_NV = model.next_logits(params, batch.tok, key=key)
+        logits_BV = model.next_logits(params, batch.tok, key=key)
+        nats, log_z = nats_and_log_z(logits_BV, batch.target)
     else:
-        logits_BTV = model.apply(params, batch.tok, key=key)
-        logits_NV = logits_BTV.reshape(-1, logits_BTV.shape[-1])
+        nats, log_z = model.sequence_nats(params, batch.tok, batch.target, key=key)
     weight_N = None if batch.weight is None else batch.weight.reshape(-1)
-    total, count = cross_entropy(logits_NV, batch.target.reshape(-1), weight_N)
+    total, count = weighted_sum(nats.reshape(-1), weight_N)
     if z_loss:
-        square_N = jnp.square(jax.nn.logsumexp(logits_NV.astype(jnp.float32), axis=-1))
-        penalty = z_loss * jnp.sum(square_N if weight_N is None else jnp.where(weight_N > 0, square_N * weight_N, 0.0))
+        penalty, _ = weighted_sum(z_loss * jnp.square(log_z.reshape(-1)), weight_N)
         total += penalty - jax.lax.stop_gradient(penalty)
     return total, count
 
