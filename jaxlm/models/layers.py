@@ -66,10 +66,12 @@ def run(block: Block, carry: Any, kinds: Sequence[Kind], stack: Any, values: Any
     def several(carry: Any, parts: Any) -> tuple[Any, None]:
         return _in_order(block, carry, kinds[:P], *parts), None
 
-    if P == 1:  # without the reshapes of groups, after which a CPU adds up gradients in another order
-        parts = _first(stack, R), _first(values, V * R)
-    else:
-        parts = _grouped(stack, P, R), _grouped(values, V, R)
+    def part(stack: Any, size: int) -> Any:
+        if P == 1:  # without the reshapes of groups, after which a CPU adds up gradients in another order
+            return _first(stack, size * R)
+        return _grouped(stack, size, R)
+
+    parts = part(stack, P), part(values, V)
     carry, _ = jax.lax.scan(one if P == 1 else several, carry, parts, unroll=1 if loop else R)
     return _in_order(block, carry, kinds[P * R :], _rest(stack, P * R), _rest(values, V * R))
 
