@@ -7,7 +7,7 @@ import reprlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -165,8 +165,9 @@ def _one_length(config: RunConfig, args: Sequence[str]) -> RunConfig:
     asked = [name for name in lengths if f"--{name}" in {arg.partition("=")[0] for arg in args}]
     if len(asked) != 1:
         return config
-    kept = {name: (getattr(config, name) or lengths[name]) if name in asked else None for name in lengths}
-    return dataclasses.replace(config, **kept)
+    nothing: dict[str, Any] = dict.fromkeys(lengths)
+    (name,) = asked
+    return dataclasses.replace(config, **nothing | {name: getattr(config, name) or lengths[name]})
 
 
 def _one_batch(config: RunConfig, args: Sequence[str]) -> RunConfig:

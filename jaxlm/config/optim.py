@@ -115,6 +115,12 @@ class OptimConfig(Settings, group="optim."):
 
     def at_constant_rate(self) -> "OptimConfig":
         """Return the same optimiser with the constant rate lr, without what belongs to a schedule."""
-        fields = {field.name: field.default for field in dataclasses.fields(self)}
-        names = ("schedule", "boundaries", "factors", "warmup", "cooldown", "end_factor")
-        return dataclasses.replace(self, **{name: fields[name] for name in names})
+        return dataclasses.replace(
+            self,
+            schedule="constant",
+            boundaries=(),
+            factors=(),
+            warmup=0.0,
+            cooldown=OptimConfig.cooldown,
+            end_factor=0.0,
+        )

@@ -52,21 +52,28 @@ def repetition(kinds: Sequence[Any]) -> tuple[int, int]:
 
 
 def run(block: Block, carry: Any, kinds: Sequence[Kind], stack: Any, values: Any, *, loop: bool) -> Any:
-    """The carry after all layers, in order.
+    """The carry after all layers, in order; without `loop` the loop is unrolled.
 
     Arrays of `stack` have a first axis of all layers, those of `values` one of the layers with value embeddings.
     """
-    if loop and len(kinds) > 1:
-        P, R = repetition(kinds)
-        V = sum(kind.has_value for kind in kinds[:P])
+    P, R = repetition(kinds)
+    V = sum(kind.has_value for kind in kinds[:P])
 
-        def several(carry: Any, parts: Any) -> tuple[Any, None]:
-            return _in_order(block, carry, kinds[:P], *parts), None
+    def one(carry: Any, parts: Any) -> tuple[Any, None]:
+        own, value = parts
+        return block(carry, kinds[0], own, value if V else None), None
 
-        parts = _grouped(stack, P, R), _grouped(values, V, R)
-        carry, _ = jax.lax.scan(several, carry, parts)
-        kinds, stack, values = kinds[P * R :], _rest(stack, P * R), _rest(values, V * R)
-    return _in_order(block, carry, kinds, stack, values)
+    def several(carry: Any, parts: Any) -> tuple[Any, None]:
+        return _in_order(block, carry, kinds[:P], *parts), None
+
+    def part(stack: Any, size: int) -> Any:
+        if P == 1:  # without the reshapes of groups, after which a CPU adds up gradients in another order
+            return _first(stack, size * R)
+        return _grouped(stack, size, R)
+
+    parts = part(stack, P), part(values, V)
+    carry, _ = jax.lax.scan(one if P == 1 else several, carry, parts, unroll=1 if loop else R)
+    return _in_order(block, carry, kinds[P * R :], _rest(stack, P * R), _rest(values, V * R))
 
 
 def rematerialized(config: TransformerConfig, block: Block, *, loop: bool) -> Block:
@@ -97,8 +104,12 @@ def _layer(stack: Any, i: int) -> Any:
     return jax.tree.map(lambda x: x[i], stack)
 
 
+def _first(stack: Any, count: int) -> Any:
+    return jax.tree.map(lambda x: x if x.shape[0] == count else x[:count], stack)
+
+
 def _grouped(stack: Any, size: int, count: int) -> Any:
-    return jax.tree.map(lambda x: x[: size * count].reshape(count, size, *x.shape[1:]), stack)
+    return jax.tree.map(lambda x: x.reshape(count, size, *x.shape[1:]), _first(stack, size * count))
 
 
 def _rest(stack: Any, first: int) -> Any:

@@ -9,6 +9,7 @@ import jax
 from jaxlm.config.transformer import TransformerConfig
 from jaxlm.models.spec import Spec, Specs
 from jaxlm.ops import layer_norm, rms_norm
+from jaxlm.ops.target import target
 
 
 def specs(config: TransformerConfig, name: str, layers: tuple[int, ...] = ()) -> Specs:
@@ -31,6 +32,8 @@ def norm(config: TransformerConfig, name: str, x_BTD: jax.Array, p: dict[str, ja
 def cheaply(config: TransformerConfig, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, computed again for the gradient instead of saved, where model.remat is activations.
 
-    It takes few operations for the bytes that it saves: a norm and a GELU keep several float32 copies of the stream.
+    It takes few operations for the bytes that it saves: a norm and a GELU keep several float32 copies of the stream. A
+    CPU saves them nevertheless: it has more memory than it has operations to spare.
     """
-    return jax.checkpoint(function, prevent_cse=False) if config.remat == "activations" else function
+    again = config.remat == "activations" and target().platform != "cpu"
+    return jax.checkpoint(function, prevent_cse=False) if again else function

@@ -136,7 +136,8 @@ class Setup:
 
         The state is donated. The metrics have the gradient's norm where clipping computes it anyway.
         """
-        settings, loss = self.config.optim, self.objective.loss
+        settings = self.config.optim
+        loss: Any = self.objective.loss
         step = self.objective.make_step(
             self.model,
             partial(loss, z_loss=settings.z_loss) if settings.z_loss else loss,

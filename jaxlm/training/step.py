@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxlm.data.rows import Batch
@@ -23,7 +24,7 @@ class StepMetrics(NamedTuple):
 
     loss: jax.Array
     """Mean loss of the batch, without penalties."""
-    count: jax.Array
+    predictions: jax.Array
     """Predictions in the batch."""
     grad_norm: jax.Array | None = None
     """Global norm of the gradient before clipping; None where it is not asked for."""
@@ -152,7 +153,7 @@ def make_chunk(
             last = last - state.opt_state.total_notfinite  # a step that is skipped leaves the schedule where it was
         return state, Chunk(
             loss_K=metrics_K.loss,
-            count_K=metrics_K.count,
+            count_K=metrics_K.predictions,
             lr=jnp.asarray(rate(last)),
             grad_norm=None if metrics_K.grad_norm is None else metrics_K.grad_norm[-1],
             nonfinite_K=nonfinite_K,
@@ -161,11 +162,11 @@ def make_chunk(
     return chunk
 
 
-def averaged(average: Params, params: Params, step: jax.Array, decay: float) -> Params:
+def averaged(average: Params, params: Params, step: jax.Array | np.ndarray, decay: float) -> Params:
     """The running average after step `step`, counted from 1: d * average + (1 - d) * params.
 
     d = min(decay, (1 + step) / (10 + step)), so that a young average soon leaves the first parameters behind.
     """
-    t = step.astype(jnp.float32)
+    t = jnp.asarray(step, jnp.float32)
     rest = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
     return jax.tree.map(lambda a, p: a + rest * (p - a), average, params)

@@ -146,7 +146,7 @@ def test_micro_batches_add_up_to_the_whole_batch(l2):
 
     whole, parts = after(language_loss, batch), after(language_loss, batch, accumulate=3)
     chex.assert_trees_all_close(whole, parts, rtol=1e-5, atol=1e-6)
-    assert float(parts[1].count) == 7
+    assert float(parts[1].predictions) == 7
 
     def mean_of_means(*given: Any) -> tuple[jax.Array, jax.Array]:
         total, count = language_loss(*given)
@@ -166,7 +166,7 @@ def test_each_micro_batch_has_its_rows_and_a_dropout_key_of_its_own():
     draws = [float(jax.random.uniform(jax.random.fold_in(key, i))) for i in range(2)]
     state, metrics = step(state, batch, key)
     assert float(state.params["w"]) == pytest.approx(-(101 * draws[0] + 1010 * draws[1]) / 4, rel=1e-6)
-    assert float(metrics.count) == 4
+    assert float(metrics.predictions) == 4
 
 
 def test_the_norm_in_the_metrics_is_the_gradients_before_clipping():
@@ -187,11 +187,14 @@ def test_a_z_loss_pulls_at_the_softmax_sum_and_leaves_the_reported_loss():
     model, batch = MODEL.filled(5, 9).build(), padded_batch()
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
 
+    assert batch.weight is not None
+    weight_BT = batch.weight
+
     def by_hand(params: Any) -> jax.Array:
         logits_BTV = model.apply(params, batch.tok)
         log_z_BT = jnp.log(jnp.exp(logits_BTV).sum(-1))
         own_BT = jnp.take_along_axis(logits_BTV, batch.target[..., None], -1)[..., 0]
-        return (batch.weight * (log_z_BT - own_BT + 0.3 * log_z_BT**2)).sum()
+        return (weight_BT * (log_z_BT - own_BT + 0.3 * log_z_BT**2)).sum()
 
     def total(params: Any, z_loss: float) -> jax.Array:
         return language_loss(model, params, batch, None, z_loss=z_loss)[0]
@@ -217,9 +220,9 @@ def test_the_average_follows_the_parameters_sooner_while_it_is_young():
         average = decay * average + (1 - decay) * step
         seen.append(average)
     state, _ = chunk(state, batches, None, 10)
-    assert float(state.ema["w"]) == pytest.approx(seen[9], rel=1e-6)  # type: ignore[index]
+    assert state.ema is not None and float(state.ema["w"]) == pytest.approx(seen[9], rel=1e-6)
     state, _ = chunk(state, batches, None, 20)
-    assert float(state.ema["w"]) == pytest.approx(seen[29], rel=1e-6)  # type: ignore[index]
+    assert state.ema is not None and float(state.ema["w"]) == pytest.approx(seen[29], rel=1e-6)
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing_but_the_counts():
