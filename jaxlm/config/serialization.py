@@ -25,6 +25,8 @@ SAME_NUMBERS = (
     "mesh",
     "gpu_memory",
     "tensorboard",
+    "wandb",
+    "profile",
     "plots",
     "eval",
     "checkpoint",

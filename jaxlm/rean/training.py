@@ -67,6 +67,7 @@ def vectors_recipe(config: RunConfig) -> RunConfig:
         gpu_memory=config.gpu_memory,
         plots=config.plots,
         tensorboard=config.tensorboard,
+        wandb=config.wandb,
     )
 
 
