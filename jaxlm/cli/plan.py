@@ -34,7 +34,7 @@ def lines(plan: "Plan", on: str) -> list[str]:
         f"operations: {plan.flops:.3g} a step of {plan.rows:,} rows x {plan.length:,} = {tokens:,} predictions",
         *_program("train step", plan, plan.step, plan.devices, tokens, "predictions"),
         *_program(
-            f"decoding step of {plan.decode_rows:,} rows on one device, {plan.length:,} tokens of cache",
+            f"decoding step on one device ({plan.decode_rows:,} x {plan.length:,} tokens of cache)",
             plan,
             plan.decode,
             1,

@@ -100,7 +100,7 @@ def tracing_for(name: str, devices: int = 1) -> Iterator[None]:
     from jax._src.cudnn import fused_attention_stablehlo as checks
 
     major, minor = GPUS[name].capability
-    answers = {
+    answers: dict[str, Any] = {
         "check_cudnn_version": lambda: 10_000 * CUDNN[0] + 100 * CUDNN[1] + CUDNN[2],
         "check_compute_capability": lambda least: (major, minor) >= tuple(map(int, least.split("."))),
         "is_cuda_compute_capability_equal": lambda one: one == f"{major}.{minor}",

@@ -174,7 +174,7 @@ class CountJob(LanguageJob):
     """A language model whose parameters come from one pass over the data, as a run of a single step."""
 
     @property
-    def seconds_at_peak(self) -> None:  # type: ignore[override]
+    def seconds_at_peak(self) -> None:
         """None: counting has no products."""
 
     def details(self) -> list[str]:

@@ -27,8 +27,6 @@ KERNELS = re.compile(
     r'custom_call_target="(?:__cudnn\$)?(fmha\w+)"|kernel_name\W+(\w*(?:attention|splash|flash|mha)\w*)'
 )
 """Attention's kernels in the text of a compiled program: cuDNN's, and those in Pallas."""
-TOO_LARGE = re.compile(r"Used ([\d.]+\w) of ([\d.]+\w)")
-"""What a TPU's compiler says of a program that has no place in its memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +98,8 @@ def program(config: RunConfig, mesh: Any) -> tuple[Program, int, int]:
         raise UserError(
             "model.vocab_size wants a number for a plan, which reads no data, got None; give --model.vocab-size 50304"
         )
-    if config.batch_size == "full":
+    rows = config.batch_size
+    if rows == "full":
         raise UserError("batch_size wants a number for a plan, which reads no data, got full; give --batch-size 32")
     filled = model.filled(model.vocab_size, config.data.max_length)
     config = dataclasses.replace(config, model=filled, steps=config.steps or PLANNED_STEPS, epochs=None)
@@ -108,8 +107,8 @@ def program(config: RunConfig, mesh: Any) -> tuple[Program, int, int]:
     length = 1 if config.data.example == "window" else config.data.max_length
     if built.max_length is not None:
         length = min(length, built.max_length)
-    check_batch(config.batch_size, mesh)
-    return Program(config=config, model=built, mesh=mesh), config.batch_size, length
+    check_batch(rows, mesh)
+    return Program(config=config, model=built, mesh=mesh), rows, length
 
 
 def traced_step(program: Program, rows: int, length: int) -> Any:
@@ -175,8 +174,7 @@ def _compiled(trace: Callable[[], Any]) -> Compiled | str:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        found = TOO_LARGE.search(str(error))
-        return f"the compiler wants {found[1]} of {found[2]}" if found else str(error).splitlines()[0]
+        return str(error).splitlines()[0]
     seconds = time.monotonic() - began
     memory = compiled.memory_analysis()
     kernels = Counter(found[1] or found[2] for found in KERNELS.finditer(compiled.as_text()))
