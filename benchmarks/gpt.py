@@ -50,9 +50,8 @@ def main() -> None:
         limit = product_flops(setup) / product_speed()
         medians = {label: statistics.median(seconds) for label, seconds in times.items()}
         peers = [label for label in medians if not label.startswith("ours")]
-        print(
-            f"\n{name}: {setup.parameters:,} parameters, {setup.batch_tokens:,} tokens a step, limit {1e3 * limit:.1f} ms"
-        )
+        head = f"{name}: {setup.parameters:,} parameters, {setup.batch_tokens:,} tokens a step"
+        print(f"\n{head}, limit {1e3 * limit:.1f} ms")
         for label, median in medians.items():
             print(f"  {label:22} {1e3 * median:8.1f} ms  {limit / median:4.0%} of the limit", flush=True)
         ratios = [min(times[peer][i] for peer in peers) / times["ours"][i] for i in range(args.rounds)]

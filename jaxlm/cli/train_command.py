@@ -58,6 +58,22 @@ class RangeCommand:
     """The picture of the curve."""
 
 
+@dataclasses.dataclass(frozen=True)
+class PlanCommand:
+    """Compile the train step and a decoding step of a config for devices that are not there.
+
+    Prints parameters, bytes on a device, operations, and the time that the device's peaks allow. No data is read.
+    """
+
+    config: Annotated[tyro.conf.AvoidSubcommands[RunConfig], tyro.conf.arg(name="")]
+    on: str = "h100"
+    """The device: a100, h100, h200, b200, l4, rtx4090, v5e, v5p, v6e, v7, ..."""
+    topology: str | None = None
+    """Several devices: hosts x GPUs, as 4x8, or the shape of a slice of TPUs, as 2x4. None: one."""
+    decode_rows: int = 1
+    """Rows that the decoding step continues together."""
+
+
 def parse_train(args: list[str]) -> TrainCommand | None:
     """Parse the arguments of train.py; None where only help was wanted (it has been printed)."""
     if not args or (args[0] in ("-h", "--help")):
@@ -97,6 +113,18 @@ def parse_range(args: list[str]) -> RangeCommand | None:
     path, config, rest = load_train(args)
     default = RangeCommand(_default(config, rest), out=Path("runs") / f"{path.stem}-lr-range.png")
     return parse(RangeCommand, rest, prog=f"{prog} {path}", default=default)
+
+
+def parse_plan(args: list[str]) -> PlanCommand | None:
+    """Parse the arguments of jaxlm.devices.plan; None where only the usage was wanted (it has been printed)."""
+    prog = "python -m jaxlm.devices.plan"
+    if not args or args[0] in ("-h", "--help"):
+        print(f"usage: {prog} CONFIG --on h100 [--topology 1x8] [--decode-rows 1] [--SETTING VALUE ...]")
+        if not args:
+            raise UserError(f"config wants a file, as in: {prog} configs/names_gpt.py --on h100")
+        return None
+    path, config, rest = load_train(args)
+    return parse(PlanCommand, rest, prog=f"{prog} {path}", default=PlanCommand(_default(config, rest)))
 
 
 def load_config(path: Path) -> RunConfig:

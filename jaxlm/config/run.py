@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -110,6 +111,10 @@ class RunConfig(Settings):
     """Draw the data's pairs and the loss curve, in the run's plots/."""
     tensorboard: bool = False
     """Also write the metrics for TensorBoard, in the run's tensorboard/ (extra `tensorboard`)."""
+    wandb: Literal["offline", "online"] | None = None
+    """Also log the metrics to Weights & Biases (extra `wandb`). offline: in the run's wandb/, to be sent later."""
+    profile: str | None = None
+    """FIRST:LAST: write a trace of the steps after FIRST up to LAST, as 20:30, into the run's profile/."""
 
     def __post_init__(self) -> None:
         check.between("seed", self.seed, 0, 2**32 - 1)
@@ -123,6 +128,7 @@ class RunConfig(Settings):
         check.between("gpu_memory", self.gpu_memory, 0, 1)
         self._check_batch()
         self._check_tokens()
+        self._check_profile()
         if self.batch_size == "full" and self.data.order != "shuffled":
             raise UserError(
                 f"data.order wants shuffled with batch_size full, which takes all rows at every step, got "
@@ -184,6 +190,26 @@ class RunConfig(Settings):
             raise UserError(
                 f"{name} wants a language model that is trained by steps, got a {type(self.model).__name__}: leave it "
                 f"out, or give {instead}"
+            )
+
+    @property
+    def profile_steps(self) -> tuple[int, int] | None:
+        """The steps between which a trace is written; None without `profile`."""
+        if self.profile is None:
+            return None
+        first, _, last = self.profile.partition(":")
+        return int(first), int(last)
+
+    def _check_profile(self) -> None:
+        if self.profile is None:
+            return
+        steps = self.profile_steps if re.fullmatch(r"[0-9]{1,9}:[0-9]{1,9}", self.profile) else None
+        if steps is None or steps[0] >= steps[1]:
+            raise UserError(f"profile wants two steps, the first below the last, as 20:30, got {self.profile!r}")
+        if not self.model.trained_by_steps:
+            raise UserError(
+                f"profile wants a model that is trained by steps, got {self.profile!r} for a "
+                f"{type(self.model).__name__}: leave it out"
             )
 
     def _check_tokens(self) -> None:

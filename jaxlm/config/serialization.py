@@ -29,6 +29,8 @@ SAME_NUMBERS = (
     "mesh",
     "gpu_memory",
     "tensorboard",
+    "wandb",
+    "profile",
     "plots",
     "eval",
     "checkpoint",

@@ -79,6 +79,7 @@ def vectors_recipe(config: RunConfig) -> RunConfig:
         gpu_memory=config.gpu_memory,
         plots=config.plots,
         tensorboard=config.tensorboard,
+        wandb=config.wandb,
     )
 
 

@@ -15,6 +15,7 @@ from jaxlm.models.base import Params
 from jaxlm.runs import checkpoints
 from jaxlm.runs.directory import RunDir
 from jaxlm.training.job import Job, SplitScore
+from jaxlm.training.profile import traced
 from jaxlm.training.recorder import Recorder, Sums
 from jaxlm.training.signals import catch_signals
 from jaxlm.training.state import TrainState
@@ -35,11 +36,12 @@ def fit(job: Job, run: RunDir, log: Callable[[str], None]) -> float:
         catch_signals() as caught,
         checkpoints.CheckpointWriter(run.checkpoints, job.config.checkpoint.keep) as writer,
         Recorder(job, run, steps=cadence.steps, step=step, sums=sums, log=log) as record,
+        traced(job, run, log) as run_chunk,
     ):
         while evaluates or not (step == cadence.steps or record.out_of_patience):
             if not evaluates:
                 K = cadence.size_at(step)
-                state, metrics = job.run_chunk(state, step, K)
+                state, metrics = run_chunk(state, step, K)
                 step += K
                 record.chunk(step, metrics, logs=cadence.logs(step))
                 evaluates, saves = cadence.evaluates(step), cadence.saves(step) or bool(caught)

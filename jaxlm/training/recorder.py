@@ -9,9 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxlm.devices import platform
 from jaxlm.errors import NonFiniteLoss, check_fields
 from jaxlm.runs.directory import RunDir
 from jaxlm.runs.metrics import MetricsLog
+from jaxlm.runs.sinks import open_sinks
 from jaxlm.training.job import Job, SplitScore
 from jaxlm.training.progress import Progress
 from jaxlm.training.state import Chunk
@@ -30,6 +32,8 @@ class Sums:
     """Sum of the weights."""
     tokens: int = 0
     """Tokens trained on."""
+    steps: int = 0
+    """Steps since the last train line."""
     training_s: float = 0.0
     """Seconds of training since the last train line, without evaluations."""
     run_s: float = 0.0
@@ -64,12 +68,12 @@ class Recorder:
         """Step of the newest checkpoint."""
         self._pending: tuple[int, Chunk, bool] | None = None
         self._say, self._most_skipped = log, job.config.optim.skip_nonfinite
-        self._log = MetricsLog(
-            run.metrics, run.tensorboard if job.config.tensorboard else None, step=step if step else -1
-        )
-        self._progress = Progress(steps, step, words=not job.config.model.predicts_text)
-        self._shown: tuple[int, float | None, int] | None = None
-        """Step, loss and tokens of a chunk that the progress line does not show yet."""
+        self._seconds_at_peak = job.seconds_at_peak
+        kept = step or -1
+        self._log = MetricsLog(run.metrics, open_sinks(job.config, run, kept), step=kept)
+        self._progress = Progress(steps, step, unit="tokens" if job.config.model.predicts_text else "words")
+        self._shown: tuple[int, float | None, dict[str, float]] | None = None
+        """Step, loss and speeds of a chunk that the progress line does not show yet."""
         self._clock = time.monotonic()
 
     def __enter__(self) -> "Recorder":
@@ -118,15 +122,17 @@ class Recorder:
         self._sums.loss += float((loss_K * weight_K).sum())
         self._sums.weight += float(weight_K.sum())
         self._sums.tokens += tokens
+        self._sums.steps += len(loss_K)
         known_K = loss_K[weight_K > 0]
         if self._sums.start is None and known_K.size:
             initial = self._job.initial_loss
             self._sums.start = float(known_K[0]) if initial is None else initial
         self._refuse_divergence(step)
+        speeds = self._speeds()
         if logs and len(loss_K):
-            self._train_line(step, float(chunk.lr), chunk.grad_norm)
+            self._train_line(step, float(chunk.lr), chunk.grad_norm, speeds)
         if len(loss_K):
-            self._shown = step, float(known_K[-1]) if known_K.size else None, tokens
+            self._shown = step, float(known_K[-1]) if known_K.size else None, speeds
             if step < self._steps:  # the last line of progress waits for the last dev loss
                 self._show()
 
@@ -193,10 +199,17 @@ class Recorder:
 
     def _show(self) -> None:
         if self._shown is not None:
-            self._progress.steps(*self._shown)
+            step, loss, speeds = self._shown
+            self._progress.steps(step, loss, memory=platform.memory_in_use(), **speeds)
             self._shown = None
 
-    def _train_line(self, step: int, lr: float, grad_norm: jax.Array | None) -> None:
+    def _speeds(self) -> dict[str, float]:
+        """tokens_per_s and, where it is known, mfu, both since the last train line."""
+        sums, seconds = self._sums, max(self._sums.training_s, 1e-9)
+        at_peak = {} if self._seconds_at_peak is None else {"mfu": self._seconds_at_peak * sums.steps / seconds}
+        return {"tokens_per_s": sums.tokens / seconds, **at_peak}
+
+    def _train_line(self, step: int, lr: float, grad_norm: jax.Array | None, speeds: dict[str, float]) -> None:
         sums = self._sums
         known = {} if grad_norm is None else {"grad_norm": float(grad_norm)}
         if self._most_skipped is not None:
@@ -207,7 +220,7 @@ class Recorder:
             split="train",
             loss=mean,
             **self._job.loss_fields(mean),
-            tokens_per_s=sums.tokens / max(sums.training_s, 1e-9),
+            **speeds,
             lr=lr,
             time_s=sums.run_s,
             **known,

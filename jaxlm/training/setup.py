@@ -19,6 +19,7 @@ from jaxlm.data.dataset import Dataset
 from jaxlm.data.rows import Batch, sequence_length
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
+from jaxlm.devices.flops import flops
 from jaxlm.devices.mesh import (
     check_batch,
     make_mesh,
@@ -36,7 +37,7 @@ from jaxlm.models.initialization import abstract_state, init_state
 from jaxlm.models.mixture import Mixture
 from jaxlm.models.transformer import attention_of
 from jaxlm.ops import prng
-from jaxlm.runs import metrics
+from jaxlm.runs import sinks
 from jaxlm.training import optim
 from jaxlm.training.init_from import Start, check_same_parameters, starting_point
 from jaxlm.training.state import Chunk, TrainState
@@ -59,50 +60,41 @@ class Objective(NamedTuple):
     """The split that they are calibrated on; of a text without dev, they stay as they are."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """A language model with its data on its devices."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """A language model, its objective and its devices: all that the compiled step is made of, without data."""
 
     config: RunConfig
     """The settings, with those filled in that depend on the data."""
-    corpus: Corpus
     model: LanguageModel[Any]
     mesh: Any
-    dataset: Dataset
-    start: Start | None
+    start: Start | None = None
     """The run that init_from names; None without it."""
     objective: Objective = dataclasses.field(default_factory=Objective)
-    buffers: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    """Arrays of the model that are not trained, on the host."""
-
-    @cached_property
-    def placed_buffers(self) -> Params:
-        """The buffers, replicated on every device."""
-        return jax.device_put(self.buffers, replicated(self.mesh))
-
-    @property
-    def batch_tokens(self) -> int:
-        """Predictions in a batch, padding included."""
-        return self.dataset.batch_size * self.dataset.targets_per_row
 
     @cached_property
     def parameters(self) -> int:
         """Number of trained parameters."""
         return optim.count_parameters(abstract_state(self.model)[0])
 
-    @cached_property
-    def evaluator(self) -> Evaluator:
-        """Evaluates rows of the data set, in blocks that take a second at most, so that a signal is soon noticed."""
-        trained = self.config.model.trained_by_steps
-        in_a_second = platform.flops_per_second() / (2 * max(self.parameters, 1)) if trained else EVAL_TOKENS
-        return Evaluator(
-            self.model,
-            self.dataset,
-            self.corpus.tokenizer.bytes_of_token,
-            row_multiple=rows_multiple(self.mesh),
-            block=must_block(self.mesh),
-            most=max(1, min(EVAL_TOKENS, int(in_a_second))),
-        )
+    def abstract_batch(self, rows: int, length: int) -> Batch:
+        """Shapes and types of a batch: windows of the model's context, or sequences of `length` predictions."""
+        window = self.config.data.example == "window"
+        tok = (rows, self.model.context or length) if window else (rows, length)
+        target = tok[:1] if window else tok
+        shapes = (tok, jnp.int32), (target, jnp.int32), (target, jnp.float32)
+        return Batch(*(cast(jax.Array, jax.ShapeDtypeStruct(*shape)) for shape in shapes))
+
+    def flops(self, rows: int, length: int) -> float:
+        """Operations of a step's products, thrice those of the loss: what is computed again backward is left out.
+
+        They are the numerator of MFU (Chowdhery et al. 2022, appendix B).
+        """
+
+        def loss(params: Params, batch: Batch) -> jax.Array:
+            return self.objective.loss(self.model, params, batch, None)[0]
+
+        return 3 * flops(loss, abstract_state(self.model)[0], self.abstract_batch(rows, length))
 
     def abstract_state(self, optimizer: optax.GradientTransformation) -> TrainState:
         """Shapes, types and shardings of the training state."""
@@ -152,7 +144,41 @@ class Setup:
             donate_argnums=0,
             static_argnums=3,
             out_shardings=(lies, None),
-            compiler_options=compilation.step_options(),
+            compiler_options=compilation.step_options(self.mesh),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup(Program):
+    """A language model with its data on its devices."""
+
+    corpus: Corpus
+    dataset: Dataset
+    buffers: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Arrays of the model that are not trained, on the host."""
+
+    @cached_property
+    def placed_buffers(self) -> Params:
+        """The buffers, replicated on every device."""
+        return jax.device_put(self.buffers, replicated(self.mesh))
+
+    @property
+    def batch_tokens(self) -> int:
+        """Predictions in a batch, padding included."""
+        return self.dataset.batch_size * self.dataset.targets_per_row
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Evaluates rows of the data set, in blocks that take a second at most, so that a signal is soon noticed."""
+        trained = self.config.model.trained_by_steps
+        in_a_second = platform.flops_per_second() / (2 * max(self.parameters, 1)) if trained else EVAL_TOKENS
+        return Evaluator(
+            self.model,
+            self.dataset,
+            self.corpus.tokenizer.bytes_of_token,
+            row_multiple=rows_multiple(self.mesh),
+            block=must_block(self.mesh),
+            most=max(1, min(EVAL_TOKENS, int(in_a_second))),
         )
 
 
@@ -164,8 +190,7 @@ def set_up(config: RunConfig, *, resumes: bool = False, dry_run: bool = False) -
     """
     platform.choose_device(config.device, config.gpu_memory)
     compilation.enable_cache(cache_dir())
-    if config.tensorboard:
-        metrics.summary_writer()
+    sinks.check_installed(config)
     start = starting_point(config, resumes=resumes)
     corpus = corpora.load(config.data, start.run.read_tokenizer() if start else None)
     filled = config.model.filled(corpus.tokenizer.vocab_size, sequence_length(config.data, corpus))
@@ -204,7 +229,7 @@ def set_up(config: RunConfig, *, resumes: bool = False, dry_run: bool = False) -
             check_same_parameters(config, abstract_state(model)[0], start)
         if _is_wide(config) and not dry_run:
             _check_memory(model)
-    return Setup(config, corpus, model, mesh, dataset, start)
+    return Setup(config=config, corpus=corpus, model=model, mesh=mesh, dataset=dataset, start=start)
 
 
 def summary(setup: Setup) -> list[str]:

@@ -21,7 +21,7 @@ from jaxlm.inference.evaluation import Stop, never
 from jaxlm.models.base import Params
 from jaxlm.ops import prng
 from jaxlm.plots.word_points import save_points
-from jaxlm.runs import metrics
+from jaxlm.runs import metrics, sinks
 from jaxlm.runs.directory import RunDir, write_bytes
 from jaxlm.tokenizers import visible
 from jaxlm.training import optim
@@ -59,8 +59,7 @@ def prepare(
     _check_optimizer(config)
     platform.choose_device(config.device, config.gpu_memory)
     compilation.enable_cache(cache_dir())
-    if config.tensorboard:
-        metrics.summary_writer()
+    sinks.check_installed(config)
     corpus = word_corpora.load(config.data)
     size = corpus.tokenizer.vocab_size
     if model.vocab_size not in (None, size):
