@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,14 +229,13 @@ def peers(shared_data):
     pytest.importorskip("transformers")
     from transformers import GPT2Tokenizer
 
-    files = [shared_data / "gpt2_bpe" / name for name in ("vocab.bpe", "encoder.json")]
+    merges, vocab = (shared_data / "gpt2_bpe" / name for name in ("vocab.bpe", "encoder.json"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", "")
-        ranks = data_gym_to_mergeable_bpe_ranks(*map(str, files))
-    merges, vocab = (path.read_text("utf-8") for path in files)
+        ranks = data_gym_to_mergeable_bpe_ranks(str(merges), str(vocab))
     one = tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
-    pairs = [tuple(line.split(" ")) for line in merges.split("\n")[1:] if line]
-    other = GPT2Tokenizer(vocab=json.loads(vocab), merges=pairs)
+    pairs: Any = [tuple(line.split(" ")) for line in merges.read_text("utf-8").split("\n")[1:] if line]
+    other = GPT2Tokenizer(vocab=json.loads(vocab.read_text("utf-8")), merges=pairs)
     return one.encode, lambda text: other.encode(text, split_special_tokens=True)
 
 
