@@ -184,6 +184,9 @@ def test_the_end_is_named_by_the_files_or_by_the_setting(tmp_path):
             },
             "one cut by Whitespace",
         ),
+        ({"added_tokens": [{"id": 3, "content": "hm", "special": False}]}, "no numbers of their own below 16,777,216"),
+        ({"added_tokens": [{"id": 2**24, "content": "hm", "special": False}]}, "no numbers of their own"),
+        ({"model": {"vocab": dict.fromkeys([*ALPHABET, "日"], 0)}}, "'日' is not written in bytes"),
         ({"added_tokens": [{"id": 300, "content": "hm", "special": False, "lstrip": True}]}, "'hm' takes the blanks"),
     ],
 )
@@ -203,9 +206,11 @@ def test_what_is_no_tokenizer_is_named(tmp_path):
         BpeTokenizer.open(tmp_path)
     lacks = tree(pre_tokenizer={"type": "ByteLevel", "add_prefix_space": False})
     with pytest.raises(
-        UserError, match=r"^data\.tokens\.path .* is no tokenizer\.json that can be read: missing field"
+        UserError, match=r"^data\.tokens\.path .*: tokenizers \S+ cannot read this tokenizer\.json: missing field"
     ):
         BpeTokenizer.open(written(tmp_path, lacks), "</s>")
+    with pytest.raises(UserError, match=r"^data\.tokens\.path wants .* with other parts \(KeyError: 'content'\)$"):
+        BpeTokenizer.open(written(tmp_path, tree(added_tokens=[{}])), "</s>")
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(UserError, match=r"^data\.tokens\.path wants JSON in "):
         BpeTokenizer.open(tmp_path)
