@@ -1,5 +1,7 @@
 """Models of tokens whose EOS is not token 0, as GPT-2's: they fill contexts with theirs."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +63,7 @@ def test_it_begins_a_document():
 
 def test_a_mixture_hands_it_to_its_counts_and_rean_refuses_it():
     network = jaxlm.GptConfig(n_layers=1, n_heads=1, d_model=4, context=8, vocab_size=V)
-    model = build(jaxlm.MixtureConfig(network=network, order=2, vocab_size=V), eos=EOS)
+    model: Any = build(jaxlm.MixtureConfig(network=network, order=2, vocab_size=V), eos=EOS)
     assert model.counts.eos == EOS
     with pytest.raises(UserError, match=r"^data\.tokens wants tokens whose EOS is token 0 for REAN, got token 4"):
         build(jaxlm.ReanConfig(vocab_size=V, context=8), eos=EOS)
