@@ -117,7 +117,7 @@ WORDS_WITH_BLANKS = r"\S+\s*"
 
 def cut_by(pattern):
     """TRAINED with another pattern."""
-    content = TRAINED.to_json()
+    content = json.loads(json.dumps(TRAINED.to_json()))
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     content["huggingface"]["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, byte_level]}
