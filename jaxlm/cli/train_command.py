@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from jaxlm.cli.parsing import parse
-from jaxlm.config import AnyTextConfig, DataConfig, RunConfig
+from jaxlm.config import AnyTextConfig, DataConfig, PreparedTokensConfig, RunConfig
 from jaxlm.config.rean import TableConfig
 from jaxlm.config.settings import at_home
 from jaxlm.config.user_code import failure, load_module
@@ -123,7 +123,7 @@ def load_config(path: Path) -> RunConfig:
 
 def _default(config: RunConfig, args: Sequence[str]) -> RunConfig:
     """Return the config without the settings that an argument replaces under another name."""
-    for replaced in (_one_order, _one_length, _one_text, _one_source):
+    for replaced in (_one_order, _one_length, _one_text, _shards, _one_source):
         config = replaced(config, args)
     return config
 
@@ -155,6 +155,23 @@ def _one_text(config: RunConfig, args: Sequence[str]) -> RunConfig:
         data = dataclasses.replace(config.data, path=None, encoding=DataConfig().encoding)
         return dataclasses.replace(config, data=data)
     return config
+
+
+def _shards(config: RunConfig, args: Sequence[str]) -> RunConfig:
+    """Let the shards that --data.path names stand in for the config's settings of how a text becomes rows."""
+    words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
+    paths = [value for option, value in itertools.pairwise(words) if option == "--data.path"]
+    if not (paths and Path(at_home(paths[-1])).is_dir()) or isinstance(config.model, AnyTextConfig):
+        return config
+    data = DataConfig(
+        path=at_home(paths[-1]),
+        kind="stream",
+        tokens=PreparedTokensConfig(),
+        example="sequence",
+        max_length=config.data.max_length,
+        order=config.data.order,
+    )
+    return dataclasses.replace(config, data=data)
 
 
 def _one_source(config: RunConfig, args: Sequence[str]) -> RunConfig:
