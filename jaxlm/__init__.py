@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from jaxlm.config import (
         AnyTextConfig,
         BowConfig,
+        BpeConfig,
+        BytesConfig,
         CharactersConfig,
         CheckpointConfig,
         CountsConfig,
@@ -56,6 +58,8 @@ _HOMES = {
     "jaxlm.config": (
         "AnyTextConfig",
         "BowConfig",
+        "BpeConfig",
+        "BytesConfig",
         "CharactersConfig",
         "CheckpointConfig",
         "CountsConfig",
@@ -93,6 +97,8 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AnyTextConfig",
     "BowConfig",
+    "BpeConfig",
+    "BytesConfig",
     "CharactersConfig",
     "CheckpointConfig",
     "CountsConfig",

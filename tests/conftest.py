@@ -178,7 +178,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[metrics.MetricsLog]:
     """The log of metrics.jsonl in this test's own directory."""
-    log = metrics.MetricsLog(tmp_path / "metrics.jsonl", None)
+    log = metrics.MetricsLog(tmp_path / "metrics.jsonl")
     yield log
     log.close()
 

@@ -31,9 +31,11 @@ class PreparedTokensConfig(TokensConfig):
 class PrepareConfig(Settings):
     """How text files become token shards: all that decides the bytes of a shard, beside the files and their order."""
 
-    tokens: str = "characters"
-    """characters, rean, a tokenizer.json, or a run that has one.
-    characters takes those of all documents; rean's words are those of a sample of train."""
+    tokens: str = "bpe"
+    """bytes, bpe, characters, rean; a run or its tokenizer.json; Hugging Face's, or a directory with GPT-2's two files.
+    bpe and the words of rean are trained on a sample of train; characters takes those of all documents."""
+    vocab_size: int = 32_768
+    """bpe: tokens at most."""
     document: Literal["file", "blank-lines", "lines"] = "file"
     """What a document is in a .txt file: all of it, what stands between blank lines, or a line."""
     field: str = "text"
@@ -45,6 +47,9 @@ class PrepareConfig(Settings):
 
     def __post_init__(self) -> None:
         check.below("held_out", self.held_out, 0, 1)
+        check.between("vocab_size", self.vocab_size, 257, 2**24)
+        if self.tokens != "bpe":
+            refuse_unused(self, ("vocab_size",), f"tokens {self.tokens}", "tokens bpe")
         check.at_least("shard_tokens", self.shard_tokens, 1)
 
 
@@ -64,7 +69,8 @@ class DataConfig(Settings, group="data."):
     labels: tuple[str, str] = ("human", "network")
     """dialogues: the labels of the user's turns and of the model's; ": " follows them."""
     tokens: TokensConfig = dataclasses.field(default_factory=CharactersConfig)
-    """How text is cut into tokens: CharactersConfig(), ReanTokensConfig(...), or WordsConfig(...) for word2vec."""
+    """How text is cut into tokens: CharactersConfig(), BytesConfig(), BpeConfig(...), ReanTokensConfig(...), or
+    WordsConfig(...) for word2vec. On the command line --data.tokens takes characters, bytes, bpe, rean or words."""
     example: Literal["window", "sequence"] = "window"
     """The row of a batch. window: a context and its next token.
     sequence: a whole line, or a stretch of a stream, with a prediction at every position."""

@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from jaxlm.config import PrepareConfig, ReanTokensConfig
+from jaxlm.config import BpeConfig, PrepareConfig, ReanTokensConfig
 from jaxlm.data.files import find_files, units_of
 from jaxlm.data.parallel import spread
 from jaxlm.data.shards import (
     AT_ONCE,
-    END_OF_DOCUMENT,
     FORMAT,
     MANIFEST,
     PARTS,
@@ -51,7 +50,7 @@ from jaxlm.data.units import (
     write_json,
 )
 from jaxlm.errors import UserError, reading
-from jaxlm.tokenizers import CharTokenizer, Tokenizer
+from jaxlm.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
 
 SAMPLE_CHARACTERS, SAMPLED_UNITS = 2**26, 64
 """Characters that a tokenizer is trained on at most, and units of work, evenly spread, whose beginnings they are."""
@@ -93,20 +92,30 @@ def prepare(
     return shards
 
 
-def tokens_from(tokens: str, characters: Callable[[], str], sample: Callable[[], Iterator[str]]) -> Tokenizer:
-    """The tokenizer that `tokens` names: characters, rean, a tokenizer.json, or a run that has one.
+def tokens_from(config: PrepareConfig, characters: Callable[[], str], sample: Callable[[], Iterator[str]]) -> Tokenizer:
+    """The tokenizer that `tokens` names: bytes, bpe, characters, rean, one of a run, or one of another program.
 
     `characters` gives those of all documents, `sample` texts of train to train on; each is called where it is wanted.
     Raises UserError.
     """
-    if tokens == "characters":
+    if config.tokens == "bytes":
+        return ByteTokenizer()
+    if config.tokens == "bpe":
+        return BpeConfig(config.vocab_size).build("", list(sample()))
+    if config.tokens == "characters":
         return CharTokenizer(characters())
-    if tokens == "rean":
+    if config.tokens == "rean":
         return ReanTokensConfig().build("", list(sample()))
-    path = Path(tokens)
-    if path.is_dir() or path.suffix == ".json":
-        return load_tokenizer(path / TOKENIZER if path.is_dir() else path)
-    raise UserError(f"tokens wants characters, rean, a tokenizer.json or a run, got {tokens!r}")
+    path = Path(config.tokens)
+    if not path.is_dir() and path.suffix != ".json":
+        raise UserError(
+            "tokens wants bytes, bpe, characters, rean, a run, a tokenizer.json, or a directory with GPT-2's "
+            f"encoder.json and vocab.bpe, got {config.tokens!r}"
+        )
+    file = path / TOKENIZER if path.is_dir() else path
+    with reading(file, "tokens"):
+        is_ours = file.is_file() and "kind" in json.loads(file.read_bytes())
+    return load_tokenizer(file) if is_ours else BpeConfig(path=str(path)).build("", ())
 
 
 def _tokenizer(out: Path, config: PrepareConfig, units: Sequence[Unit], processes: int) -> Tokenizer:
@@ -121,7 +130,7 @@ def _tokenizer(out: Path, config: PrepareConfig, units: Sequence[Unit], processe
 
     if (out / TOKENIZER).exists():
         return load_tokenizer(out / TOKENIZER)
-    tokenizer = tokens_from(config.tokens, characters, sample)
+    tokenizer = tokens_from(config, characters, sample)
     write_json(out / TOKENIZER, tokenizer.to_json())
     return tokenizer
 
@@ -152,7 +161,7 @@ def _joined(out: Path, config: PrepareConfig, units: Sequence[Unit], tokenizer: 
                     for unit in range(first, min(last, len(units) - 1) + 1):
                         low, high = (min(max(place, end_P[unit]), end_P[unit + 1]) for place in (start, stop))
                         _copy(part_file(out, unit, split), file, dtype, int(low - end_P[unit]), int(high - low))
-            shards.append(describe(path, split, dtype, bytes_V, END_OF_DOCUMENT))
+            shards.append(describe(path, split, dtype, bytes_V, tokenizer.eos))
             if shards[-1].tokens != stop - start:
                 raise UserError(
                     f"the shard {str(path)!r} is damaged: remove it and the directory's {PARTS}, and prepare again"
@@ -185,7 +194,7 @@ def _write_manifest(
         "tokenizer_sha256": hashlib.sha256((out / TOKENIZER).read_bytes()).hexdigest(),
         "vocab_size": tokenizer.vocab_size,
         "dtype": smallest_dtype(tokenizer.vocab_size).name,
-        "eos": END_OF_DOCUMENT,
+        "eos": tokenizer.eos,
         "shards": [dataclasses.asdict(shard) for shard in shards],
         "sources": [{"path": str(file), "bytes": file.stat().st_size} for file in files],
     }

@@ -12,7 +12,7 @@ import numpy as np
 from jaxlm.config import DataConfig, PreparedTokensConfig
 from jaxlm.config.settings import refuse_unused
 from jaxlm.errors import UserError, check_fields, reading
-from jaxlm.tokenizers import EOS, Tokenizer, tokenizer_from_json
+from jaxlm.tokenizers import Tokenizer, tokenizer_from_json
 
 FORMAT = "jaxlm token shards 1"
 MANIFEST, TOKENIZER, PLAN, PARTS = "manifest.json", "tokenizer.json", "prepare.json", "parts"
@@ -21,8 +21,6 @@ prepared from; and the tokens of single units of work while they are prepared.""
 SPLITS: tuple[str, ...] = ("train", "dev")
 DTYPES = ("uint16", "uint32")
 """Types of tokens on disk, little-endian; the first that holds all tokens is taken."""
-END_OF_DOCUMENT = EOS
-"""The token that ends a document; a manifest has it as "eos"."""
 AT_ONCE = 2**20
 """Tokens of a shard that are read at once."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 Options = dict[str, int | bool]
 """XLA's own, by name, as `jax.jit` takes them for one program."""
@@ -68,13 +69,13 @@ def remove_least_recent(directory: Path, most_bytes: int) -> None:
         total -= size
 
 
-def step_options() -> Options:
-    """Options for the training steps of a language model: LLVM's level 2 on a CPU, none elsewhere.
+def step_options(mesh: Mesh) -> Options:
+    """Options for the training steps of a language model on these devices: LLVM's level 2 on a CPU, none elsewhere.
 
     LLVM's level 3 makes the step of a GRU 1.45 times as long and that of an LSTM 1.3 times (benchmarks/makemore.py's
     sizes, jax 0.10.2); other models' steps are as fast. word2vec's updates are faster with level 3.
     """
-    return _known(xla_backend_optimization_level=2) if jax.default_backend() == "cpu" else {}
+    return _known(xla_backend_optimization_level=2) if mesh.devices.flat[0].platform == "cpu" else {}
 
 
 def drawing_options(params: Any) -> Options:

@@ -2,10 +2,11 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxlm.config.mesh import MeshConfig
@@ -34,13 +35,13 @@ DATA_PARALLEL = MeshConfig()
 """All devices along the mesh axis data."""
 
 
-def make_mesh(config: MeshConfig = DATA_PARALLEL) -> Mesh:
+def make_mesh(config: MeshConfig = DATA_PARALLEL, absent: Sequence[jax.Device] | None = None) -> Mesh:
     """All devices as a mesh of data x fsdp x tensor, with axis types Auto.
 
-    A size of -1 is what the other two leave. Raises UserError, with the nearest mesh of all devices, where the sizes
-    have another product than there are devices.
+    A size of -1 is what the other two leave. `absent` gives devices that are only compiled for. Raises UserError, with
+    the nearest mesh of all devices, where the sizes have another product than there are devices.
     """
-    devices, sizes = jax.device_count(), config.sizes
+    devices, sizes = jax.device_count() if absent is None else len(absent), config.sizes
     fixed = math.prod(size for size in sizes.values() if size != -1)
     shape = {name: devices // fixed if size == -1 else size for name, size in sizes.items()}
     if math.prod(shape.values()) != devices:
@@ -51,6 +52,8 @@ def make_mesh(config: MeshConfig = DATA_PARALLEL) -> Mesh:
             f"take {advice}"
         )
     types = (AxisType.Auto,) * len(shape)
+    if absent is not None:
+        return Mesh(np.array(absent).reshape(tuple(shape.values())), tuple(shape), axis_types=types)
     return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=types)
 
 
@@ -59,13 +62,14 @@ def rows_multiple(mesh: Mesh) -> int:
     return math.prod(mesh.shape[name] for name in RULES["batch"])
 
 
-def check_batch(batch_size: int, mesh: Mesh) -> None:
-    """Raise UserError unless the devices divide the batch."""
+def check_batch(batch_size: int, mesh: Mesh, parts: int = 1) -> None:
+    """Raise UserError unless the devices divide each of the batch's equal parts (micro-batches)."""
     devices = rows_multiple(mesh)
-    if batch_size % devices:
+    if batch_size % (devices * parts):
+        each = f" x {parts} micro-batches (optim.accumulate)" if parts > 1 else ""
         raise UserError(
-            f"batch_size wants a multiple of the {devices} devices, got {batch_size}; "
-            f"take {-(-batch_size // devices) * devices}"
+            f"batch_size wants a multiple of the {devices} devices{each}, got {batch_size}; "
+            f"take {-(-batch_size // (devices * parts)) * devices * parts}"
         )
 
 
@@ -124,6 +128,12 @@ def state_sharding(mesh: Mesh, state: Any, axes: Axes) -> Any:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device has all of an array."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def abstract_rows(mesh: Mesh, tree: Any, axis: int) -> Any:
+    """Shapes and types with a sharding that splits the given axis of each, a batch's rows, as `split_rows` does."""
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, RULES["batch"]))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
 def split_rows(mesh: Mesh, tree: Any, axis: int) -> Any:

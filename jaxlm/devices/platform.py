@@ -1,6 +1,8 @@
 """Which devices are used, how much memory they have, and what numbers depend on beside the settings."""
 
 import os
+import resource
+import sys
 from typing import Any
 
 import jax
@@ -61,6 +63,15 @@ def memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
+
+
+def memory_in_use() -> int | None:
+    """The most bytes that a device has held so far, of a CPU this process; None where it is unknown."""
+    if jax.default_backend() != "cpu":
+        stats = [device.memory_stats() or {} for device in jax.local_devices()]
+        return max((one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one), default=None)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 FLOPS_PER_SECOND = {"cpu": 2e10, "gpu": 2e13, "tpu": 2e13}

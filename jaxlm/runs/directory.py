@@ -45,6 +45,8 @@ class RunDir:
         self.bigrams = self.plots / "bigrams.npz"
         self.word_points = self.plots / "words.npz"
         self.tensorboard = path / "tensorboard"
+        self.wandb = path / "wandb.json"
+        self.profile = path / "profile"
         self.lock = path / ".lock"
 
     @property

@@ -1,29 +1,31 @@
-"""The metrics of a run: metrics.jsonl and TensorBoard."""
+"""The metrics of a run: metrics.jsonl, and the sinks beside it."""
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlm.errors import UserError, check_fields, writing
+from jaxlm.errors import check_fields, writing
 from jaxlm.runs.directory import decoding, write_bytes
+from jaxlm.runs.sinks import Sink
 
 NATS_PER_BIT = math.log(2)
 """Nats in a bit."""
 
 
 class MetricsLog:
-    """Appends lines to metrics.jsonl, one JSON object each, and to TensorBoard's files if asked for.
+    """Appends lines to metrics.jsonl, one JSON object each, and gives each to the sinks.
 
-    Lines beyond `step`, at which a run resumes (-1: from the start), are first removed from both.
+    Lines beyond `step`, at which a run resumes (-1: from the start), are first removed.
     """
 
-    def __init__(self, path: Path, tensorboard: Path | None, *, step: int = -1):
+    def __init__(self, path: Path, sinks: Sequence[Sink] = (), *, step: int = -1):
         self._run_dir = path.parent
         with writing(self._run_dir):
             cut(path, step)
             self._file = path.open("a", encoding="utf-8")
-        self._board = summary_writer()(str(tensorboard), purge_step=step + 1) if tensorboard else None
+        self._sinks = sinks
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -37,16 +39,14 @@ class MetricsLog:
         with writing(self._run_dir):
             self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
-        if self._board:
-            for name in ("nats_per_token", "bits_per_byte", "tokens_per_s", "lr"):
-                if line.get(name) is not None:
-                    self._board.add_scalar(f"{line['split']}/{name}", line[name], line["step"])
+            for sink in self._sinks:
+                sink.write(line)
 
     def close(self) -> None:
-        """Flush and close the files."""
+        """Flush and close the file and the sinks."""
         self._file.close()
-        if self._board:
-            self._board.close()
+        for sink in self._sinks:
+            sink.close()
 
 
 def cut(path: Path, step: int) -> None:
@@ -64,15 +64,6 @@ def read(path: Path) -> list[dict[str, Any]]:
         with decoding(path, f"delete line {number}"):
             lines.append(_parsed(line))
     return lines
-
-
-def summary_writer() -> Any:
-    """Import the class that writes TensorBoard's files. Raises UserError if tensorboardX is not installed."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise UserError("tensorboard wants the extra: pip install 'jaxlm[tensorboard]'") from None
-    return SummaryWriter
 
 
 def _finite(value: Any) -> Any:

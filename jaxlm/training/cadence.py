@@ -43,6 +43,8 @@ class Cadence:
     """Steps of the early evaluations; a checkpoint is saved at each if there is one at every evaluation."""
     early_chunk: int | None = None
     """Steps of a chunk within the first `chunk` steps, a divisor of `chunk`; None: all chunks have `chunk` steps."""
+    traced: tuple[int, int] | None = None
+    """Steps between which a trace is written: they are chunks of one step, compiled in the step before them."""
 
     @classmethod
     def of(
@@ -72,13 +74,17 @@ class Cadence:
         save_every = _whole_chunks(config.checkpoint.every or eval_every, chunk)
         affordable = max(EARLY_SHARE * step * steps, EARLY_FLOPS) / max(step_flops(parameters, eval_tokens) / 3, 1.0)
         early, early_chunk = _early_points(eval_every, chunk, int(min(affordable, EARLY_POINTS)))
-        return cls(steps, chunk, log_every, eval_every, save_every, early, early_chunk)
+        return cls(steps, chunk, log_every, eval_every, save_every, early, early_chunk, config.profile_steps)
 
     def size_at(self, step: int) -> int:
-        """Steps of the chunk after `step`: 1 if `step` is not on the grid of chunks, or fewer than a chunk are left."""
+        """Steps of the chunk after `step`.
+
+        1 if `step` is not on the grid of chunks, if fewer than a chunk are left, or if the chunk has traced steps.
+        """
         size = self.early_chunk if self.early_chunk and step < self.chunk else self.chunk
         on_grid = step % size == 0 and step + size <= self.steps
-        return size if on_grid else 1
+        traced = self.traced is not None and self.traced[0] - 1 < step + size and step < self.traced[1]
+        return size if on_grid and not traced else 1
 
     def logs(self, step: int) -> bool:
         """True if a train line is written after this step."""

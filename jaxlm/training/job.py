@@ -50,6 +50,11 @@ class Job(abc.ABC):
     """The training loss before the first step, where that of the first step is another: it has many updates."""
 
     @property
+    def seconds_at_peak(self) -> float | None:
+        """Seconds that a step's operations take at the devices' peak, by which MFU is measured; None if not known."""
+        return None
+
+    @property
     @abc.abstractmethod
     def data(self) -> RunData:
         """The parts of the corpus that the run directory keeps."""

@@ -10,23 +10,26 @@ import numpy as np
 
 from jaxlm.config import RunConfig
 from jaxlm.data.corpus import SPLITS
-from jaxlm.devices import platform
+from jaxlm.devices import peaks, platform
 from jaxlm.devices.mesh import must_block, replicated
 from jaxlm.inference.evaluation import NATS_PER_TOKEN, Score, Stop, never, token_fields
-from jaxlm.models.base import FittedModel, Params, with_buffers
+from jaxlm.models.base import FittedModel, Params, axes_of, with_buffers
 from jaxlm.runs.directory import RunDir
 from jaxlm.runs.fingerprint import RunData
 from jaxlm.training import finish, optim
-from jaxlm.training.cadence import Cadence
+from jaxlm.training.cadence import Cadence, step_flops
 from jaxlm.training.job import Job
 from jaxlm.training.setup import Setup, set_up, some_rows, summary
 from jaxlm.training.state import Chunk, TrainState
+from jaxlm.training.step import make_step
 from jaxlm.training.summary import loss_line
 
 CALIBRATION_LOGITS = 2**24
 """Most logits in memory while parameters of the likelihood are calibrated."""
 TRAIN_SAMPLE = 10_000
 """Predictions of train that are evaluated during training if there is no dev split."""
+LONG = 60.0
+"""Seconds of a run at a cautious speed from which on its MFU is measured."""
 MOST_EVALUATED = 2**18
 """Most predictions of a split that are evaluated during training, padding included; eval.json reads all of dev."""
 
@@ -35,7 +38,7 @@ def prepare(
     config: RunConfig, *, restart: bool = False, dry_run: bool = False, log: Callable[[str], None] = print
 ) -> Job:
     """Prepare the job of a language model that depends on no other run. Raises UserError."""
-    setup = set_up(config, resumes=not restart, takes_shards=config.model.trained_by_steps)
+    setup = set_up(config, resumes=not restart, dry_run=dry_run, takes_shards=config.model.trained_by_steps)
     return LanguageJob(setup, log) if setup.config.model.trained_by_steps else CountJob(setup, log)
 
 
@@ -71,10 +74,23 @@ class LanguageJob(Job):
             f"tokens: {tokens:,} a step, {tokens * steps:,} in {steps:,} steps",
         ]
 
+    @cached_property
+    def seconds_at_peak(self) -> float | None:
+        """Seconds of a step at the devices' peak.
+
+        None for a run of less than a minute, which it would delay, and for a model with a step of its own.
+        """
+        setup, config = self.setup, self.config
+        seconds = step_flops(setup.parameters, setup.batch_tokens) * config.last_step / platform.flops_per_second()
+        if seconds < LONG or setup.objective.make_step is not make_step:
+            return None
+        operations = setup.flops(setup.dataset.batch_size, setup.dataset.targets_per_row)
+        return operations / peaks.flops_per_second(setup.mesh, getattr(config.model, "dtype", "float32"))
+
     def cadence(self, chunk: int | None) -> Cadence:
         """The cadence of the run, by the device's speed."""
         rate = platform.flops_per_second()
-        rows = sum(map(len, self._followed.values()))
+        rows = sum(map(len, self._followed.values())) * (1 if self.config.optim.ema is None else 2)
         return Cadence.of(
             self.config,
             self.setup.parameters,
@@ -132,7 +148,7 @@ class LanguageJob(Job):
 
     @cached_property
     def _optimizer(self) -> Any:
-        return optim.transformation(self.config.optim, self.config.last_step)
+        return optim.transformation(self.config.optim, self.config.last_step, axes_of(self.setup.model))
 
     @cached_property
     def _chunk(self) -> Callable[..., tuple[TrainState, Chunk]]:
@@ -156,6 +172,10 @@ class LanguageJob(Job):
 
 class CountJob(LanguageJob):
     """A language model whose parameters come from one pass over the data, as a run of a single step."""
+
+    @property
+    def seconds_at_peak(self) -> None:
+        """None: counting has no products."""
 
     def details(self) -> list[str]:
         """A line for the parameters, whose number is known only after counting."""

@@ -6,19 +6,22 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from jaxlm.devices.platform import bytes_in_words
+
 SECONDS_BETWEEN_LINES = 5.0
 """Least seconds between lines if the output is not a terminal."""
 
 
 class Progress:
-    """Shows loss, dev loss, speed and time left: in one updated line on a terminal, in occasional lines elsewhere.
+    """Shows loss, dev loss, speed, MFU, time left and memory: in one updated line on a terminal, else in a line now and
+    then.
 
-    The speed is in steps/s, or in `words`, words/s.
+    The speed is in the given unit/s, or in steps/s where that is not known.
     """
 
-    def __init__(self, steps: int, start: int, out: TextIO | None = None, *, words: bool = False):
+    def __init__(self, steps: int, start: int, out: TextIO | None = None, *, unit: str = "tokens"):
         self._out = out or sys.stderr
-        self._read = 0 if words else None
+        self._unit = unit
         self._steps, self._start, self._done = steps, start, start
         self._began = self._last_line = time.monotonic()
         self._dev: float | None = None
@@ -30,34 +33,37 @@ class Progress:
         """Set the dev loss to show."""
         self._dev = loss
 
-    def steps(self, done: int, loss: float | None, tokens: int = 0) -> None:
+    def steps(
+        self,
+        done: int,
+        loss: float | None,
+        *,
+        tokens_per_s: float | None = None,
+        mfu: float | None = None,
+        memory: int | None = None,
+    ) -> None:
         """Show that `done` steps are done, the newest with this train loss (None: nothing was predicted).
 
-        `tokens` were read since the last call.
+        `mfu` is a share of the devices' peak, `memory` in bytes; None is left out.
         """
         now = time.monotonic()
-        seconds = max(now - self._began, 1e-9)
-        if self._read is not None:
-            self._read += tokens
+        losses = self._losses(loss)
+        speed = [] if tokens_per_s is None else [f"{per_second(tokens_per_s)} {self._unit}/s"]
+        if mfu is not None:
+            speed.append(f"MFU {mfu:.1%}")
+        held = [] if memory is None else [bytes_in_words(memory)]
         if self._bar is not None:
-            words = f"  {per_second(self._read / seconds)} words/s" if self._read is not None else ""
-            self._bar.set_postfix_str(self._losses(loss) + words, refresh=False)
+            self._bar.set_postfix_str("  ".join([losses, *speed, *held]), refresh=False)
             self._bar.update(done - self._done)
         self._done = done
         last = done == self._steps
         if self._bar is None and (last or now - self._last_line >= SECONDS_BETWEEN_LINES):
             self._last_line = now
-            rate = (done - self._start) / seconds
+            rate = (done - self._start) / max(now - self._began, 1e-9)
             left = tqdm.format_interval((self._steps - done) / rate) if rate else "?"
-            if self._read is None:
-                speed = f"{per_second(rate)} steps/s"
-            else:
-                speed = f"{per_second(self._read / seconds)} words/s"
-            print(
-                f"step {done:,}/{self._steps:,}  {self._losses(loss)}  {speed}  {left} left",
-                file=self._out,
-                flush=True,
-            )
+            speed = speed or [f"{per_second(rate)} steps/s"]
+            parts = [f"step {done:,}/{self._steps:,}", losses, *speed, f"{left} left", *held]
+            print("  ".join(parts), file=self._out, flush=True)
 
     def close(self) -> None:
         """End the progress line."""

@@ -12,6 +12,7 @@ from jaxlm.runs.directory import RunDir, dump, write_json
 from jaxlm.training import summary
 from jaxlm.training.job import Job
 from jaxlm.training.loop import fit
+from jaxlm.training.profile import check_steps
 
 
 def train(
@@ -24,6 +25,7 @@ def train(
     NonFiniteLoss and Stopped as `fit` does.
     """
     job = config.model.prepare(config, restart=restart, dry_run=dry_run, log=log)
+    check_steps(job.config)
     for line in job.summary():
         log(line)
     if dry_run:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlm.config import PreparedTokensConfig, RunConfig
+from jaxlm.config import MixtureConfig, ModelConfig, PreparedTokensConfig, RunConfig
 from jaxlm.config.run import no_dev_split
+from jaxlm.config.transformer import TransformerConfig
 from jaxlm.data import corpus as corpora
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.dataset import Dataset
@@ -21,6 +22,7 @@ from jaxlm.data.shard_dataset import ShardDataset
 from jaxlm.data.shards import Shards, is_directory, open_shards, refuse_settings_of_text
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
+from jaxlm.devices.flops import flops
 from jaxlm.devices.mesh import (
     check_batch,
     make_mesh,
@@ -36,8 +38,9 @@ from jaxlm.models.base import LanguageModel, Params, SequenceModel, axes_of
 from jaxlm.models.check import build
 from jaxlm.models.initialization import abstract_state, init_state
 from jaxlm.models.mixture import Mixture
+from jaxlm.models.transformer import attention_of
 from jaxlm.ops import prng
-from jaxlm.runs import metrics
+from jaxlm.runs import sinks
 from jaxlm.tokenizers import Tokenizer
 from jaxlm.training import optim
 from jaxlm.training.init_from import Start, check_same_parameters, starting_point
@@ -61,19 +64,100 @@ class Objective(NamedTuple):
     """The split that they are calibrated on; of a text without dev, they stay as they are."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """A language model with its data on its devices."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """A language model, its objective and its devices: all that the compiled step is made of, without data."""
 
     config: RunConfig
     """The settings, with those filled in that depend on the data."""
-    corpus: Corpus | Shards
     model: LanguageModel[Any]
     mesh: Any
-    dataset: Dataset | ShardDataset
-    start: Start | None
+    start: Start | None = None
     """The run that init_from names; None without it."""
     objective: Objective = dataclasses.field(default_factory=Objective)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of trained parameters."""
+        return optim.count_parameters(abstract_state(self.model)[0])
+
+    def abstract_batch(self, rows: int, length: int) -> Batch:
+        """Shapes and types of a batch: windows of the model's context, or sequences of `length` predictions."""
+        window = self.config.data.example == "window"
+        tok = (rows, self.model.context or length) if window else (rows, length)
+        target = tok[:1] if window else tok
+        shapes = (tok, jnp.int32), (target, jnp.int32), (target, jnp.float32)
+        return Batch(*(cast(jax.Array, jax.ShapeDtypeStruct(*shape)) for shape in shapes))
+
+    def flops(self, rows: int, length: int) -> float:
+        """Operations of a step's products, thrice those of the loss: what is computed again backward is left out.
+
+        They are the numerator of MFU (Chowdhery et al. 2022, appendix B).
+        """
+
+        def loss(params: Params, batch: Batch) -> jax.Array:
+            return self.objective.loss(self.model, params, batch, None)[0]
+
+        return 3 * flops(loss, abstract_state(self.model)[0], self.abstract_batch(rows, length))
+
+    def abstract_state(self, optimizer: optax.GradientTransformation) -> TrainState:
+        """Shapes, types and shardings of the training state."""
+        params, opt_state = abstract_state(self.model, optimizer.init)
+        state = TrainState(
+            step=cast(jax.Array, jax.ShapeDtypeStruct((), jnp.int32)),
+            params=params,
+            opt_state=opt_state,
+            ema=None if self.config.optim.ema is None else params,
+        )
+        lies = state_sharding(self.mesh, state, axes_of(self.model))
+        return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, lies)
+
+    def initial_state(self, optimizer: optax.GradientTransformation) -> TrainState:
+        """The state at step 0 on the mesh, with parameters from the seed or from init_from."""
+        lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
+        if self.start is None or self.start.params is None:
+            key = prng.derive(self.config.seed, prng.PARAMETERS)
+            params, opt_state = init_state(self.model, optimizer.init, key, (lies.params, lies.opt_state))
+        else:
+            params = jax.device_put(self.start.params, lies.params)
+            opt_state = jax.jit(optimizer.init, out_shardings=lies.opt_state)(params)
+        average = None if self.config.optim.ema is None else jax.tree.map(jnp.copy, params)
+        step = jax.device_put(np.int32(0), lies.step)
+        return TrainState(step=step, params=params, opt_state=opt_state, ema=average)
+
+    def compiled_chunk(
+        self, optimizer: optax.GradientTransformation, rate: optax.Schedule
+    ) -> Callable[[TrainState, Batch, Params, int], tuple[TrainState, Chunk]]:
+        """Build the compiled chunk: (state, K batches, buffers, K) -> (state after K steps, metrics).
+
+        The state is donated. The metrics have the gradient's norm where clipping computes it anyway.
+        """
+        settings = self.config.optim
+        loss: Any = self.objective.loss
+        step = self.objective.make_step(
+            self.model,
+            partial(loss, z_loss=settings.z_loss) if settings.z_loss else loss,
+            optimizer,
+            settings.l2,
+            accumulate=settings.accumulate,
+            grad_norm=settings.clip is not None,
+        )
+        lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
+        return jax.jit(
+            make_chunk(step, rate, self.config.seed, settings.ema),
+            donate_argnums=0,
+            static_argnums=3,
+            out_shardings=(lies, None),
+            compiler_options=compilation.step_options(self.mesh),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup(Program):
+    """A language model with its data on its devices."""
+
+    corpus: Corpus | Shards
+    dataset: Dataset | ShardDataset
     buffers: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """Arrays of the model that are not trained, on the host."""
 
@@ -94,11 +178,6 @@ class Setup:
         return self.dataset.batch_size * self.dataset.targets_per_row
 
     @cached_property
-    def parameters(self) -> int:
-        """Number of trained parameters."""
-        return optim.count_parameters(abstract_state(self.model)[0])
-
-    @cached_property
     def evaluator(self) -> Evaluator:
         """Evaluates rows of the data set, in blocks that take a second at most, so that a signal is soon noticed."""
         trained = self.config.model.trained_by_steps
@@ -112,54 +191,17 @@ class Setup:
             most=max(1, min(EVAL_TOKENS, int(in_a_second))),
         )
 
-    def abstract_state(self, optimizer: optax.GradientTransformation) -> TrainState:
-        """Shapes, types and shardings of the training state."""
-        params, opt_state = abstract_state(self.model, optimizer.init)
-        state = TrainState(
-            step=cast(jax.Array, jax.ShapeDtypeStruct((), jnp.int32)), params=params, opt_state=opt_state
-        )
-        lies = state_sharding(self.mesh, state, axes_of(self.model))
-        return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, lies)
 
-    def initial_state(self, optimizer: optax.GradientTransformation) -> TrainState:
-        """The state at step 0 on the mesh, with parameters from the seed or from init_from."""
-        lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
-        if self.start is None or self.start.params is None:
-            key = prng.derive(self.config.seed, prng.PARAMETERS)
-            params, opt_state = init_state(self.model, optimizer.init, key, (lies.params, lies.opt_state))
-        else:
-            params = jax.device_put(self.start.params, lies.params)
-            opt_state = jax.jit(optimizer.init, out_shardings=lies.opt_state)(params)
-        return TrainState(step=jax.device_put(np.int32(0), lies.step), params=params, opt_state=opt_state)
-
-    def compiled_chunk(
-        self, optimizer: optax.GradientTransformation, rate: optax.Schedule
-    ) -> Callable[[TrainState, Batch, Params, int], tuple[TrainState, Chunk]]:
-        """Build the compiled chunk: (state, K batches, buffers, K) -> (state after K steps, metrics).
-
-        The state is donated.
-        """
-        step = self.objective.make_step(self.model, self.objective.loss, optimizer, self.config.optim.l2)
-        lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
-        return jax.jit(
-            make_chunk(step, rate, self.config.seed),
-            donate_argnums=0,
-            static_argnums=3,
-            out_shardings=(lies, None),
-            compiler_options=compilation.step_options(),
-        )
-
-
-def set_up(config: RunConfig, *, resumes: bool = False, takes_shards: bool = False) -> Setup:
+def set_up(config: RunConfig, *, resumes: bool = False, dry_run: bool = False, takes_shards: bool = False) -> Setup:
     """Choose the devices, read the data, build the model, and fill in the settings that depend on the data.
 
-    A run that `resumes` from a checkpoint does not need its init_from. `takes_shards`: the training reads rows alone,
-    so that its data may be token shards on disk. Raises UserError.
+    A run that `resumes` from a checkpoint does not need its init_from; a `dry_run`, which only shows sizes, may have a
+    model that is too large for the device. `takes_shards`: the training reads rows alone, so that its data may be token
+    shards on disk. Raises UserError.
     """
     platform.choose_device(config.device, config.gpu_memory)
     compilation.enable_cache(cache_dir())
-    if config.tensorboard:
-        metrics.summary_writer()
+    sinks.check_installed(config)
     start = starting_point(config, resumes=resumes)
     given = start.run.read_tokenizer() if start else None
     corpus: Corpus | Shards
@@ -176,13 +218,17 @@ def set_up(config: RunConfig, *, resumes: bool = False, takes_shards: bool = Fal
             f"model.vocab_size wants at least the data's {corpus.tokenizer.vocab_size:,} tokens, "
             f"got {config.model.vocab_size:,}"
         )
-    model = build(config.model, decodes=config.sample.n > 0)
+    model = build(config.model, decodes=config.sample.n > 0, eos=corpus.tokenizer.eos)
     if config.data.example == "window" and isinstance(model, SequenceModel | Mixture):
         raise UserError(
             f"data.example wants sequence for a {type(config.model).__name__}, which reads a text from its start, got "
             "window; give --data.example sequence"
         )
     mesh = make_mesh(config.mesh)
+    multiple = rows_multiple(mesh) * config.optim.accumulate
+    window = config.data.example == "window"
+    predictions = 1 if window else min(length, model.max_length or config.data.max_length)
+    config = config.in_rows(predictions, multiple)
     shard_rows = row_sharder(mesh) if mesh.size > 1 else None
     dataset: Dataset | ShardDataset
     if isinstance(corpus, Shards):
@@ -193,21 +239,22 @@ def set_up(config: RunConfig, *, resumes: bool = False, takes_shards: bool = Fal
             corpus,
             context=model.context,
             max_length=model.max_length,
-            row_multiple=rows_multiple(mesh),
+            row_multiple=multiple,
             shard_rows=shard_rows,
             replicated=replicated(mesh),
         )
-    config = config.in_steps(dataset.examples, dataset.rows_per_step)
+    config = config.in_steps(dataset.examples, dataset.rows_per_step, dataset.targets_per_row)
     if config.model.trained_by_steps:
-        check_batch(dataset.batch_size, mesh)
+        check_batch(dataset.batch_size, mesh, config.optim.accumulate)
         optim.schedule(config.optim, config.last_step)
         if config.eval.patience is not None and not len(dataset.rows["dev"]):
             raise no_dev_split()
+        optim.check_matrices(config.optim, axes_of(model), lambda: abstract_state(model)[0])
         if start and start.params is not None:
             check_same_parameters(config, abstract_state(model)[0], start)
-        if _is_wide(config):
+        if _is_wide(config) and not dry_run:
             _check_memory(model)
-    return Setup(config, corpus, model, mesh, dataset, start)
+    return Setup(config=config, corpus=corpus, model=model, mesh=mesh, dataset=dataset, start=start)
 
 
 def _shards(config: RunConfig, tokenizer: Tokenizer | None, takes_shards: bool) -> Shards:
@@ -234,8 +281,18 @@ def summary(setup: Setup) -> list[str]:
         f"devices: {platform.describe(setup.config.gpu_memory)}",
         f"data: {sizes} tokens, vocabulary {setup.corpus.tokenizer.vocab_size:,}",
         *setup.corpus.notes,
+        *_attention_note(setup.config.model),
         *optim.warmup_note(setup.config.optim, setup.config.last_step),
     ]
+
+
+def _attention_note(config: ModelConfig) -> list[str]:
+    """A line about a transformer's attention; none for other models."""
+    config = config.network if isinstance(config, MixtureConfig) else config
+    if not isinstance(config, TransformerConfig):
+        return []
+    kind = attention_of(config)
+    return [f"attention: {kind.name} ({kind.reason})"]
 
 
 def some_rows(row_R: Sequence[int] | np.ndarray, most: int) -> np.ndarray:

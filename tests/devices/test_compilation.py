@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from jaxlm.devices import compilation, platform
+from jaxlm.devices.mesh import make_mesh
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("users_options")
@@ -46,6 +47,7 @@ def compile_in_a_process(cache, most_bytes=2**30):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing_and_a_full_cache_is_cut(tmp_path):
     first = compile_in_a_process(tmp_path)
     assert first["left"] == []
@@ -81,7 +83,7 @@ def all_options() -> list[compilation.Options]:
     """For every kind of program there is on a CPU."""
     few = [jax.numpy.zeros(3)]
     samples = [compilation.sampling_options(few, compilation.FEW_SAMPLES + more) for more in (0, 1)]
-    return [compilation.step_options(), compilation.drawing_options(few), *samples]
+    return [compilation.step_options(make_mesh()), compilation.drawing_options(few), *samples]
 
 
 def test_xla_takes_every_option_of_every_program():

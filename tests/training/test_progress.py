@@ -39,22 +39,30 @@ def test_slow_steps_show_their_rate_and_what_is_left(clock):
     assert out.getvalue() == "step 11/20  loss 3.0000  dev 2.5000  0.35 steps/s  00:25 left\n"
 
 
-def test_words_per_second_are_those_since_this_process_began(clock):
+def test_a_line_has_speed_share_of_the_peak_time_left_and_memory(clock):
     out = io.StringIO()
-    progress = Progress(20, 4, out, words=True)
+    progress = Progress(20, 4, out)
+    clock[0] += 20
+    progress.steps(12, 3.0, tokens_per_s=13_107.2, mfu=0.4123, memory=3_210_000_000)
+    assert out.getvalue() == "step 12/20  loss 3.0000  13,107 tokens/s  MFU 41.2%  00:20 left  3.21 GB\n"
+
+
+def test_vectors_have_words_per_second(clock):
+    out = io.StringIO()
+    progress = Progress(20, 4, out, unit="words")
     for step in (5, 6):
         clock[0] += 5
-        progress.steps(step, None if step == 6 else 3.0, 65_536)
+        progress.steps(step, None if step == 6 else 3.0, tokens_per_s=13_107.2)
     assert out.getvalue().splitlines() == [
         "step 5/20  loss 3.0000  13,107 words/s  01:15 left",
         "step 6/20  no loss  13,107 words/s  01:10 left",
     ]
 
 
-def test_a_terminal_has_the_words_too(clock):
+def test_a_terminal_has_the_same(clock):
     out = Terminal()
-    progress = Progress(2, 0, out, words=True)
+    progress = Progress(2, 0, out)
     clock[0] += 4
-    progress.steps(2, 3.0, 10_000)
+    progress.steps(2, 3.0, tokens_per_s=2500, mfu=0.05, memory=1_500_000)
     progress.close()
-    assert "loss 3.0000  2,500 words/s" in out.getvalue()
+    assert "loss 3.0000  2,500 tokens/s  MFU 5.0%  1.5 MB" in out.getvalue()

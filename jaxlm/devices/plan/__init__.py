@@ -1,0 +1,1 @@
+"""The command `python -m jaxlm.devices.plan`, which compiles a run for devices that are not there."""
