@@ -25,7 +25,24 @@ def text(tmp_path):
 
 def prepared(text, *args):
     out = text.with_name("out")
-    assert run(["prepare", str(text), "--out", str(out), "--document", "lines", "--held-out", "0.2", *args]) == 0
+    assert (
+        run(
+            [
+                "prepare",
+                str(text),
+                "--out",
+                str(out),
+                "--tokens",
+                "characters",
+                "--document",
+                "lines",
+                "--held-out",
+                "0.2",
+                *args,
+            ]
+        )
+        == 0
+    )
     return out
 
 
@@ -66,8 +83,9 @@ def test_shards_stand_in_for_the_settings_of_a_text(text):
     out = prepared(text)
     (text.parent / "gpt.py").write_text(CONFIG)
     command = parse_train([str(text.parent / "gpt.py"), "--data.path", str(out)])
+    assert command is not None
     data = command.config.data
     assert (data.path, data.kind, data.example, data.max_length) == (str(out), "stream", "sequence", 32)
     assert data.tokens == PreparedTokensConfig() and data.split == (0.8, 0.1, 0.1)
     command = parse_train([str(text.parent / "gpt.py"), f"--data.path={out}", "--data.max-length", "16"])
-    assert command.config.data.max_length == 16
+    assert command is not None and command.config.data.max_length == 16

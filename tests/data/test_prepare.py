@@ -18,7 +18,7 @@ from jaxlm.errors import UserError
 from tests.conftest import NAMES, REPOSITORY
 from tests.processes import SECONDS
 
-LINES = PrepareConfig(document="lines", held_out=0.2, shard_tokens=100)
+LINES = PrepareConfig(tokens="characters", document="lines", held_out=0.2, shard_tokens=100)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_vocabulary_beyond_16_bits_takes_32(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text(
         "".join(map(chr, range(0x4E00, 0xA000))) + "".join(map(chr, range(0x20000, 0x2C000)))
     )
-    prepare.prepare([tmp_path / "a.txt"], tmp_path / "out", PrepareConfig(held_out=0), 1)
+    prepare.prepare([tmp_path / "a.txt"], tmp_path / "out", PrepareConfig(tokens="characters", held_out=0), 1)
     shards = open_shards(tmp_path / "out")
     assert shards.dtype == "<u4"
     assert documents(tmp_path / "out", "train") == [(tmp_path / "a.txt").read_text()]
@@ -98,7 +98,7 @@ def test_a_document_of_many_units_has_one_split_and_one_end(tmp_path, monkeypatc
     for i, text in enumerate(texts):
         (tmp_path / f"{i}.txt").write_text(text)
     assert len(files.units_of(sorted(tmp_path.glob("*.txt")))) > 50
-    done([tmp_path], tmp_path / "out", PrepareConfig(held_out=0.5))
+    done([tmp_path], tmp_path / "out", PrepareConfig(tokens="characters", held_out=0.5))
     held_out = [text for text in texts if units.is_held_out(text[:10], 0.5)]
     assert 0 < len(held_out) < 8
     assert documents(tmp_path / "out", "dev") == held_out
@@ -145,7 +145,7 @@ def test_killed_with_its_processes_it_goes_on_to_the_same_bytes(text, tmp_path):
         "from jaxlm.data.prepare import prepare\n"
         "files.UNIT_BYTES = 40\n"
         "if __name__ == '__main__':\n"
-        "    config = PrepareConfig(document='lines', held_out=0.2, shard_tokens=100)\n"
+        "    config = PrepareConfig(tokens='characters', document='lines', held_out=0.2, shard_tokens=100)\n"
         "    prepare([sys.argv[1]], Path(sys.argv[2]), config, 2)\n"
     )
     (tmp_path / "program.py").write_text(program)
@@ -176,7 +176,11 @@ def test_a_directory_of_other_things_or_other_settings_is_refused(text, tmp_path
         done([text], tmp_path / "full")
     done([text], tmp_path / "out")
     with pytest.raises(UserError, match=r"begun with --shard-tokens 100 \(now 50\)"):
-        done([text], tmp_path / "out", PrepareConfig(document="lines", held_out=0.2, shard_tokens=50))
+        done(
+            [text],
+            tmp_path / "out",
+            PrepareConfig(tokens="characters", document="lines", held_out=0.2, shard_tokens=50),
+        )
     with pytest.raises(UserError, match=r"other files or contents, as .*b\.txt"):
         done([text / "a.txt"], tmp_path / "out")
     with pytest.raises(UserError, match="the file"):
@@ -185,7 +189,7 @@ def test_a_directory_of_other_things_or_other_settings_is_refused(text, tmp_path
 
 def test_a_finished_directory_is_left_as_it_is(text, tmp_path):
     before = done([text], tmp_path / "out")
-    lines = []
+    lines: list[str] = []
     prepare.prepare([text], tmp_path / "out", LINES, 1, log=lines.append)
     assert lines == [f"{tmp_path / 'out'} is prepared already"]
     assert done([text], tmp_path / "out") == before
@@ -199,8 +203,26 @@ def test_tokens_of_a_run_and_tokens_that_are_trained(text, tmp_path):
     done([text], tmp_path / "rean", PrepareConfig(tokens="rean", document="file", held_out=0))
     assert documents(tmp_path / "rean", "train") == [path.read_text() for path in sorted(text.iterdir())]
     assert list(open_shards(tmp_path / "rean").tokenizer.words) == ["emma\n"]
-    with pytest.raises(UserError, match="tokens wants characters, rean"):
+    with pytest.raises(UserError, match="tokens wants bytes, bpe, characters, rean"):
         done([text], tmp_path / "no", PrepareConfig(tokens="chars"))
+
+
+@pytest.mark.parametrize("tokens", ["bytes", "bpe", "gpt2_bpe"])
+def test_tokens_that_know_every_text(tokens, tmp_path, request):
+    """GPT-2's EOS is not token 0: shards, their counts and the manifest have the tokenizer's own."""
+    if tokens == "gpt2_bpe":
+        tokens = str(request.getfixturevalue("shared_data") / tokens)
+    if tokens != "bytes":
+        pytest.importorskip("tokenizers")
+    texts = ["Ein schöner Tag\n\nim Juli, " * 3, "<|endoftext|> 𝄞 \t  x\n", "a a a a a"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    vocab_size = {"vocab_size": 260} if tokens == "bpe" else {}
+    done([tmp_path / "a.jsonl"], tmp_path / "out", PrepareConfig(tokens=tokens, held_out=0, **vocab_size))
+    assert documents(tmp_path / "out", "train") == texts
+    shards = open_shards(tmp_path / "out")
+    assert shards.eos == shards.tokenizer.eos == (50_256 if "gpt2" in tokens else 0)
+    assert sum(shard.documents for shard in shards.shards) == 3
+    assert sum(shard.bytes for shard in shards.shards) == sum(len(text.encode()) + 1 for text in texts)
 
 
 def test_what_the_tokenizer_lacks_is_reported_with_its_file(text, tmp_path):
@@ -220,7 +242,9 @@ def test_a_tokenizer_is_trained_on_a_bounded_sample_of_train(text, tmp_path):
 
 def test_without_train_or_dev(text, tmp_path):
     with pytest.raises(UserError, match="at least one document for train"):
-        done([text / "a.txt"], tmp_path / "none", PrepareConfig(held_out=0.9999999))
-    lines = []
-    prepare.prepare([text / "a.txt"], tmp_path / "out", PrepareConfig(held_out=0.00001), 1, log=lines.append)
+        done([text / "a.txt"], tmp_path / "none", PrepareConfig(tokens="characters", held_out=0.9999999))
+    lines: list[str] = []
+    prepare.prepare(
+        [text / "a.txt"], tmp_path / "out", PrepareConfig(tokens="characters", held_out=0.00001), 1, log=lines.append
+    )
     assert "no document was held out" in lines[-1]

@@ -24,7 +24,7 @@ T = 4
 def out(tmp_path):
     """Shards of 50 tokens: several of train, at least one of dev, the last of each not full."""
     (tmp_path / "a.txt").write_text("\n".join(NAMES))
-    config = PrepareConfig(document="lines", held_out=0.2, shard_tokens=50)
+    config = PrepareConfig(tokens="characters", document="lines", held_out=0.2, shard_tokens=50)
     prepare([tmp_path / "a.txt"], tmp_path / "out", config, 1, log=lambda line: None)
     return tmp_path / "out"
 
@@ -66,7 +66,9 @@ def test_an_epoch_predicts_every_token_of_train_once_and_the_next_one_in_another
 def test_rows_of_one_shard_are_those_of_a_stream_in_memory(tmp_path):
     text = "the king and the queen rule the land near the water"
     (tmp_path / "a.txt").write_text(text)
-    prepare([tmp_path / "a.txt"], tmp_path / "out", PrepareConfig(held_out=0), 1, log=lambda line: None)
+    prepare(
+        [tmp_path / "a.txt"], tmp_path / "out", PrepareConfig(tokens="characters", held_out=0), 1, log=lambda line: None
+    )
     ours = dataset_of(tmp_path / "out")
     data = jaxlm.DataConfig(path="a", kind="stream", example="sequence", max_length=T, split=(1.0, 0.0, 0.0))
     config = jaxlm.RunConfig(model=jaxlm.GptConfig(), data=data, steps=1, batch_size=3)
@@ -74,7 +76,7 @@ def test_rows_of_one_shard_are_those_of_a_stream_in_memory(tmp_path):
     theirs = Dataset(config, corpus, context=None, max_length=None)
     whole = len(text) // T  # the next row also has the document's end, which a stream in memory does not have
     row_R = np.array([2, 0, whole - 1, -1, 5])
-    for a, b in zip(ours.batch(row_R), theirs.batch(row_R), strict=True):
+    for a, b in zip(map(np.asarray, ours.batch(row_R)), map(np.asarray, theirs.batch(row_R)), strict=True):  # type: ignore[arg-type]
         np.testing.assert_array_equal(np.where(row_R[:, None] >= 0, a, 0), np.where(row_R[:, None] >= 0, b, 0))
     assert not np.asarray(ours.batch(row_R).weight)[3].any()
 
