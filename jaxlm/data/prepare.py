@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from jaxlm.config import BpeConfig, PrepareConfig, ReanTokensConfig
+from jaxlm.config import PrepareConfig, ReanTokensConfig
 from jaxlm.data.files import find_files, units_of
 from jaxlm.data.parallel import spread
 from jaxlm.data.shards import (
@@ -50,7 +50,7 @@ from jaxlm.data.units import (
     write_json,
 )
 from jaxlm.errors import UserError, reading
-from jaxlm.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
+from jaxlm.tokenizers import BpeTokenizer, ByteTokenizer, CharTokenizer, ReanTokenizer, Tokenizer
 
 SAMPLE_CHARACTERS, SAMPLED_UNITS = 2**26, 64
 """Characters that a tokenizer is trained on at most, and units of work, evenly spread, whose beginnings they are."""
@@ -77,6 +77,8 @@ def prepare(
             log(f"{out} is prepared already")
         else:
             units = [Unit(number, spans) for number, spans in enumerate(units_of(files))]
+            if not units:
+                raise UserError(f"prepare wants text, got {len(files):,} empty files, as {str(files[0])!r}")
             tokenizer = _tokenizer(out, config, units, processes)
             V = tokenizer.vocab_size
             log(f"{len(files):,} files in {len(units):,} units of work, vocabulary {V:,}, {processes} processes")
@@ -101,11 +103,11 @@ def tokens_from(config: PrepareConfig, characters: Callable[[], str], sample: Ca
     if config.tokens == "bytes":
         return ByteTokenizer()
     if config.tokens == "bpe":
-        return BpeConfig(config.vocab_size).build("", list(sample()))
+        return BpeTokenizer.of_texts(sample(), config.vocab_size)
     if config.tokens == "characters":
         return CharTokenizer(characters())
     if config.tokens == "rean":
-        return ReanTokensConfig().build("", list(sample()))
+        return ReanTokenizer.of_texts(sample(), ReanTokensConfig().min_count)
     path = Path(config.tokens)
     if not path.is_dir() and path.suffix != ".json":
         raise UserError(
@@ -113,9 +115,15 @@ def tokens_from(config: PrepareConfig, characters: Callable[[], str], sample: Ca
             f"encoder.json and vocab.bpe, got {config.tokens!r}"
         )
     file = path / TOKENIZER if path.is_dir() else path
-    with reading(file, "tokens"):
-        is_ours = file.is_file() and "kind" in json.loads(file.read_bytes())
-    return load_tokenizer(file) if is_ours else BpeConfig(path=str(path)).build("", ())
+    return load_tokenizer(file) if _is_ours(file) else BpeTokenizer.open(path)
+
+
+def _is_ours(file: Path) -> bool:
+    """True if a file is the tokenizer.json of a run, not of another program."""
+    try:
+        return "kind" in json.loads(file.read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _tokenizer(out: Path, config: PrepareConfig, units: Sequence[Unit], processes: int) -> Tokenizer:
