@@ -13,7 +13,7 @@ import tyro
 
 from jaxlm.cli.parsing import parse
 from jaxlm.cli.suggestions import near_value
-from jaxlm.config import AnyTextConfig, DataConfig, RunConfig
+from jaxlm.config import AnyTextConfig, DataConfig, PreparedTokensConfig, RunConfig
 from jaxlm.config.rean import TableConfig
 from jaxlm.config.run import DEFAULT_BATCH
 from jaxlm.config.settings import at_home
@@ -174,7 +174,7 @@ def _choose_tokens(config: RunConfig, args: Sequence[str]) -> tuple[RunConfig, l
 
 def _default(config: RunConfig, args: Sequence[str]) -> RunConfig:
     """Return the config without the settings that an argument replaces under another name."""
-    for replaced in (_one_order, _one_length, _one_batch, _one_text, _one_source):
+    for replaced in (_one_order, _one_length, _one_batch, _one_text, _shards, _one_source):
         config = replaced(config, args)
     return config
 
@@ -217,6 +217,23 @@ def _one_text(config: RunConfig, args: Sequence[str]) -> RunConfig:
         data = dataclasses.replace(config.data, path=None, encoding=DataConfig().encoding)
         return dataclasses.replace(config, data=data)
     return config
+
+
+def _shards(config: RunConfig, args: Sequence[str]) -> RunConfig:
+    """Let the shards that --data.path names stand in for the config's settings of how a text becomes rows."""
+    words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
+    paths = [value for option, value in itertools.pairwise(words) if option == "--data.path"]
+    if not (paths and Path(at_home(paths[-1])).is_dir()) or isinstance(config.model, AnyTextConfig):
+        return config
+    data = DataConfig(
+        path=at_home(paths[-1]),
+        kind="stream",
+        tokens=PreparedTokensConfig(),
+        example="sequence",
+        max_length=config.data.max_length,
+        order=config.data.order,
+    )
+    return dataclasses.replace(config, data=data)
 
 
 def _one_source(config: RunConfig, args: Sequence[str]) -> RunConfig:

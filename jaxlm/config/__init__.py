@@ -1,7 +1,7 @@
 """Every setting of a run, as frozen dataclasses that import no JAX."""
 
 from jaxlm.config.any_text import AnyTextConfig
-from jaxlm.config.data import DataConfig
+from jaxlm.config.data import DataConfig, PrepareConfig, PreparedTokensConfig
 from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.mixture import MixtureConfig
 from jaxlm.config.models import (
@@ -38,6 +38,8 @@ __all__ = [
     "ModelConfig",
     "NgramConfig",
     "OptimConfig",
+    "PrepareConfig",
+    "PreparedTokensConfig",
     "ReanConfig",
     "ReanTokensConfig",
     "RnnConfig",

@@ -3,12 +3,54 @@
 import codecs
 import dataclasses
 import difflib
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from jaxlm.config import check
 from jaxlm.config.settings import Settings, expand_home, refuse_unused
 from jaxlm.config.tokens import CharactersConfig, TokensConfig
 from jaxlm.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxlm.tokenizers import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedTokensConfig(TokensConfig):
+    """The tokens of shards, which were chosen when the shards were made (python -m jaxlm.data prepare)."""
+
+    def build(self, whole: str, train: Sequence[str]) -> "Tokenizer":
+        """Raises UserError: a text that is read into memory wants tokens of its own."""
+        raise UserError(
+            "data.tokens PreparedTokensConfig() wants data.path to be a directory of shards, got a text file: take "
+            "CharactersConfig()"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareConfig(Settings):
+    """How text files become token shards: all that decides the bytes of a shard, beside the files and their order."""
+
+    tokens: str = "bpe"
+    """bytes, bpe, characters, rean; a run or its tokenizer.json; Hugging Face's, or a directory with GPT-2's two files.
+    bpe and the words of rean are trained on a sample of train; characters takes those of all documents."""
+    vocab_size: int = 32_768
+    """bpe: tokens at most."""
+    document: Literal["file", "blank-lines", "lines"] = "file"
+    """What a document is in a .txt file: all of it, what stands between blank lines, or a line."""
+    field: str = "text"
+    """The field, or column, of .jsonl and .parquet files that has a document's text."""
+    held_out: float = 0.01
+    """Share of the documents that become the dev split, by a hash of each document's beginning."""
+    shard_tokens: int = 100_000_000
+    """Tokens in a shard; the last shard of a split has what is left."""
+
+    def __post_init__(self) -> None:
+        check.below("held_out", self.held_out, 0, 1)
+        check.between("vocab_size", self.vocab_size, 257, 2**24)
+        if self.tokens != "bpe":
+            refuse_unused(self, ("vocab_size",), f"tokens {self.tokens}", "tokens bpe")
+        check.at_least("shard_tokens", self.shard_tokens, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +58,7 @@ class DataConfig(Settings, group="data."):
     """Where the text comes from and how it becomes examples."""
 
     path: str | None = None
-    """A text file. None: the named set."""
+    """A text file, or a directory of token shards (python -m jaxlm.data prepare). None: the named set."""
     encoding: str = "utf-8"
     """The encoding of data.path by Python's name, as utf-8, utf-16, cp1252, gb18030, shift_jis, koi8-r."""
     name: Literal["ssa_2017", "makemore", "tinyshakespeare"] = "ssa_2017"

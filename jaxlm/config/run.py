@@ -32,7 +32,7 @@ class EvalConfig(Settings, group="eval."):
     log_every: int | None = None
     """Steps between train lines in metrics.jsonl. None: a hundredth of the run."""
     max_tokens: int = 250_000
-    """Predictions of train read for eval.json at most; dev and test are always read whole."""
+    """Predictions of train read for eval.json at most, and of dev from shards; other dev and test are read whole."""
     patience: int | None = None
     """Stop if the dev loss has not fallen for so many evaluations; the best checkpoint counts. None: never."""
 

@@ -67,6 +67,11 @@ class Corpus:
         return end - start
 
     @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes of a token of train on average."""
+        return float(self.tokenizer.bytes_of_token[self.tokens("train")].mean())
+
+    @property
     def longest(self) -> int:
         """Predictions in the longest line or dialogue (its end included), or in the longest split of a stream."""
         return int(self.age_N.max()) + 1

@@ -16,7 +16,7 @@ from jaxlm.errors import UserError
 from jaxlm.inference.evaluation import Score
 from jaxlm.models.base import ContextModel, FittedModel, LanguageModel, Params
 from jaxlm.models.counts import AddK
-from jaxlm.training.setup import Setup, set_up
+from jaxlm.training.setup import Setup, set_up, some_rows
 
 SAMPLE_SECONDS = 0.005
 """Calls shorter than this are repeated, and timed together."""
@@ -86,9 +86,9 @@ class CountedModel:
     @classmethod
     def of(cls, setup: Setup) -> "CountedModel":
         """Fit the model by counting the n-grams of train."""
-        start, end = setup.corpus.bounds["train"]
+        start, end = setup.text.bounds["train"]
         model = cast(FittedModel[Any], setup.model)
-        return cls(setup, *model.fit(setup.corpus.tokens_N[start:end], setup.corpus.age_N[start:end]))
+        return cls(setup, *model.fit(setup.text.tokens_N[start:end], setup.text.age_N[start:end]))
 
     def with_k(self, k: float) -> "CountedModel":
         """Return the model with k added to each of its counts; they must come from `of`."""
@@ -99,7 +99,8 @@ class CountedModel:
 
     def score(self, split: str) -> Score:
         """Evaluate the model on a split."""
-        return self.setup.evaluator(self.params, self.setup.dataset.rows[split])
+        rows = self.setup.dataset.rows[split]
+        return self.setup.evaluator(self.params, some_rows(rows, len(rows)))
 
     def loss(self, split: str) -> float:
         """Loss on a split in nats per token; infinite if a token has probability 0."""

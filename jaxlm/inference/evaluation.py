@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxlm.data.dataset import Dataset
 from jaxlm.data.rows import Batch
+from jaxlm.data.shard_dataset import ShardDataset
 from jaxlm.models.base import LanguageModel, Params
 from jaxlm.runs.metrics import NATS_PER_BIT
 
@@ -117,7 +118,7 @@ class Evaluator:
     def __init__(
         self,
         model: LanguageModel[Any],
-        dataset: Dataset,
+        dataset: Dataset | ShardDataset,
         bytes_V: np.ndarray,
         *,
         row_multiple: int = 1,

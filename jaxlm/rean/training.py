@@ -141,7 +141,7 @@ def _buffers(setup: Setup, *, restart: bool, dry_run: bool, log: Callable[[str],
             raise NonFiniteLoss(str(error).replace("--optim.lr", "--model.vectors-from.optim.lr")) from error
         zeros = WordVectors(words, np.zeros((len(words), config.model.d_embed), np.float32))
         vectors = read_vectors(str(path)) if path else zeros
-    count_V = np.bincount(setup.corpus.tokens("train"), minlength=config.model.vocab_size or 0)
+    count_V = np.bincount(setup.text.tokens("train"), minlength=config.model.vocab_size or 0)
     return cast(ReanModel, setup.model).buffers(words, count_V, vectors, config.seed)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxlm.data.bigrams import count_bigrams, save_bigrams
+from jaxlm.data.corpus import Corpus
 from jaxlm.errors import one_line
 from jaxlm.inference.formatting import sorted_samples
 from jaxlm.inference.generate import generate
@@ -20,24 +21,27 @@ from jaxlm.training.setup import Setup, some_rows
 def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]) -> dict[str, Any]:
     """Evaluate the best parameters on every split, write samples.txt and the plots; returns the content of eval.json.
 
-    Train is evaluated on at most eval.max_tokens of its predictions.
+    Train is evaluated on at most eval.max_tokens of its predictions, as is dev where the data is in shards; those have
+    no counts to compare with, and no pictures of them.
     """
     config, corpus = setup.config, setup.corpus
     params, step = load_parameters(run, log=log)
     best = Run(run.path, config, corpus.tokenizer, setup.model, with_buffers(params, setup.placed_buffers), step)
     entries: dict[str, Any] = {}
     for split, row_R in setup.dataset.rows.items():
-        most = max(1, config.eval.max_tokens // setup.dataset.targets_per_row) if split == "train" else len(row_R)
+        is_whole = split != "train" and isinstance(corpus, Corpus)
+        most = len(row_R) if is_whole else max(1, config.eval.max_tokens // setup.dataset.targets_per_row)
         entries[split] = setup.evaluator(best.params, some_rows(row_R, most)).to_json() if len(row_R) else None
     write_bytes(run.samples, _samples(best, run).encode("utf-8", "surrogatepass"))
     if config.plots:
         run.plots.mkdir(exist_ok=True)
-        save_bigrams(count_bigrams(corpus), run.bigrams)
+        if isinstance(corpus, Corpus):
+            save_bigrams(count_bigrams(corpus), run.bigrams)
         draw_pictures(run, log)
     beside = {"buffers": optim.count_parameters(best.params[BUFFERS])} if BUFFERS in best.params else {}
     return {
         **entries,
-        "baselines": baselines(corpus),
+        "baselines": baselines(corpus) if isinstance(corpus, Corpus) else None,
         "params": optim.count_parameters(without_buffers(best.params)),
         **beside,
         "step": step,

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 
 from jaxlm.config import RunConfig
-from jaxlm.data.corpus import SPLITS, Corpus
+from jaxlm.data.corpus import SPLITS
 from jaxlm.devices import peaks, platform
 from jaxlm.devices.mesh import must_block, replicated
 from jaxlm.inference.evaluation import NATS_PER_TOKEN, Score, Stop, never, token_fields
 from jaxlm.models.base import FittedModel, Params, axes_of, with_buffers
 from jaxlm.runs.directory import RunDir
+from jaxlm.runs.fingerprint import RunData
 from jaxlm.training import finish, optim
 from jaxlm.training.cadence import Cadence, step_flops
 from jaxlm.training.job import Job
@@ -37,7 +38,7 @@ def prepare(
     config: RunConfig, *, restart: bool = False, dry_run: bool = False, log: Callable[[str], None] = print
 ) -> Job:
     """Prepare the job of a language model that depends on no other run. Raises UserError."""
-    setup = set_up(config, resumes=not restart, dry_run=dry_run)
+    setup = set_up(config, resumes=not restart, dry_run=dry_run, takes_shards=config.model.trained_by_steps)
     return LanguageJob(setup, log) if setup.config.model.trained_by_steps else CountJob(setup, log)
 
 
@@ -51,8 +52,8 @@ class LanguageJob(Job):
         self.uniform_loss = math.log(setup.model.vocab_size) if setup.objective.unit == NATS_PER_TOKEN else None
 
     @property
-    def data(self) -> Corpus:
-        """The corpus."""
+    def data(self) -> RunData:
+        """The corpus, in memory or in shards."""
         return self.setup.corpus
 
     def summary(self) -> list[str]:
@@ -155,8 +156,7 @@ class LanguageJob(Job):
 
     @cached_property
     def _bytes_per_token(self) -> float:
-        corpus = self.setup.corpus
-        return float(corpus.tokenizer.bytes_of_token[corpus.tokens("train")].mean())
+        return self.setup.corpus.bytes_per_token
 
     @cached_property
     def _calibrate(self) -> Callable[[Params], Params] | None:
@@ -194,7 +194,7 @@ class CountJob(LanguageJob):
 
     def run_chunk(self, state: TrainState, step: int, K: int) -> tuple[TrainState, Chunk]:
         """Count the n-grams of train in a single step."""
-        corpus, model = self.setup.corpus, cast(FittedModel[Any], self.setup.model)
+        corpus, model = self.setup.text, cast(FittedModel[Any], self.setup.model)
         start, end = corpus.bounds["train"]
         params, notes = model.fit(corpus.tokens_N[start:end], corpus.age_N[start:end])
         for note in notes:

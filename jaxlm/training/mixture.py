@@ -42,7 +42,7 @@ def _counts(setup: Setup, log: Callable[[str], None]) -> dict[str, np.ndarray]:
     """The buffers: counts of train, or those of the run that this one starts from."""
     if setup.start:
         return setup.start.run.read_buffers()
-    corpus, (start, end) = setup.corpus, setup.corpus.bounds["train"]
+    corpus, (start, end) = setup.text, setup.text.bounds["train"]
     params, notes = cast(Mixture, setup.model).counts.fit(corpus.tokens_N[start:end], corpus.age_N[start:end])
     for note in notes:
         log(note)

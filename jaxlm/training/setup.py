@@ -1,8 +1,9 @@
 """Assembly of a language model's data, model, devices and step, before a run directory is touched."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import jax
@@ -10,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlm.config import MixtureConfig, ModelConfig, RunConfig
+from jaxlm.config import MixtureConfig, ModelConfig, PreparedTokensConfig, RunConfig
 from jaxlm.config.run import no_dev_split
 from jaxlm.config.transformer import TransformerConfig
 from jaxlm.data import corpus as corpora
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.dataset import Dataset
 from jaxlm.data.rows import Batch, sequence_length
+from jaxlm.data.shard_dataset import ShardDataset
+from jaxlm.data.shards import Shards, is_directory, open_shards, refuse_settings_of_text
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
 from jaxlm.devices.flops import flops
@@ -38,6 +41,7 @@ from jaxlm.models.mixture import Mixture
 from jaxlm.models.transformer import attention_of
 from jaxlm.ops import prng
 from jaxlm.runs import sinks
+from jaxlm.tokenizers import Tokenizer
 from jaxlm.training import optim
 from jaxlm.training.init_from import Start, check_same_parameters, starting_point
 from jaxlm.training.state import Chunk, TrainState
@@ -152,8 +156,8 @@ class Program:
 class Setup(Program):
     """A language model with its data on its devices."""
 
-    corpus: Corpus
-    dataset: Dataset
+    corpus: Corpus | Shards
+    dataset: Dataset | ShardDataset
     buffers: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """Arrays of the model that are not trained, on the host."""
 
@@ -161,6 +165,12 @@ class Setup(Program):
     def placed_buffers(self) -> Params:
         """The buffers, replicated on every device."""
         return jax.device_put(self.buffers, replicated(self.mesh))
+
+    @property
+    def text(self) -> Corpus:
+        """The corpus of a model that needs all of it in memory, to which `set_up` gives no shards."""
+        assert isinstance(self.corpus, Corpus), self.corpus
+        return self.corpus
 
     @property
     def batch_tokens(self) -> int:
@@ -182,19 +192,27 @@ class Setup(Program):
         )
 
 
-def set_up(config: RunConfig, *, resumes: bool = False, dry_run: bool = False) -> Setup:
+def set_up(config: RunConfig, *, resumes: bool = False, dry_run: bool = False, takes_shards: bool = False) -> Setup:
     """Choose the devices, read the data, build the model, and fill in the settings that depend on the data.
 
     A run that `resumes` from a checkpoint does not need its init_from; a `dry_run`, which only shows sizes, may have a
-    model that is too large for the device. Raises UserError.
+    model that is too large for the device. `takes_shards`: the training reads rows alone, so that its data may be token
+    shards on disk. Raises UserError.
     """
     platform.choose_device(config.device, config.gpu_memory)
     compilation.enable_cache(cache_dir())
     sinks.check_installed(config)
     start = starting_point(config, resumes=resumes)
-    corpus = corpora.load(config.data, start.run.read_tokenizer() if start else None)
-    filled = config.model.filled(corpus.tokenizer.vocab_size, sequence_length(config.data, corpus))
-    config = dataclasses.replace(config, model=filled)
+    given = start.run.read_tokenizer() if start else None
+    corpus: Corpus | Shards
+    if is_directory(config.data):
+        corpus = _shards(config, given, takes_shards)
+        length = config.data.max_length
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, tokens=PreparedTokensConfig()))
+    else:
+        corpus = corpora.load(config.data, given)
+        length = sequence_length(config.data, corpus)
+    config = dataclasses.replace(config, model=config.model.filled(corpus.tokenizer.vocab_size, length))
     if (config.model.vocab_size or 0) < corpus.tokenizer.vocab_size:
         raise UserError(
             f"model.vocab_size wants at least the data's {corpus.tokenizer.vocab_size:,} tokens, "
@@ -208,16 +226,23 @@ def set_up(config: RunConfig, *, resumes: bool = False, dry_run: bool = False) -
         )
     mesh = make_mesh(config.mesh)
     multiple = rows_multiple(mesh) * config.optim.accumulate
-    config = config.in_rows(_predictions_per_row(config, corpus, model), multiple)
-    dataset = Dataset(
-        config,
-        corpus,
-        context=model.context,
-        max_length=model.max_length,
-        row_multiple=multiple,
-        shard_rows=row_sharder(mesh) if mesh.size > 1 else None,
-        replicated=replicated(mesh),
-    )
+    window = config.data.example == "window"
+    predictions = 1 if window else min(length, model.max_length or config.data.max_length)
+    config = config.in_rows(predictions, multiple)
+    shard_rows = row_sharder(mesh) if mesh.size > 1 else None
+    dataset: Dataset | ShardDataset
+    if isinstance(corpus, Shards):
+        dataset = ShardDataset(config, corpus, max_length=model.max_length, shard_rows=shard_rows)
+    else:
+        dataset = Dataset(
+            config,
+            corpus,
+            context=model.context,
+            max_length=model.max_length,
+            row_multiple=multiple,
+            shard_rows=shard_rows,
+            replicated=replicated(mesh),
+        )
     config = config.in_steps(dataset.examples, dataset.rows_per_step, dataset.targets_per_row)
     if config.model.trained_by_steps:
         check_batch(dataset.batch_size, mesh, config.optim.accumulate)
@@ -230,6 +255,23 @@ def set_up(config: RunConfig, *, resumes: bool = False, dry_run: bool = False) -
         if _is_wide(config) and not dry_run:
             _check_memory(model)
     return Setup(config=config, corpus=corpus, model=model, mesh=mesh, dataset=dataset, start=start)
+
+
+def _shards(config: RunConfig, tokenizer: Tokenizer | None, takes_shards: bool) -> Shards:
+    """Open the shards that data.path names; `tokenizer` is that of the run that init_from names."""
+    if not takes_shards:
+        raise UserError(
+            f"data.path wants a text file for a {type(config.model).__name__}, which needs all of train in memory, got "
+            f"the directory {config.data.path!r}"
+        )
+    corpus = open_shards(Path(config.data.path or ""))
+    refuse_settings_of_text(config.data)
+    if tokenizer is not None and tokenizer != corpus.tokenizer:
+        raise UserError(
+            f"init_from {config.init_from!r} has another tokenizer than the shards {config.data.path!r}: prepare the "
+            f"text with --tokens {config.init_from}"
+        )
+    return corpus
 
 
 def summary(setup: Setup) -> list[str]:
@@ -253,18 +295,12 @@ def _attention_note(config: ModelConfig) -> list[str]:
     return [f"attention: {kind.name} ({kind.reason})"]
 
 
-def some_rows(row_R: np.ndarray, most: int) -> np.ndarray:
-    """Select at most `most` rows: all, or a fixed random sample in order."""
+def some_rows(row_R: Sequence[int] | np.ndarray, most: int) -> np.ndarray:
+    """Select at most `most` rows, which lie side by side: all, or a fixed random sample in order."""
     if len(row_R) <= most:
-        return row_R
-    return np.sort(np.random.default_rng(0).choice(row_R, most, replace=False))
-
-
-def _predictions_per_row(config: RunConfig, corpus: Corpus, model: LanguageModel[Any]) -> int:
-    """Predictions in a row of a batch, padding counted."""
-    if config.data.example == "window":
-        return 1
-    return min(sequence_length(config.data, corpus), model.max_length or config.data.max_length)
+        return np.asarray(row_R, np.int64)
+    chosen_R = np.sort(np.random.default_rng(0).choice(len(row_R), most, replace=False))
+    return chosen_R.astype(np.int64) + row_R[0]
 
 
 def _is_wide(config: RunConfig) -> bool:
