@@ -18,6 +18,7 @@ import torch
 from torch_gpt import Gpt, optimizer_of, step
 
 import jaxlm
+from jaxlm.data.corpus import Corpus
 from jaxlm.models.base import axes_of
 from jaxlm.training import optim
 from jaxlm.training.setup import Setup, set_up
@@ -108,6 +109,7 @@ def torch_step(setup: Setup, threads: int, *, compiled: bool) -> Callable[[], fl
     context, vocab = config.context, setup.corpus.tokenizer.vocab_size
     model: torch.nn.Module = Gpt(vocab, context, config.d_model, config.n_heads, config.n_layers)
     optimizer, batch = optimizer_of(model), setup.dataset.batch_size
+    assert isinstance(setup.corpus, Corpus)
     data = torch.tensor(setup.corpus.tokens("train")).long()
     if compiled:
         model = torch.compile(model)  # type: ignore[assignment]
