@@ -75,8 +75,8 @@ def attention_in_blocks(
 ) -> jax.Array:
     """Causal attention by `attend`, on blocks of queries and the keys that they can see. Returns y_BTNH.
 
-    With its gradient it takes 82 ms of processor time where the whole takes 132 (two blocks: 112), for 8 x 256 positions
-    and 6 heads of 64. Beyond 256 positions it saves as much of a larger share of a step.
+    With its gradient it takes 82 ms of processor time where the whole takes 132 (two blocks: 112), for 8 x 256
+    positions and 6 heads of 64. Beyond 256 positions it saves as much of a larger share of a step.
     """
     T = q_BTNH.shape[1]
     size, parts = -(-T // QUERY_BLOCKS), []
