@@ -1,4 +1,4 @@
-"""Forms of products and attention that only a CPU computes faster, each with what it earns; never part of a GPU's or TPU's program.
+"""Forms of products and attention that only a CPU computes faster, with what each earns; never part of a GPU's program.
 
 XLA's CPU compiler reads a transposed operand of a small product number by number. The forms here take the product with
 the weights' rows first, and lay out the transpose of a left factor; barriers keep XLA from turning them round again.
