@@ -103,7 +103,7 @@ def stepper(config: ModelConfig, V: int, tokens: int) -> Callable[[], None]:
 
     def one() -> None:
         nonlocal state
-        state, loss, _ = step(state, batch, jax.random.fold_in(jax.random.key(1), state.step), buffers)
+        state, (loss, _, _) = step(state, batch, jax.random.fold_in(jax.random.key(1), state.step), buffers)
         loss.block_until_ready()
 
     one()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from jaxlm.config import (
         AnyTextConfig,
         BowConfig,
+        BpeConfig,
+        BytesConfig,
         CharactersConfig,
         CheckpointConfig,
         CountsConfig,
@@ -55,6 +57,8 @@ _HOMES = {
     "jaxlm.config": (
         "AnyTextConfig",
         "BowConfig",
+        "BpeConfig",
+        "BytesConfig",
         "CharactersConfig",
         "CheckpointConfig",
         "CountsConfig",
@@ -91,6 +95,8 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AnyTextConfig",
     "BowConfig",
+    "BpeConfig",
+    "BytesConfig",
     "CharactersConfig",
     "CheckpointConfig",
     "CountsConfig",

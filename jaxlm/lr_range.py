@@ -14,6 +14,7 @@ from jaxlm.cli.train_command import parse_range
 from jaxlm.config import RunConfig, check
 from jaxlm.config.rean import TableConfig
 from jaxlm.errors import UserError, check_folder
+from jaxlm.models.base import axes_of
 from jaxlm.training import optim
 from jaxlm.training.language import LanguageJob
 from jaxlm.training.progress import Progress
@@ -65,7 +66,9 @@ def main(args: list[str]) -> int:
     except UserError:
         _draw(curve, None, command.out)
         raise
-    print(f"suggested: --optim.lr {rate:.2g}", flush=True)
+    settings = command.config.optim  # the rate of Muon's matrices rose in proportion
+    beside = f" --optim.muon-lr {rate * settings.muon_lr / settings.lr:.2g}" if settings.name == "muon" else ""
+    print(f"suggested: --optim.lr {rate:.2g}{beside}", flush=True)
     _draw(curve, rate, command.out)
     print(f"curve: {command.out}")
     return 0
@@ -93,14 +96,14 @@ def measure(
             "in _vectors) as model.vectors"
         )
     settings = config.optim.at_constant_rate()
-    config = dataclasses.replace(config, optim=settings, steps=steps, epochs=None)
+    config = dataclasses.replace(config, optim=settings, steps=steps, epochs=None, tokens=None)
     job = config.model.prepare(config, restart=True, dry_run=True, log=log)
     assert isinstance(job, LanguageJob), job
     for line in job.summary():
         log(line)
     rate = optax.exponential_decay(low, steps - 1, high / low)
-    optimizer = optim.update_rule(settings, rate)
     setup = job.setup
+    optimizer = optim.update_rule(settings, rate, axes_of(setup.model))
     state, train_chunk = setup.initial_state(optimizer), setup.compiled_chunk(optimizer, rate)
     most, loss_K, end = job.cadence(None).chunk, np.empty(0), None
     progress = Progress(steps, 0)

@@ -43,6 +43,7 @@ def test_every_public_name_is_there():
         jaxlm.Mlpconfig  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_model_wants_no_flags_no_files_and_no_globals(tmp_path):
     code = """
 import jax, jaxlm
@@ -55,6 +56,7 @@ print(model.apply(params, tok_BT).shape)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", [jaxlm.MlpConfig(vocab_size=27), jaxlm.NgramConfig(vocab_size=27), jaxlm.CountsConfig(vocab_size=27)]
 )

@@ -23,7 +23,6 @@ from tests import processes
 from tests.conftest import NAMES, REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-SLOW = {"start", "training", "models", "scale", "extending", "embeddings", "rean"}
 ENTRIES = ("train.py", "sample.py", "configs", "docs", "examples", "benchmarks")
 BLOCK = re.compile(
     r"^(?:<!-- (?P<marker>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
@@ -88,13 +87,9 @@ def run_block(block: Block, place: Path, env: dict[str, str]) -> None:
     assert done.code == 0, f"{block.code}\n{done.stdout}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in SLOW else [])
-        for page in PAGES
-        if any(block.marker for block in blocks(page))
-    ],
+    "page", [page for page in PAGES if any(block.marker for block in blocks(page))], ids=lambda page: page.stem
 )
 def test_blocks_that_say_that_they_can_run_do(page, tmp_path, tmp_path_factory):
     for name in ENTRIES:

@@ -68,6 +68,7 @@ def assert_answered(here, exercise):
     assert imread(here.lab.picture(exercise)).shape[0] >= 400
 
 
+@pytest.mark.slow
 def test_e01_both_models_come_to_the_counts_of_all_lines(here):
     found = trigram.beat_the_bigram(here.lab, steps=300)
     for order in (2, 3):
@@ -111,6 +112,7 @@ def test_e03_reports_a_best_k_at_the_end_of_its_grid(here):
     assert "end of the grid" in here.logged[-1]
 
 
+@pytest.mark.slow
 def test_e04_the_two_ways_agree_and_are_timed(here, monkeypatch):
     monkeypatch.setattr(indexing, "TABLE_ORDERS", (2, 3))
     found = indexing.compare_indexing(here.lab, rounds=1)
@@ -130,6 +132,7 @@ def test_e04_sees_two_ways_that_differ(here, monkeypatch):
     assert min(found.differ) > 1e-3
 
 
+@pytest.mark.slow
 def test_e05_the_ways_agree_until_float32_ends(here):
     found = cross_entropy.compare_losses(here.lab, rounds=1, large=(4, 50))
     losses = list(found.losses.values())

@@ -149,6 +149,7 @@ def test_mathematics_knows_no_flax(module):
         ("matplotlib", {"plots"}),
         ("tyro", {"cli"}),
         ("sklearn", {"embeddings"}),
+        ("tokenizers", {"tokenizers"}),
         ("argparse", set()),
         ("pickle", set()),
     ],
@@ -216,7 +217,8 @@ def python(code, tmp_path, *args):
     ],
 )
 def test_what_needs_no_jax_loads_none(tmp_path, module):
-    code = f"import sys, {module}; print(sorted({{'jax', 'flax', 'optax', 'orbax', 'matplotlib'}} & set(sys.modules)))"
+    late = {"jax", "flax", "optax", "orbax", "matplotlib", "tokenizers"}
+    code = f"import sys, {module}; print(sorted({late} & set(sys.modules)))"
     assert python(code, tmp_path) == "[]\n"
 
 
@@ -225,6 +227,7 @@ def test_settings_can_be_made_without_jax(tmp_path):
     assert python(code, tmp_path) == "False\n"
 
 
+@pytest.mark.slow
 def test_importing_every_module_parses_no_arguments_and_writes_nothing(tmp_path):
     names = [found.name for found in pkgutil.walk_packages([str(PACKAGE)], "jaxlm.")]
     assert {"jaxlm", *names} == set(MODULES)
@@ -232,6 +235,7 @@ def test_importing_every_module_parses_no_arguments_and_writes_nothing(tmp_path)
     assert python(code, tmp_path, "--help", "--no-such-setting") == ""
 
 
+@pytest.mark.slow
 def test_importing_every_module_leaves_jax_as_it_was(tmp_path):
     code = (
         "import os, importlib, signal, logging, jax\n"

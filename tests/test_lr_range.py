@@ -83,7 +83,7 @@ def test_the_rate_rises_geometrically_and_the_steps_are_those_of_training(config
 
     losses = []
     for number in range(20):
-        state, loss, _ = one(state, setup.dataset.batches(number, 1))
+        state, (loss, _, _) = one(state, setup.dataset.batches(number, 1))
         losses.append(float(loss))
     assert found.loss_K == pytest.approx(losses, rel=1e-4)
     assert not found.stopped

@@ -21,6 +21,7 @@ def close(ours, theirs) -> None:
     np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_mlps_loss_and_gradients():
     model = MlpConfig(vocab_size=27, init="normal").build()
     params = {name: leaf * 0.3 for name, leaf in model.init(jax.random.key(0), jnp.zeros((1, 3), jnp.int32)).items()}

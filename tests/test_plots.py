@@ -116,6 +116,7 @@ def test_of_more_tokens_the_table_shows_the_most_frequent(tmp_path, drawn):
     assert f"the {TABLE_TOKENS} most frequent of {1 + 26 + 12} tokens" in axes.get_title()
 
 
+@pytest.mark.slow
 def test_the_title_of_the_table_has_the_size_of_the_vocabulary_and_the_meaning_of_eos(tmp_path, drawn, monkeypatch):
     monkeypatch.setattr("jaxlm.data.bigrams.KEPT_TOKENS", 30)
     text = "human: how are you.\nnetwork: well.\n\n" * 20 + "human: " + ALPHABET
@@ -129,6 +130,7 @@ def test_the_title_of_the_table_has_the_size_of_the_vocabulary_and_the_meaning_o
     assert drawn[1].axes[0].get_title().endswith("; '.' is the text's start")
 
 
+@pytest.mark.slow
 def test_no_label_of_the_table_leaves_its_cell(tmp_path, drawn):
     long = ["pneumonoultramicroscopicsilicovolcanoconiosis", "network", "reservation", "日本語日本語日本語"]
     text = "\n".join(" ".join([*long, *ALPHABET]) for _ in range(3))
@@ -166,6 +168,7 @@ TEXTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [table_of, bars_of])
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 def test_any_characters_can_be_drawn(tmp_path, draw, text):
@@ -265,6 +268,7 @@ def test_bars_have_room_for_their_labels_and_long_ones_are_cut(tmp_path, drawn):
     assert_picture(tmp_path / "none.png")
 
 
+@pytest.mark.slow
 def test_a_file_where_training_is_called_does_not_stand_in_for_a_library(make_run, monkeypatch, tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise ImportError")
     monkeypatch.chdir(tmp_path)
@@ -272,6 +276,7 @@ def test_a_file_where_training_is_called_does_not_stand_in_for_a_library(make_ru
     assert {picture.stem for picture in (path / "plots").glob("*.png")} == {"bigrams", "pairs", "loss"}
 
 
+@pytest.mark.slow
 def test_the_plots_of_a_run_are_drawn_again(make_run):
     path = make_run(steps=1, plots=True)
     drawn = list((path / "plots").glob("*.png"))
@@ -283,6 +288,7 @@ def test_the_plots_of_a_run_are_drawn_again(make_run):
         assert_picture(picture)
 
 
+@pytest.mark.slow
 def test_a_plot_that_cannot_be_drawn_costs_nothing_else(make_run, monkeypatch):
     """Training has ended well: its results are there, and a line says how to draw again."""
     broken = Mock(side_effect=RuntimeError("no\nfonts"))
@@ -304,6 +310,7 @@ WORD2VEC = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"steps": 2}, WORD2VEC], ids=["language model", "word2vec"])
 def test_a_run_is_not_done_before_its_plots_are_drawn(tmp_path, monkeypatch, settings):
     given: dict[str, Any] = {"text": "\n".join(["the cat saw a dog", "a dog saw the cat"] * 20), "plots": True}

@@ -156,6 +156,7 @@ def test_a_dry_run_lists_the_runs_and_writes_nothing(config, tmp_path, asked, ca
     assert asked == [] and tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_the_runs_are_trained_and_told_best_first(config, tmp_path, capsys, monkeypatch):
     text = Path(config).read_text()
     Path(config).write_text(text.replace("MlpConfig(context=2, d_embed=2, d_hidden=4)", "CountsConfig()"))
@@ -210,6 +211,7 @@ def pretend(monkeypatch, losses, hashes="abc"):
     monkeypatch.setattr(training, "train", train)
 
 
+@pytest.mark.slow
 def test_a_run_that_breaks_is_told_and_the_sweep_goes_on(config, tmp_path, capsys):
     assert train_command.run([config, "--sweep.optim.lr", "1e38", "0.1"]) == 3
     shown = capsys.readouterr().out.splitlines()
@@ -222,6 +224,7 @@ def test_a_run_that_breaks_is_told_and_the_sweep_goes_on(config, tmp_path, capsy
     assert not (broken / "eval.json").exists()
 
 
+@pytest.mark.slow
 def test_the_table_ends_with_the_runs_that_have_no_loss(config, monkeypatch, tmp_path):
     pretend(monkeypatch, [math.nan, None, 3.0, 2.0], "a")
     said: list[str] = []
@@ -238,6 +241,7 @@ def test_the_table_ends_with_the_runs_that_have_no_loss(config, monkeypatch, tmp
     ]
 
 
+@pytest.mark.slow
 def test_a_sweep_without_any_loss_names_no_best(config, monkeypatch):
     pretend(monkeypatch, [math.nan, math.nan], "a")
     said: list[str] = []
@@ -245,6 +249,7 @@ def test_a_sweep_without_any_loss_names_no_best(config, monkeypatch):
     assert said[-1].endswith("\nno run has a finite loss")
 
 
+@pytest.mark.slow
 def test_losses_of_different_texts_name_no_best(config, monkeypatch):
     pretend(monkeypatch, [1.0, 2.0], "ab")
     said: list[str] = []
@@ -266,6 +271,7 @@ def test_a_signal_ends_the_sweep_with_the_command_to_go_on(config, monkeypatch, 
     assert shlex.split(told.partition("run: ")[2]) == ["python", "train.py", config, *LR]
 
 
+@pytest.mark.slow
 def test_a_signal_stops_a_sweep_as_a_run(tmp_path_factory, capsys):
     cli = processes.cli(tmp_path_factory)
     run = cli.base / "run-optim.lr=0.1"

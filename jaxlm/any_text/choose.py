@@ -3,8 +3,7 @@
 import dataclasses
 import math
 
-from jaxlm.any_text.look import Look
-from jaxlm.config import DataConfig, GptConfig, MixtureConfig, OptimConfig, RunConfig
+from jaxlm.config import GptConfig, MixtureConfig, OptimConfig, RunConfig
 
 LADDER = ((1, 32), (2, 48), (2, 64), (3, 96), (4, 128), (4, 192), (6, 256), (6, 384), (8, 512), (12, 768))
 """Layers and widths of the models that can be chosen."""
@@ -12,8 +11,9 @@ HEAD = 32
 """Width of an attention head, about."""
 TRAINING_SHARE = 0.7
 """Share of the time that goes into steps; the rest is compilation, evaluation, samples and pictures."""
-FEW_PASSES = 8
-"""A model is chosen only if the time is enough for so many passes over train."""
+TOKENS_PER_PARAMETER = 20
+"""A model is chosen only if the time is enough for so many predictions for each of its parameters (Hoffmann et al.
+2022, "Training compute-optimal large language models")."""
 MANY_PASSES = 40
 """No training has more passes."""
 PARAMETERS_PER_TOKEN = 3
@@ -43,25 +43,25 @@ class Choice:
 
 def choose(
     asked: RunConfig,
-    seen: Look,
     *,
     tokens: int,
     examples: int,
     longest: int,
     vocab_size: int,
     order: int,
+    minutes: float,
     speed: float,
     has_dev: bool = True,
 ) -> Choice:
     """Choose the model and its training for a text.
 
     Train has `tokens` predictions in `examples` lines or dialogues (1 of running text), the longest of `longest`.
-    `order` is that of the best counts, `speed` the operations a second that training reaches here. Everything that the
-    rules do not decide is taken from `asked`. Without a dev split, training goes on to its last step.
+    `order` is that of the best counts, `minutes` the time that is left, `speed` the operations a second that training
+    reaches here. Everything that the rules do not decide is taken from `asked`, how the text is read among it. Without
+    a dev split, training goes on to its last step.
     """
-    minutes = asked.model.minutes  # type: ignore[attr-defined]
     length = min(longest, LONGEST_LINE)
-    if seen.kind == "stream":
+    if asked.data.kind == "stream":
         length = min(longest, SEQUENCE if tokens >= LONG_TEXT else SEQUENCE // 2)
     filled = min(1.0, tokens / (examples * length))
 
@@ -73,8 +73,8 @@ def choose(
     fitting = [
         (layers, width)
         for layers, width in LADDER
-        if affordable(layers, width) >= FEW_PASSES * tokens
-        and parameters(layers, width, vocab_size, length) <= PARAMETERS_PER_TOKEN * tokens
+        for size in [parameters(layers, width, vocab_size, length)]
+        if TOKENS_PER_PARAMETER * size <= affordable(layers, width) and size <= PARAMETERS_PER_TOKEN * tokens
     ]
     layers, width = fitting[-1] if fitting else LADDER[0]
     size = parameters(layers, width, vocab_size, length)
@@ -90,8 +90,6 @@ def choose(
         model=MixtureConfig(network=network, order=order),
         data=dataclasses.replace(
             asked.data,
-            kind=seen.kind,
-            labels=seen.labels or DataConfig().labels,
             example="sequence",
             max_length=length,
             overlap=longest > length,

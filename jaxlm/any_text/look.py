@@ -64,7 +64,8 @@ def look(text: str) -> Look:
     if every[-1] == "":
         every.pop()
     lines = [line for line in every if line.strip()]
-    seen = Counter(text)
+    point_N = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    count_P = np.bincount(point_N)  # a Counter takes three times as long
     speakers = _speakers(lines)
     labels = speakers if len(lines) < len(every) else None
     length_L = np.array([len(line) for line in lines])
@@ -83,8 +84,8 @@ def look(text: str) -> Look:
         labels=labels,
         characters=len(text),
         bytes=len(text.encode("utf-8", "surrogatepass")),
-        alphabet=len(seen),
-        rare=sum(count < RARE for count in seen.values()),
+        alphabet=int((count_P > 0).sum()),
+        rare=int(((count_P > 0) & (count_P < RARE)).sum()),
         lines=len(lines),
         longest=int(length_L.max()),
     )

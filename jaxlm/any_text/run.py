@@ -1,6 +1,7 @@
 """The recipe for any text as a run: chosen, trained as any other, and replaced by counts where those are better."""
 
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from jaxlm.runs.create import is_free, set_aside
 from jaxlm.runs.directory import RunDir, open_existing
 from jaxlm.training import train as train_chosen
 
-CHOSEN = ("steps", "epochs", "batch_size", "init_from")
+CHOSEN = ("steps", "epochs", "tokens", "batch_size", "batch_tokens", "init_from")
 """Settings of a run that the recipe chooses, or does without."""
 CHOSEN_OF_DATA = ("tokens", "example", "max_length", "order", "overlap")
 """Settings of the data that it chooses."""
@@ -28,6 +29,10 @@ FEWEST_TOKENS = 200
 """Predictions of train below which there is nothing to learn but counts."""
 MEASUREMENTS = 2
 """Models whose step is measured, at most: the one that a guess of the speed chooses, and the one chosen after that."""
+LARGE_TEXT, HELD_OUT = 2**24, 2**20
+"""Characters of a text beyond which dev and test have HELD_OUT characters each, if the split is not given."""
+COUNTING_S = 2e-6
+"""Seconds that counting takes for each token of train, about."""
 
 
 class Text(NamedTuple):
@@ -36,6 +41,8 @@ class Text(NamedTuple):
     seen: Look
     corpus: Corpus
     counts: Counts
+    seconds: float
+    """How long reading and counting took."""
 
 
 def train(
@@ -90,26 +97,33 @@ def check_asked(config: RunConfig) -> None:
 
 def read_text(config: RunConfig) -> Text:
     """Read the text, look at it, and count it."""
+    began = time.monotonic()
     seen = look(read(config.data))
     if config.data.kind != DataConfig().kind:
         seen = dataclasses.replace(seen, kind=config.data.kind, labels=config.data.labels)
     corpus = corpora.load(data_of(config, seen))
-    return Text(seen, corpus, best_counts(corpus))
+    counts = best_counts(corpus)
+    return Text(seen, corpus, counts, time.monotonic() - began)
 
 
 def choose_run(config: RunConfig, text: Text, log: Callable[[str], None]) -> RunConfig:
-    """Choose the run, and log in three lines what was seen, what the counts reach, and what was chosen and why."""
+    """Choose the run, and log in three lines what was seen, what the counts reach, and what was chosen and why.
+
+    The time that reading has taken, and that counting will take, is taken from the minutes, up to half of them.
+    """
     counts, tokens = text.counts, text.corpus.size("train")
     log(f"text: {text.seen.describe()}")
     log(f"counts: Kneser-Ney of {counts.order}-grams has a dev loss of {counts.dev:.4f} nats a token, the best order")
     if tokens < FEWEST_TOKENS:
         log(f"model: those counts, since train has only {tokens:,} tokens")
         return counted(config, text)
-    choice = _choose(config, text, guessed_speed())
+    minutes = config.model.minutes  # type: ignore[attr-defined]
+    minutes = max(minutes / 2, minutes - (text.seconds + COUNTING_S * tokens) / 60)
+    choice = _choose(config, text, minutes, guessed_speed())
     for _ in range(MEASUREMENTS):
         network = dataclasses.replace(choice.config, model=choice.network)  # the counts cost a step nothing
         measured = choice.operations_a_step / seconds_a_step(network)
-        before, choice = choice, _choose(config, text, measured)
+        before, choice = choice, _choose(config, text, minutes, measured)
         if choice.config.model == before.config.model:
             break
     log(f"model: {choice.reason}")
@@ -118,7 +132,11 @@ def choose_run(config: RunConfig, text: Text, log: Callable[[str], None]) -> Run
 
 def data_of(config: RunConfig, seen: Look) -> DataConfig:
     """Return the settings of the data for a text that was seen."""
-    return dataclasses.replace(config.data, kind=seen.kind, labels=seen.labels or DataConfig().labels)
+    split = config.data.split
+    if split == DataConfig().split and seen.characters > LARGE_TEXT:
+        share = HELD_OUT / seen.characters
+        split = (1 - 2 * share, share, share)
+    return dataclasses.replace(config.data, kind=seen.kind, labels=seen.labels or DataConfig().labels, split=split)
 
 
 def counted(config: RunConfig, text: Text) -> RunConfig:
@@ -130,25 +148,25 @@ def counted(config: RunConfig, text: Text) -> RunConfig:
 def begun(config: RunConfig) -> RunConfig:
     """Return what was chosen for a run that has begun, with the settings that may differ as they are asked now."""
     chosen = open_existing(config.directory).read_config()
-    data = dataclasses.replace(
-        config.data,
-        **{name: getattr(chosen.data, name) for name in ("kind", "labels", *CHOSEN_OF_DATA)},
-    )
-    names = ("model", "optim", "steps", "epochs", "batch_size")
-    return dataclasses.replace(config, data=data, **{name: getattr(chosen, name) for name in names})
+    names = ["kind", "labels", *CHOSEN_OF_DATA]
+    if config.data.split == DataConfig().split:
+        names.append("split")
+    data = dataclasses.replace(config.data, **{name: getattr(chosen.data, name) for name in names})
+    kept = ("model", "optim", "steps", "epochs", "batch_size")
+    return dataclasses.replace(config, data=data, **{name: getattr(chosen, name) for name in kept})
 
 
-def _choose(config: RunConfig, text: Text, speed: float) -> Choice:
-    """Choose by a speed in operations a second."""
+def _choose(config: RunConfig, text: Text, minutes: float, speed: float) -> Choice:
+    """Choose for so many minutes by a speed in operations a second."""
     corpus, (start, end) = text.corpus, text.corpus.bounds["train"]
     return choose(
-        config,
-        text.seen,
+        dataclasses.replace(config, data=data_of(config, text.seen)),
         tokens=end - start,
         examples=int((corpus.age_N[start:end] == 0).sum()),
         longest=corpus.longest,
         vocab_size=corpus.tokenizer.vocab_size,
         order=text.counts.order,
+        minutes=minutes,
         speed=speed,
         has_dev=corpus.size("dev") > 0,
     )

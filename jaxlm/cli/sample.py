@@ -64,7 +64,11 @@ def answer(command: SampleCommand) -> None:
     from jaxlm.runs.loading import load_run
 
     run = load_run(
-        command.run, which=command.checkpoint, trust_code=command.trusted, log=partial(show, file=sys.stderr)
+        command.run,
+        which=command.checkpoint,
+        weights=command.weights,
+        trust_code=command.trusted,
+        log=partial(show, file=sys.stderr),
     )
     if command.by_vector:
         run = by_vector(run)

@@ -21,6 +21,7 @@ TEXT = (
     "--prompt",
     "--max-tokens",
     "--temperature",
+    "--weights",
     "--top-k",
     "--top-p",
     "--min-p",
@@ -112,6 +113,8 @@ class SampleCommand:
     """Run the file of your own that the run names for its model class; FILE.py after it where that file was moved."""
     checkpoint: Literal["best", "last"] = "best"
     """Which parameters: the best by dev loss, or the last."""
+    weights: Literal["ema", "raw"] = "ema"
+    """On a run with optim.ema: the average of its parameters, or the parameters themselves (raw)."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """auto: the best that JAX finds."""
     given: tyro.conf.Suppress[tuple[str, ...]] = ()

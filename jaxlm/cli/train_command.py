@@ -7,14 +7,17 @@ import reprlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from jaxlm.cli.parsing import parse
+from jaxlm.cli.suggestions import near_value
 from jaxlm.config import AnyTextConfig, DataConfig, RunConfig
 from jaxlm.config.rean import TableConfig
+from jaxlm.config.run import DEFAULT_BATCH
 from jaxlm.config.settings import at_home
+from jaxlm.config.tokens import CHOICES
 from jaxlm.config.user_code import failure, load_module
 from jaxlm.errors import UserError, near_path
 
@@ -86,7 +89,7 @@ def load_train(args: Sequence[str]) -> tuple[Path, RunConfig, list[str]]:
     if args[0].startswith("-"):
         raise UserError(f"config wants a file as the first argument, got {args[0]!r}")
     path = Path(at_home(args[0]))
-    return path, load_config(path), list(args[1:])
+    return path, *_choose_tokens(load_config(path), list(args[1:]))
 
 
 def train_command(path: Path, config: RunConfig, args: Sequence[str]) -> TrainCommand:
@@ -149,9 +152,29 @@ def load_config(path: Path) -> RunConfig:
     return config
 
 
+def _choose_tokens(config: RunConfig, args: Sequence[str]) -> tuple[RunConfig, list[str]]:
+    """Let --data.tokens NAME choose the class of the config's tokens; returns the arguments without it.
+
+    A class that the config has already keeps its settings.
+    """
+    rest = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--data.tokens=") else [arg])]
+    while "--data.tokens" in rest:
+        at = rest.index("--data.tokens")
+        name = rest[at + 1] if at + 1 < len(rest) else ""
+        if name not in CHOICES:
+            near = near_value(name, list(CHOICES))
+            hint = f" (did you mean {near}?)" if near else ""
+            *others, last = CHOICES
+            raise UserError(f"--data.tokens wants {', '.join(others)} or {last}, got {name!r}{hint}")
+        if type(config.data.tokens) is not CHOICES[name]:
+            config = dataclasses.replace(config, data=dataclasses.replace(config.data, tokens=CHOICES[name]()))
+        del rest[at : at + 2]
+    return config, rest
+
+
 def _default(config: RunConfig, args: Sequence[str]) -> RunConfig:
     """Return the config without the settings that an argument replaces under another name."""
-    for replaced in (_one_order, _one_length, _one_text, _one_source):
+    for replaced in (_one_order, _one_length, _one_batch, _one_text, _one_source):
         config = replaced(config, args)
     return config
 
@@ -165,12 +188,23 @@ def _one_order(config: RunConfig, args: Sequence[str]) -> RunConfig:
 
 
 def _one_length(config: RunConfig, args: Sequence[str]) -> RunConfig:
-    """Let --epochs on the command line stand in for the config's steps, and the other way round."""
-    given = {arg.partition("=")[0] for arg in args}
-    if "--epochs" in given and "--steps" not in given:
-        return dataclasses.replace(config, steps=None, epochs=config.epochs or 1.0)
-    if "--steps" in given and "--epochs" not in given:
-        return dataclasses.replace(config, steps=config.steps or 1, epochs=None)
+    """Let one of --steps, --epochs and --tokens on the command line stand in for what the config has of them."""
+    lengths = {"steps": 1, "epochs": 1.0, "tokens": 1.0}
+    asked = [name for name in lengths if f"--{name}" in {arg.partition("=")[0] for arg in args}]
+    if len(asked) != 1:
+        return config
+    nothing: dict[str, Any] = dict.fromkeys(lengths)
+    (name,) = asked
+    return dataclasses.replace(config, **nothing | {name: getattr(config, name) or lengths[name]})
+
+
+def _one_batch(config: RunConfig, args: Sequence[str]) -> RunConfig:
+    """Let --batch-tokens on the command line stand in for the config's batch_size, and the other way round."""
+    given = {arg.partition("=")[0].replace("_", "-") for arg in args}
+    if "--batch-tokens" in given and "--batch-size" not in given:
+        return dataclasses.replace(config, batch_size=DEFAULT_BATCH, batch_tokens=config.batch_tokens or 1.0)
+    if "--batch-size" in given and "--batch-tokens" not in given:
+        return dataclasses.replace(config, batch_tokens=None)
     return config
 
 

@@ -7,7 +7,6 @@ from jaxlm.config.mixture import MixtureConfig
 from jaxlm.config.models import (
     BowConfig,
     CountsConfig,
-    GptConfig,
     MlpConfig,
     ModelConfig,
     NgramConfig,
@@ -17,12 +16,15 @@ from jaxlm.config.models import (
 from jaxlm.config.optim import OptimConfig
 from jaxlm.config.rean import FaithfulReanConfig, ReanConfig, VectorsConfig
 from jaxlm.config.run import CheckpointConfig, EvalConfig, RunConfig, SampleConfig
-from jaxlm.config.tokens import CharactersConfig, ReanTokensConfig, TokensConfig, WordsConfig
+from jaxlm.config.tokens import BpeConfig, BytesConfig, CharactersConfig, ReanTokensConfig, TokensConfig, WordsConfig
+from jaxlm.config.transformer import GptConfig
 from jaxlm.config.word2vec import Word2vecConfig
 
 __all__ = [
     "AnyTextConfig",
     "BowConfig",
+    "BpeConfig",
+    "BytesConfig",
     "CharactersConfig",
     "CheckpointConfig",
     "CountsConfig",

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jaxlm.config import check
-from jaxlm.config.models import GptConfig, ModelConfig
+from jaxlm.config.models import ModelConfig
+from jaxlm.config.transformer import GptConfig
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Settings of every language model, and how a model is built from them."""
+"""Settings of language models, and how a model is built from them; a transformer's are in config/transformer.py."""
 
 import abc
 import dataclasses
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxlm.config import check
 from jaxlm.config.settings import Settings, refuse_unused
-from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
     from jaxlm.config.run import RunConfig
@@ -65,29 +64,6 @@ class PositionsConfig(ModelConfig):
     def filled(self, vocab_size: int, longest: int) -> "PositionsConfig":
         """These settings with the data's vocabulary and its longest sequence."""
         return dataclasses.replace(self, vocab_size=self.vocab_size or vocab_size, context=self.context or longest)
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerConfig(PositionsConfig):
-    """Sizes of GPT-2's blocks."""
-
-    n_layers: int = 4
-    """Number of blocks."""
-    n_heads: int = 4
-    """Attention heads of a block; they divide d_model."""
-    d_model: int = 64
-    """Width of the residual stream."""
-    dropout: float = 0.0
-    """Share of embeddings, attention weights and blocks' outputs dropped in training."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check.at_least("model.n_layers", self.n_layers, 1)
-        check.at_least("model.n_heads", self.n_heads, 1)
-        check.at_least("model.d_model", self.d_model, 1)
-        check.between("model.dropout", self.dropout, 0, 1)
-        if self.d_model % self.n_heads:
-            raise UserError(f"model.d_model wants a multiple of the {self.n_heads} heads, got {self.d_model}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,19 +223,5 @@ class WavenetConfig(ModelConfig):
     def build(self) -> "Wavenet":
         """The model of these settings."""
         from jaxlm.models.wavenet import build
-
-        return build(self)
-
-
-@dataclasses.dataclass(frozen=True)
-class GptConfig(TransformerConfig):
-    """GPT-2's transformer: pre-LayerNorm blocks, learned positions, GELU by tanh."""
-
-    tied: bool = False
-    """Compute the logits with the token embeddings, in place of an unembedding of their own."""
-
-    def build(self) -> "SequenceModel":
-        """The model of these settings."""
-        from jaxlm.models.gpt import build
 
         return build(self)

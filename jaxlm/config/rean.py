@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from jaxlm.config import check
-from jaxlm.config.models import PositionsConfig, TransformerConfig
+from jaxlm.config.models import PositionsConfig
 from jaxlm.config.optim import OptimConfig
 from jaxlm.config.settings import Settings, expand_home, refuse_unused
+from jaxlm.config.transformer import TransformerConfig
 from jaxlm.config.word2vec import Word2vecConfig
 from jaxlm.errors import UserError
 

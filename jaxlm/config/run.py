@@ -17,6 +17,8 @@ from jaxlm.errors import UserError
 
 DEFAULT_DIRECTORY = "runs/run"
 """The run directory without run_dir; train.py sets runs/ and the config file's name."""
+DEFAULT_BATCH = 32
+"""Rows in a batch without batch_size and batch_tokens."""
 MOST_SAMPLES = 2**20
 """Samples at once at most, and tokens of one."""
 
@@ -89,8 +91,12 @@ class RunConfig(Settings):
     """Updates of the parameters. None: as many as `epochs` takes."""
     epochs: float | None = None
     """Passes over train, in place of steps."""
-    batch_size: int | Literal["full"] = 32
+    tokens: float | None = None
+    """Predictions of the whole run, padding included, in place of steps."""
+    batch_size: int | Literal["full"] = DEFAULT_BATCH
     """Rows in a batch; full: all of train at every step."""
+    batch_tokens: float | None = None
+    """Predictions in a batch, padding included, in place of batch_size: as many whole rows as they hold."""
     run_dir: str | None = None
     """The run directory. None: runs/ and the config file's name."""
     init_from: str | None = None
@@ -120,8 +126,7 @@ class RunConfig(Settings):
             check.between("steps", self.steps, 1, check.MOST)
         check.more_than("epochs", self.epochs, 0)
         check.between("gpu_memory", self.gpu_memory, 0, 1)
-        if self.batch_size != "full":
-            check.between("batch_size", self.batch_size, 1, 2**24)
+        self._check_batch()
         self._check_tokens()
         self._check_profile()
         if self.batch_size == "full" and self.data.order != "shuffled":
@@ -129,10 +134,7 @@ class RunConfig(Settings):
                 f"data.order wants shuffled with batch_size full, which takes all rows at every step, got "
                 f"{self.data.order}: leave it out, or give a number for batch_size"
             )
-        if self.steps is not None and self.epochs is not None:
-            raise UserError(f"steps and epochs exclude each other, got steps {self.steps} and epochs {self.epochs}")
-        if self.model.trained_by_steps and self.steps is None and self.epochs is None:
-            raise UserError("steps wants a number of updates (or give epochs), got neither")
+        self._check_length()
         if self.init_from is not None and not self.model.trained_by_steps:
             raise UserError(
                 f"init_from wants a model that is trained by steps, got {self.init_from!r} for a "
@@ -152,6 +154,43 @@ class RunConfig(Settings):
     def directory(self) -> Path:
         """The run directory as a path."""
         return Path(self.run_dir or DEFAULT_DIRECTORY)
+
+    def _check_batch(self) -> None:
+        if self.batch_tokens is not None:
+            check.at_least("batch_tokens", self.batch_tokens, 1)
+            if self.batch_size != DEFAULT_BATCH:
+                raise UserError(
+                    f"batch_size and batch_tokens exclude each other, got batch_size {self.batch_size} and "
+                    f"batch_tokens {self.batch_tokens:g}"
+                )
+            self._check_counts_tokens("batch_tokens", "batch_size")
+        elif self.batch_size != "full":
+            check.between("batch_size", self.batch_size, 1, 2**24)
+            if self.batch_size % self.optim.accumulate:
+                raise UserError(
+                    f"batch_size wants a multiple of the {self.optim.accumulate} micro-batches (optim.accumulate), got "
+                    f"{self.batch_size}"
+                )
+
+    def _check_length(self) -> None:
+        lengths = {name: getattr(self, name) for name in ("steps", "epochs", "tokens")}
+        given = [name for name, length in lengths.items() if length is not None]
+        if len(given) > 1:
+            got = " and ".join(f"{name} {lengths[name]}" for name in given)
+            raise UserError(f"{' and '.join(given)} exclude each other, got {got}")
+        if self.model.trained_by_steps and not given:
+            raise UserError("steps wants a number of updates (or give epochs or tokens), got none of them")
+        if self.tokens is not None:
+            check.at_least("tokens", self.tokens, 1)
+            self._check_counts_tokens("tokens", "epochs")
+
+    def _check_counts_tokens(self, name: str, instead: str) -> None:
+        """Raise UserError for a length in tokens of a model that is counted, or reads words."""
+        if not (self.model.trained_by_steps and self.model.predicts_text):
+            raise UserError(
+                f"{name} wants a language model that is trained by steps, got a {type(self.model).__name__}: leave it "
+                f"out, or give {instead}"
+            )
 
     @property
     def profile_steps(self) -> tuple[int, int] | None:
@@ -191,19 +230,41 @@ class RunConfig(Settings):
                 "write data=DataConfig(tokens=ReanTokensConfig(), ...) in the config"
             )
 
-    def in_steps(self, examples: int, per_step: int) -> "RunConfig":
-        """The same with epochs turned into steps. Raises UserError where those are more than can be counted."""
-        if self.epochs is None:
+    def in_rows(self, row_tokens: int, multiple: int) -> "RunConfig":
+        """The same with batch_tokens turned into batch_size, a multiple of so many rows of `row_tokens` predictions.
+
+        Raises UserError where batch_tokens holds fewer.
+        """
+        if self.batch_tokens is None:
             return self
-        steps = max(1, math.ceil(self.epochs * examples / per_step))
-        if steps > check.MOST:
-            most = check.MOST * per_step / examples
-            raise UserError(f"epochs wants a number up to {most:.3g} for this data and batch_size, got {self.epochs}")
-        return dataclasses.replace(self, steps=steps, epochs=None)
+        rows = int(self.batch_tokens // (row_tokens * multiple)) * multiple
+        if not rows:
+            raise UserError(
+                f"batch_tokens wants at least {row_tokens * multiple:,}, those of {multiple:,} rows of {row_tokens:,}, "
+                f"got {self.batch_tokens:,.0f}"
+            )
+        return dataclasses.replace(self, batch_size=rows, batch_tokens=None)
+
+    def in_steps(self, examples: int, per_step: int, row_tokens: int = 1) -> "RunConfig":
+        """The same with epochs or tokens turned into steps, of `per_step` of the examples of `row_tokens` predictions.
+
+        Raises UserError where those are more than can be counted.
+        """
+        if self.epochs is None and self.tokens is None:
+            return self
+        if self.tokens is not None:
+            name, length, steps = "tokens", self.tokens, self.tokens / (per_step * row_tokens)
+        else:
+            assert self.epochs is not None
+            name, length, steps = "epochs", self.epochs, self.epochs * examples / per_step
+        if math.ceil(steps) > check.MOST:
+            most = check.MOST * length / steps
+            raise UserError(f"{name} wants a number up to {most:.3g} for this data and batch_size, got {length}")
+        return dataclasses.replace(self, steps=max(1, math.ceil(steps)), epochs=None, tokens=None)
 
     @property
     def last_step(self) -> int:
-        """The step of the last checkpoint, once epochs are turned into steps; 1 for a model that is counted."""
+        """The step of the last checkpoint, once the length is one in steps; 1 for a model that is counted."""
         return self.steps if self.steps is not None and self.model.trained_by_steps else 1
 
 

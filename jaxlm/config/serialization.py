@@ -16,10 +16,14 @@ from jaxlm.config.user_code import TrustCode, class_name, find_class
 from jaxlm.errors import UserError
 
 SAME_NUMBERS = (
+    "model.remat",
+    "model.scan",
+    "model.attention",
     "data.path",
     "data.encoding",
     "data.name",
     "data.labels",
+    "data.tokens.path",
     "run_dir",
     "device",
     "mesh",
@@ -32,7 +36,7 @@ SAME_NUMBERS = (
     "checkpoint",
     "sample",
 )
-"""Settings (or groups) that leave the trained parameters as they are; data has a hash of its own."""
+"""Settings (or groups) that leave the trained parameters as they are, rounding apart; data has a hash of its own."""
 MISSING = object()
 
 FindClass = Callable[[str, type], type]

@@ -4,14 +4,15 @@ import abc
 import dataclasses
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxlm.config import check
-from jaxlm.config.settings import Settings, refuse_unused
+from jaxlm.config.settings import Settings, expand_home, refuse_unused
 from jaxlm.errors import UserError
 
 if TYPE_CHECKING:
-    from jaxlm.tokenizers import CharTokenizer, ReanTokenizer, Tokenizer, WordTokenizer
+    from jaxlm.tokenizers import BpeTokenizer, ByteTokenizer, CharTokenizer, ReanTokenizer, Tokenizer, WordTokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,45 @@ class CharactersConfig(TokensConfig):
         from jaxlm.tokenizers import CharTokenizer
 
         return CharTokenizer.of_text(whole)
+
+
+@dataclasses.dataclass(frozen=True)
+class BytesConfig(TokensConfig):
+    """A token for each byte of UTF-8."""
+
+    def build(self, whole: str, train: Sequence[str]) -> "ByteTokenizer":
+        """The tokenizer of all bytes, whatever the text has."""
+        from jaxlm.tokenizers import ByteTokenizer
+
+        return ByteTokenizer()
+
+
+@dataclasses.dataclass(frozen=True)
+class BpeConfig(TokensConfig):
+    """Byte-level BPE: frequent words and parts of words as one token, for any text (extra `bpe`)."""
+
+    vocab_size: int = 4096
+    """Tokens at most: EOS, 256 bytes, and what is merged from the most frequent pairs of train."""
+    path: str | None = None
+    """In place of a training: a directory with GPT-2's encoder.json and vocab.bpe, or Hugging Face's tokenizer.json."""
+    eos: str | None = None
+    """path: the special token that ends a text. None: the one that the files name, or <|endoftext|>."""
+
+    def __post_init__(self) -> None:
+        expand_home(self, "path")
+        check.between("data.tokens.vocab_size", self.vocab_size, 257, 2**24)
+        if self.path is None:
+            refuse_unused(self, ("eos",), "data.tokens.path None", "data.tokens.path set")
+        else:
+            refuse_unused(self, ("vocab_size",), f"data.tokens.path {self.path!r}", "data.tokens.path None")
+
+    def build(self, whole: str, train: Sequence[str]) -> "BpeTokenizer":
+        """The tokenizer of the files, or of train."""
+        from jaxlm.tokenizers import BpeTokenizer
+
+        if self.path is not None:
+            return BpeTokenizer.open(Path(self.path), self.eos)
+        return BpeTokenizer.of_texts(train, self.vocab_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,3 +156,13 @@ class WordsConfig(TokensConfig):
         from jaxlm.word2vec.vocabulary import build_vocabulary
 
         return build_vocabulary(lambda: [whole], "data.path", self, lines=True)[0]
+
+
+CHOICES: dict[str, type[TokensConfig]] = {
+    "characters": CharactersConfig,
+    "bytes": BytesConfig,
+    "bpe": BpeConfig,
+    "rean": ReanTokensConfig,
+    "words": WordsConfig,
+}
+"""The classes by the names that --data.tokens takes on the command line."""

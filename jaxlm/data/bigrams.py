@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlm.data.corpus import Corpus
-from jaxlm.tokenizers import EOS
 
 KEPT_TOKENS = 1000
 """Tokens whose bigrams are counted at most: the most frequent ones."""
@@ -24,7 +23,7 @@ def count_bigrams(corpus: Corpus) -> BigramCounts:
     """The bigrams of train, of its KEPT_TOKENS most frequent tokens at most."""
     V = corpus.tokenizer.vocab_size
     after_N = corpus.tokens("train").astype(np.int64)
-    before_N = np.where(corpus.age_N[: len(after_N)] > 0, np.roll(after_N, 1), EOS)
+    before_N = np.where(corpus.age_N[: len(after_N)] > 0, np.roll(after_N, 1), corpus.tokenizer.eos)
     kept = np.arange(V)
     if V > KEPT_TOKENS:
         kept = np.sort(np.argsort(-np.bincount(after_N, minlength=V), kind="stable")[:KEPT_TOKENS])

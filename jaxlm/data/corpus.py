@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,7 +16,7 @@ from jaxlm.config import DataConfig
 from jaxlm.data.labels import check_labels
 from jaxlm.data.source import read
 from jaxlm.errors import UserError, naming
-from jaxlm.tokenizers import EOS, Tokenizer, UnknownCharacter, WordTokenizer
+from jaxlm.tokenizers import Tokenizer, UnknownCharacter, WordTokenizer
 
 SPLITS = ("train", "dev", "test")
 MAX_AGE = 2**16 - 1
@@ -27,7 +29,7 @@ class Corpus:
     """All splits' tokens in one array, train first, so that every split is a range of positions.
 
     Each position i is one prediction: the target is tokens_N[i], and the k-th token before it is tokens_N[i - k] where
-    age_N[i] >= k, else EOS, token 0 (lines, dialogues and splits do not see each other).
+    age_N[i] >= k, else the tokenizer's EOS (lines, dialogues and splits do not see each other).
     """
 
     tokenizer: Tokenizer
@@ -48,7 +50,7 @@ class Corpus:
 
     def _lines(self, split: str) -> list[str]:
         token_N = self.tokens(split)
-        end_L, tokens = np.flatnonzero(token_N == EOS), token_N.tolist()
+        end_L, tokens = np.flatnonzero(token_N == self.tokenizer.eos), token_N.tolist()
         start_L = np.concatenate([[0], end_L[:-1] + 1]) if len(end_L) else end_L
         parts = zip(start_L.tolist(), end_L.tolist(), strict=True)
         # a line is never empty: the second EOS at a dialogue's end ends none
@@ -73,9 +75,27 @@ class Corpus:
 def load(config: DataConfig, tokenizer: Tokenizer | None = None) -> Corpus:
     """Read, split and encode, by a tokenizer of the text's own unless one is given.
 
-    Raises UserError where the text cannot be used, naming init_from and the place where the given tokenizer does not
-    know a character.
+    The last text that was read is kept: a sweep, and the recipe for any text, train on it again. Raises UserError where
+    the text cannot be used, naming init_from and the place where the given tokenizer does not know a character.
     """
+    if tokenizer is not None or config.path is None:
+        return _load(config, tokenizer)
+    try:
+        file = Path(config.path).stat()
+    except OSError:
+        return _load(config, None)  # which says why
+    rows = DataConfig()
+    rows_apart = {name: getattr(rows, name) for name in ("example", "max_length", "order", "overlap")}
+    return _load_again(dataclasses.replace(config, **rows_apart), (file.st_mtime_ns, file.st_size, file.st_ino))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_again(config: DataConfig, version: tuple[int, ...]) -> Corpus:
+    """`_load` of a file in this version."""
+    return _load(config, None)
+
+
+def _load(config: DataConfig, tokenizer: Tokenizer | None) -> Corpus:
     read_as = {"lines": from_lines, "stream": from_stream, "dialogues": from_dialogues}
     text = read(config)
     notes: tuple[str, ...] = ()
@@ -111,7 +131,7 @@ def tokenizer_of(config: DataConfig, whole: str, train: Sequence[str]) -> Tokeni
     if not config.tokens.restores_text:
         raise UserError(
             f"data.tokens wants tokens that give the text back, got {type(config.tokens).__name__}(): take "
-            "CharactersConfig() or ReanTokensConfig()"
+            "CharactersConfig(), BytesConfig(), BpeConfig() or ReanTokensConfig()"
         )
     tokenizer = config.tokens.build(whole, train)
     assert not isinstance(tokenizer, WordTokenizer), config.tokens
@@ -141,22 +161,27 @@ def shares(n: int, split: tuple[float, float, float]) -> tuple[int, int]:
     return (second if split[1] == 0 else first), second
 
 
-def from_lines(text: str, config: DataConfig, tokenizer: Tokenizer | None = None) -> Corpus:
-    """One example a line: shuffled by random.Random(split_seed), then cut into train, dev and test."""
+def lines_of_splits(text: str, config: DataConfig) -> tuple[dict[str, list[str]], str]:
+    """Each split's lines, and the SHA-256 of all: shuffled by random.Random(split_seed), then cut."""
     lines = split_lines(text)
     if not lines:
         raise UserError("data.path wants at least one line with text, got only blank lines")
     data_hash = _sha256("\n".join(lines))
     random.Random(config.split_seed).shuffle(lines)
     first, second = shares(len(lines), config.split)
-    parts = dict(zip(SPLITS, (lines[:first], lines[first:second], lines[second:]), strict=True))
-    tokenizer = tokenizer or tokenizer_of(config, "".join(lines), parts["train"])
+    return dict(zip(SPLITS, (lines[:first], lines[first:second], lines[second:]), strict=True)), data_hash
+
+
+def from_lines(text: str, config: DataConfig, tokenizer: Tokenizer | None = None) -> Corpus:
+    """One example a line: shuffled by random.Random(split_seed), then cut into train, dev and test."""
+    parts, data_hash = lines_of_splits(text, config)
+    tokenizer = tokenizer or tokenizer_of(config, "".join(map("".join, parts.values())), parts["train"])
     tokens = [tokenizer.encode_lines(part) for part in parts.values()]
     tokens_N = np.concatenate(tokens)
     return Corpus(
         tokenizer=tokenizer,
         tokens_N=tokens_N,
-        age_N=line_ages(tokens_N),
+        age_N=line_ages(tokens_N, tokenizer.eos),
         bounds=_bounds([len(part) for part in tokens]),
         kind="lines",
         data_hash=data_hash,
@@ -193,7 +218,7 @@ def from_dialogues(text: str, config: DataConfig, tokenizer: Tokenizer | None = 
 
 def encode_dialogue(turns: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
     """A dialogue's tokens: each turn followed by EOS, and one more EOS."""
-    return np.append(tokenizer.encode_lines(turns), np.int32(EOS))
+    return np.append(tokenizer.encode_lines(turns), np.int32(tokenizer.eos))
 
 
 def from_stream(text: str, config: DataConfig, tokenizer: Tokenizer | None = None) -> Corpus:
@@ -213,10 +238,10 @@ def from_stream(text: str, config: DataConfig, tokenizer: Tokenizer | None = Non
     )
 
 
-def line_ages(tokens_N: np.ndarray) -> np.ndarray:
-    """How many tokens of its own line stand before each position, at most MAX_AGE; a line ends with token 0. uint16."""
+def line_ages(tokens_N: np.ndarray, eos: int = 0) -> np.ndarray:
+    """How many tokens of its own line stand before each position, at most MAX_AGE; a line ends with `eos`. uint16."""
     place_N = np.arange(len(tokens_N))
-    ends_N = np.concatenate([[True], tokens_N[:-1] == 0])
+    ends_N = np.concatenate([[True], tokens_N[:-1] == eos])
     start_N = np.maximum.accumulate(np.where(ends_N, place_N, 0))
     return np.minimum(place_N - start_N, MAX_AGE).astype(np.uint16)
 

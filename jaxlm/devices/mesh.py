@@ -62,13 +62,14 @@ def rows_multiple(mesh: Mesh) -> int:
     return math.prod(mesh.shape[name] for name in RULES["batch"])
 
 
-def check_batch(batch_size: int, mesh: Mesh) -> None:
-    """Raise UserError unless the devices divide the batch."""
+def check_batch(batch_size: int, mesh: Mesh, parts: int = 1) -> None:
+    """Raise UserError unless the devices divide each of the batch's equal parts (micro-batches)."""
     devices = rows_multiple(mesh)
-    if batch_size % devices:
+    if batch_size % (devices * parts):
+        each = f" x {parts} micro-batches (optim.accumulate)" if parts > 1 else ""
         raise UserError(
-            f"batch_size wants a multiple of the {devices} devices, got {batch_size}; "
-            f"take {-(-batch_size // devices) * devices}"
+            f"batch_size wants a multiple of the {devices} devices{each}, got {batch_size}; "
+            f"take {-(-batch_size // (devices * parts)) * devices * parts}"
         )
 
 

@@ -1,14 +1,14 @@
 """A conversation with a model of dialogues: whole turns as its history, and answers as they come."""
 
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import jax
 
 from jaxlm.inference.generate import decode, pieces
 from jaxlm.inference.sampling import Strategy
 from jaxlm.runs.loading import Run
-from jaxlm.tokenizers import EOS
+from jaxlm.tokenizers import Tokenizer
 
 
 @dataclasses.dataclass
@@ -16,7 +16,8 @@ class Chat:
     """A conversation so far, and how the next answer is drawn: as `generate` draws it at the answer's number.
 
     Answer i, from 0, is what `generate` gives at place i for the whole conversation as a prompt, up to the end of the
-    turn, as long as the conversation fits into what the model sees.
+    turn, as long as the conversation fits into what the model sees. Where tokens begin with the blank before a word, as
+    BPE's, the prompt ends without the blank after the label, which is the answer's.
     """
 
     run: Run
@@ -40,8 +41,8 @@ class Chat:
         """
         asks, answers = self.run.config.data.labels
         tokenizer, number = self.run.tokenizer, len(self.turns) // 2
+        label, blank = open_end(tokenizer, f"{answers}: ")
         asked = tokenizer.encode_lines([f"{asks}: {' '.join(text.split())}"]).tolist()
-        label = tokenizer.encode(f"{answers}: ").tolist()
         self.turns.append(asked)
         made: list[int] = []
         try:
@@ -55,10 +56,10 @@ class Chat:
                 ends_turn=True,
                 every=1,
             )
-            yield from pieces(self.run, (tokens for (tokens,) in new), ["\n"], made)
+            yield from _without(blank, pieces(self.run, (tokens for (tokens,) in new), ["\n"], made))
         finally:
-            said = tokenizer.decode(token for token in made if token != EOS)
-            self.turns.append(tokenizer.encode_lines([f"{answers}: {said}"]).tolist())
+            said = tokenizer.decode(token for token in [*label, *made] if token != tokenizer.eos)
+            self.turns.append(tokenizer.encode_lines([said]).tolist())
 
     def seen(self, turn: list[int]) -> list[int]:
         """Tokens that an unfinished turn is continued from: as many whole turns before it as leave half of what the
@@ -71,5 +72,27 @@ class Chat:
             if room is not None and 1 + len(before) + len(tokens) > room:
                 break
             tokens = before + tokens
-        tokens = [EOS, *tokens]
+        tokens = [self.run.tokenizer.eos, *tokens]
         return tokens if room is None else tokens[-room:]
+
+
+def open_end(tokenizer: Tokenizer, text: str) -> tuple[list[int], str]:
+    """Tokens of a text that stay as they are when it goes on, and the end of the text that is not in them.
+
+    BPE has the blank before a word in the word's token: after "network: " it expects what a text rarely has.
+    """
+    token_N, longer_M = tokenizer.encode(text), tokenizer.encode(text + text)
+    same_N = token_N == longer_M[: len(token_N)]
+    kept = token_N[: len(token_N) if same_N.all() else int(same_N.argmin())].tolist()
+    return kept, text[len(tokenizer.decode(kept)) :]
+
+
+def _without(beginning: str, pieces: Iterator[str]) -> Iterator[str]:
+    """Pieces of a text without what it begins with, if it begins so."""
+    text = ""
+    for piece in pieces:
+        text += piece
+        if len(text) >= len(beginning):
+            if text := text.removeprefix(beginning):
+                yield text
+            text, beginning = "", ""

@@ -37,6 +37,8 @@ class Rules(NamedTuple):
     """A row is done after this token. NEVER: none ends it."""
     stop_S: np.ndarray | jax.Array
     """A row is done once its new tokens end with these, filled up with ANY on the left. S = 0: none."""
+    eos: np.ndarray | jax.Array
+    """The token that the repetition penalty is never for."""
 
 
 @jax.tree_util.register_dataclass
@@ -120,7 +122,7 @@ def run(model: LanguageModel[Any], params: Params, state: State, most: jax.Array
         active_B = ~state.done_B
         tok_B1 = state.tok_B[:, None]
         logits_B1V, cache = model.extend(params, state.cache, tok_B1, active_B.astype(jnp.int32))
-        seen_BV = sampling.with_seen(state.seen_BV, state.tok_B)
+        seen_BV = sampling.with_seen(state.seen_BV, state.tok_B, jnp.asarray(rules.eos))
         z_BV = sampling.filtered(logits_B1V[:, 0], settings, jnp.asarray(rules.allowed_V), seen_BV)
         drawn_B = sampling.draw(sampling.uniform(state.key_B, state.count_B, settings), z_BV)
         tok_B = jnp.where(active_B, drawn_B, state.tok_B)
@@ -180,6 +182,7 @@ def decode(
     place_B: np.ndarray,
     limit_B: np.ndarray,
     allowed_V: np.ndarray,
+    eos: int = EOS,
     end: int | None = None,
     stop: Sequence[int] = (),
     goes_on: bool = False,
@@ -208,7 +211,9 @@ def decode(
         if most is not None:
             pass_B = np.minimum(limit_B, count_B + most + 1 - np.array([len(row) for row in seen]))
         pass_B = np.where(ended_B, count_B, pass_B).astype(np.int32)
-        rules = Rules(settings, pass_B, allowed_V, np.array(NEVER if end is None else end, np.int32), stop_S)
+        rules = Rules(
+            settings, pass_B, allowed_V, np.array(NEVER if end is None else end, np.int32), stop_S, np.int32(eos)
+        )
         before_B = np.array([len(row) - 1 for row in seen], np.int32)
         width = int(before_B.max())
         beginning = Beginning(
@@ -216,7 +221,7 @@ def decode(
             before_B,
             np.array([row[-1] for row in seen], np.int32),
             count_B,
-            _seen(rows, made, settings, model.vocab_size),
+            _seen(rows, made, settings, model.vocab_size, eos),
             _tails(made, len(stop_S)),
             key,
             place_B,
@@ -277,12 +282,14 @@ def _tails(made: list[list[int]], size: int) -> np.ndarray:
     return np.array([([NOTHING] * size + row)[len(row) :] for row in made], np.int32).reshape(len(made), size)
 
 
-def _seen(rows: Sequence[Sequence[int]], made: list[list[int]], settings: RowSettings, vocab_size: int) -> np.ndarray:
+def _seen(
+    rows: Sequence[Sequence[int]], made: list[list[int]], settings: RowSettings, vocab_size: int, eos: int
+) -> np.ndarray:
     """seen_BV of the tokens so far, for rows with a repetition penalty."""
     seen_BV = np.zeros((len(rows), vocab_size), bool)
     for b in np.flatnonzero(np.asarray(settings.repetition_penalty_B) != 1).tolist():
         seen_BV[b, [*rows[b], *made[b]]] = True
-    seen_BV[:, EOS] = False
+    seen_BV[:, eos] = False
     return seen_BV
 
 

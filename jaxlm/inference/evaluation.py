@@ -18,7 +18,7 @@ from jaxlm.runs.metrics import NATS_PER_BIT
 EVAL_TOKENS = 8192
 """Predictions in one block of an evaluation."""
 EVAL_LOGITS = 2**25
-"""Logits in one block of an evaluation: with a large vocabulary it has fewer predictions."""
+"""Logits in one block of an evaluation, of a model that holds them all: with many tokens it has fewer predictions."""
 
 NATS_PER_TOKEN = "nats/token"
 """The unit of a loss that is the likelihood."""
@@ -124,7 +124,10 @@ class Evaluator:
         block: bool = False,
         most: int | None = None,
     ):
-        rows = max(1, min(most or EVAL_TOKENS, EVAL_LOGITS // model.vocab_size) // dataset.targets_per_row)
+        most = most or EVAL_TOKENS
+        if getattr(model, "holds_logits", True):
+            most = min(most, EVAL_LOGITS // model.vocab_size)
+        rows = max(1, most // dataset.targets_per_row)
         self._rows = -(-rows // row_multiple) * row_multiple
         self._model, self._dataset, self._wait = model, dataset, block
         self._bytes_V = bytes_V.astype(np.float32)
@@ -167,7 +170,8 @@ def _nats(model: LanguageModel[Any], params: Params, batch: Batch) -> tuple[jax.
     target_N, counts_N = batch.target.reshape(-1), batch.weight.reshape(-1) > 0
     if batch.target.ndim == 1:
         return model.next_nats(params, batch.tok, target_N), target_N, counts_N
-    return model.sequence_nats(params, batch.tok, batch.target).reshape(-1), target_N, counts_N
+    nats_BT, _ = model.sequence_nats(params, batch.tok, batch.target)
+    return nats_BT.reshape(-1), target_N, counts_N
 
 
 @partial(jax.jit, static_argnums=0)

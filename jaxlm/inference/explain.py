@@ -20,7 +20,7 @@ from jaxlm.models.base import LanguageModel, Params
 from jaxlm.ops import log_normalize
 from jaxlm.runs.directory import RunDir
 from jaxlm.runs.loading import Run
-from jaxlm.tokenizers import EOS
+from jaxlm.tokenizers import Tokenizer
 
 ALTERNATIVES = 5
 """Alternatives that are kept for each token."""
@@ -85,7 +85,7 @@ class _Train:
         if corpus.data_hash != was:
             place = f"data.name {data.name}" if data.path is None else f"data.path {data.path!r}"
             raise UserError(f"{place} has other content now (sha256 {was[:8]}, now {corpus.data_hash[:8]})")
-        start = _starts(data.kind)
+        start = _starts(data.kind, run.tokenizer)
         self._kind, self._tokenizer = data.kind, run.tokenizer
         self._token_N = np.concatenate([np.array(start, np.int32), corpus.tokens("train").astype(np.int32)])
         self._search = ContextSearch(self._token_N, boundary=len(start))
@@ -112,16 +112,17 @@ class _Train:
         nth = int(np.searchsorted(self._end_L, place))
         start = int(self._end_L[nth - 1]) + 1
         end = int(self._end_L[nth]) if nth < len(self._end_L) else len(self._token_N)
-        parts = np.split(self._token_N[start:end], np.flatnonzero(self._token_N[start:end] == EOS))
-        lines = [self._tokenizer.decode(part.tolist()) for part in parts if (part != EOS).any()]
-        turn = min(int((self._token_N[start:place] == EOS).sum()), len(lines) - 1)
+        eos = self._tokenizer.eos
+        parts = np.split(self._token_N[start:end], np.flatnonzero(self._token_N[start:end] == eos))
+        lines = [self._tokenizer.decode(part.tolist()) for part in parts if (part != eos).any()]
+        turn = min(int((self._token_N[start:place] == eos).sum()), len(lines) - 1)
         at = self._text.find("\n{}\n".format("\n".join(lines)))
         return (None if at < 0 else self._text.count("\n", 0, at + 1) + turn), lines[turn]
 
     @cached_property
     def _end_L(self) -> np.ndarray:
         """The places of the last token of each line or dialogue."""
-        is_end = self._token_N == EOS
+        is_end = self._token_N == self._tokenizer.eos
         if self._kind == "dialogues":
             is_end &= np.concatenate([[True], is_end[:-1]])
         return np.flatnonzero(is_end)
@@ -168,12 +169,12 @@ def explain(run: Run, text: str) -> Explanation:
 def _context(corpus: Corpus, i: int) -> list[int]:
     """The tokens before position i in its line, dialogue or running text, and what stands before those."""
     age = int(corpus.age_N[i])
-    return [*_starts(corpus.kind), *corpus.tokens_N[i - age : i].tolist()]
+    return [*_starts(corpus.kind, corpus.tokenizer), *corpus.tokens_N[i - age : i].tolist()]
 
 
-def _starts(kind: str) -> list[int]:
+def _starts(kind: str, tokenizer: Tokenizer) -> list[int]:
     """The tokens that stand before a line, a dialogue or running text: the end of the one before it."""
-    return [EOS] * {"lines": 1, "dialogues": 2, "stream": 0}[kind]
+    return [tokenizer.eos] * {"lines": 1, "dialogues": 2, "stream": 0}[kind]
 
 
 def _alternatives(run: Run, corpus: Corpus) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,7 +15,6 @@ from jaxlm.models.base import Params, PredictsVectors
 from jaxlm.models.check import check_decodes
 from jaxlm.ops import prng
 from jaxlm.runs.loading import Run
-from jaxlm.tokenizers import EOS
 
 MOST_TOKENS = 2**28
 """In one call of `generate`: 1 GB while they are drawn."""
@@ -117,7 +116,8 @@ def decode(
         place_B=np.asarray(places, np.int32),
         limit_B=np.full(len(rows), max_tokens, np.int32),
         allowed_V=drawn_tokens(run),
-        end=EOS if ends else None,
+        eos=run.tokenizer.eos,
+        end=run.tokenizer.eos if ends else None,
         stop=_named_tokens(run, "stop", stop),
         goes_on=kind != "lines",
         every=every,
@@ -146,13 +146,13 @@ def pieces(
 def text_of(run: Run, tokens: Sequence[int]) -> str:
     """Text of a run's tokens; EOS of a dialogue is a line end, where it stands for an unknown vector "[NIV]"."""
     if run.marks_unknown:
-        known = [token for token in tokens if token != EOS]
+        known = [token for token in tokens if token != run.tokenizer.eos]
         return run.tokenizer.decode(known) + "[NIV]" * (len(known) < len(tokens))
     if run.config.data.kind != "dialogues":
         return run.tokenizer.decode(tokens)
     turns: list[list[int]] = [[]]
     for token in tokens:
-        if token == EOS:
+        if token == run.tokenizer.eos:
             turns.append([])
         else:
             turns[-1].append(token)
@@ -173,7 +173,7 @@ def by_vector(run: Run) -> Run:
 def prompt_tokens(run: Run, text: str) -> list[int]:
     """Tokens that a prompt's text is continued from, at least one. Raises UserError naming the prompt."""
     tokens = _named_tokens(run, "prompt", text)
-    return tokens or [run.tokenizer.start] if run.config.data.kind == "stream" else [EOS, *tokens]
+    return tokens or [run.tokenizer.start] if run.config.data.kind == "stream" else [run.tokenizer.eos, *tokens]
 
 
 def tokens_of(run: Run, text: str) -> list[int]:
@@ -184,10 +184,12 @@ def tokens_of(run: Run, text: str) -> list[int]:
 
 
 def drawn_tokens(run: Run) -> np.ndarray:
-    """allowed_V: tokens that the tokenizer can decode; running text has no EOS."""
-    token_V = np.arange(run.model.vocab_size)
-    ends = run.config.data.kind != "stream" or run.marks_unknown
-    return (token_V < run.tokenizer.vocab_size) & ((token_V != EOS) | ends)
+    """allowed_V: tokens that stand for text, and EOS but in running text."""
+    allowed_V = np.zeros(run.model.vocab_size, bool)
+    allowed_V[: run.tokenizer.vocab_size] = run.tokenizer.bytes_of_token > 0
+    if run.config.data.kind == "stream" and not run.marks_unknown:
+        allowed_V[run.tokenizer.eos] = False
+    return allowed_V
 
 
 def _named_tokens(run: Run, setting: str, text: str) -> list[int]:

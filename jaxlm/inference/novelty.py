@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxlm.config.user_code import TrustCode
-from jaxlm.data.corpus import line_hash, load
+from jaxlm.data.corpus import line_hash, lines_of_splits
+from jaxlm.data.source import read
 from jaxlm.errors import UserError, check_fields
 from jaxlm.runs.directory import RunDir, read_json, write_json
 
@@ -116,17 +117,17 @@ def training_lines(run: RunDir, trust_code: TrustCode = False) -> list[str]:
             "lines to compare samples with"
         )
     try:
-        corpus = load(config)
+        parts, data_hash = lines_of_splits(read(config), config)
     except UserError as error:
         raise UserError(f"--nearest wants the data of run {str(run.path)!r} back in its place: {error}") from error
     was = run.read_fingerprint()["data"]
-    if corpus.data_hash != was:
+    if data_hash != was:
         place = f"data.name {config.name}" if config.path is None else f"data.path {config.path!r}"
         raise UserError(
             f"--nearest wants the data that run {str(run.path)!r} was trained on, but {place} has other content "
-            f"(sha256 {was[:8]}, now {corpus.data_hash[:8]}): put it back, or train again with --restart"
+            f"(sha256 {was[:8]}, now {data_hash[:8]}): put it back, or train again with --restart"
         )
-    return corpus.lines["train"]
+    return parts["train"]
 
 
 def shares_of_run(run: RunDir, n: int, step: int, device: str = "auto", trust_code: TrustCode = False) -> Shares:

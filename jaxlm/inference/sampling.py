@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.config import check
-from jaxlm.tokenizers import EOS
 
 SMALL_VOCABULARY = 128
 """Tokens up to which probabilities are cumulated by a single product."""
@@ -129,9 +128,9 @@ def uniform(key_B: jax.Array, count_B: jax.Array, settings: RowSettings) -> jax.
     return jnp.where(settings.temperature_B < COLDEST, 0.0, jax.vmap(one)(key_B, count_B))
 
 
-def with_seen(seen_BV: jax.Array, tok_B: jax.Array) -> jax.Array:
+def with_seen(seen_BV: jax.Array, tok_B: jax.Array, eos: jax.Array | int = 0) -> jax.Array:
     """The tokens seen and each row's token, but EOS, which ends a text and repeats nothing."""
-    return seen_BV | ((jnp.arange(seen_BV.shape[1])[None] == tok_B[:, None]) & (tok_B != EOS)[:, None])
+    return seen_BV | ((jnp.arange(seen_BV.shape[1])[None] == tok_B[:, None]) & (tok_B != eos)[:, None])
 
 
 def _top(z_BV: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array) -> jax.Array:

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.ops import windows
-from jaxlm.ops.losses import nats_per_target
+from jaxlm.ops.losses import nats_and_log_z, nats_per_target
 from jaxlm.tokenizers import EOS
 
 Params = dict[str, Any]
@@ -67,8 +67,13 @@ class LanguageModel(Protocol[Cache]):
         """-log p of the token after each context, nats_B, without the other tokens' logits where that can be."""
         ...
 
-    def sequence_nats(self, params: Params, tok_BT: jax.Array, target_BT: jax.Array) -> jax.Array:
-        """-log p of the target after each position, nats_BT, without the other tokens' logits where that can be."""
+    def sequence_nats(
+        self, params: Params, tok_BT: jax.Array, target_BT: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """-log p of the target after each position, without all other tokens' logits where that can be.
+
+        Returns nats_BT and log_z_BT, the logarithm of each position's sum of exp(logits). `key` is dropout's.
+        """
         ...
 
     def init_cache(self, params: Params, batch: int, length: int) -> Cache:
@@ -106,6 +111,15 @@ class PredictsVectors(Protocol):
         ...
 
 
+@runtime_checkable
+class FillsContexts(Protocol):
+    """A model that fills a context before its start with EOS: token 0, or another one."""
+
+    def with_eos(self, eos: int) -> LanguageModel[Any]:
+        """The same model for tokens whose EOS is `eos`. Raises UserError where it wants token 0."""
+        ...
+
+
 def axes_of(model: object) -> Axes:
     """The logical axes of a model's parameters, or of a module's; none where it is a user's own that has no `axes`."""
     axes: Axes = getattr(model, "axes", {})
@@ -137,12 +151,13 @@ class NatsFromLogits(abc.ABC):
         """-log softmax(logits)[target]."""
         return nats_per_target(self.next_logits(params, ctx_BC), target_B)
 
-    def sequence_nats(self, params: Params, tok_BT: jax.Array, target_BT: jax.Array) -> jax.Array:
-        """-log softmax(logits)[target] after each position."""
-        logits_BTV = self.apply(params, tok_BT)
-        return nats_per_target(logits_BTV.reshape(-1, logits_BTV.shape[-1]), target_BT.reshape(-1)).reshape(
-            target_BT.shape
-        )
+    def sequence_nats(
+        self, params: Params, tok_BT: jax.Array, target_BT: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """-log softmax(logits)[target] after each position, nats_BT, and log_z_BT."""
+        logits_BTV = self.apply(params, tok_BT, key=key)
+        nats_N, log_z_N = nats_and_log_z(logits_BTV.reshape(-1, logits_BTV.shape[-1]), target_BT.reshape(-1))
+        return nats_N.reshape(target_BT.shape), log_z_N.reshape(target_BT.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,18 +166,24 @@ class ContextModel(NatsFromLogits):
 
     context: int
     vocab_size: int
+    eos: int = dataclasses.field(default=EOS, kw_only=True)
+    """The token that fills a context before its start."""
 
     @property
     def max_length(self) -> None:
         """None: any number of tokens."""
 
+    def with_eos(self, eos: int) -> Self:
+        """The same model for tokens whose EOS is `eos`."""
+        return dataclasses.replace(self, eos=eos)
+
     def apply(self, params: Params, tok_BT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """logits_BTV after each position; EOS stands before the row."""
-        return self._over_windows(params, windows(tok_BT, self.context), key)
+        return self._over_windows(params, windows(tok_BT, self.context, self.eos), key)
 
     def init_cache(self, params: Params, batch: int, length: int) -> jax.Array:
         """tok_BC of EOS."""
-        return jnp.full((batch, self.context), EOS, jnp.int32)
+        return jnp.full((batch, self.context), self.eos, jnp.int32)
 
     def extend(
         self, params: Params, cache: jax.Array, tok_BT: jax.Array, length_B: jax.Array
@@ -203,7 +224,10 @@ class WindowModel(ContextModel):
 
 @dataclasses.dataclass(frozen=True)
 class SequenceModel(NatsFromLogits):
-    """A model around a Flax module that reads a sequence: `module(tok_BT)`, `module.init_cache`, `module.extend`."""
+    """A model around a Flax module that reads a sequence: `module(tok_BT)`, `module.init_cache`, `module.extend`.
+
+    A module may have `target_nats(tok_BT, target_BT)`, which gives what `sequence_nats` does without all logits.
+    """
 
     module: nn.Module
     context: int | None
@@ -213,6 +237,11 @@ class SequenceModel(NatsFromLogits):
     def max_length(self) -> int | None:
         """As many tokens as there are positions."""
         return self.context
+
+    @property
+    def holds_logits(self) -> bool:
+        """True if `sequence_nats` holds the logits of all tokens at all positions at once."""
+        return not hasattr(self.module, "target_nats")
 
     @property
     def axes(self) -> Axes:
@@ -225,13 +254,25 @@ class SequenceModel(NatsFromLogits):
 
     def apply(self, params: Params, tok_BT: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """logits_BTV after each position. Raises ValueError for more tokens than the model has positions."""
-        if self.max_length is not None and tok_BT.shape[1] > self.max_length:
-            raise ValueError(f"the model has {self.max_length} positions (its context), got {tok_BT.shape[1]} tokens")
+        self._check_length(tok_BT)
         return self._apply(params, tok_BT, rngs=None if key is None else {"dropout": key})
 
     def next_logits(self, params: Params, ctx_BC: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """logits_BV after each context."""
         return self.apply(params, ctx_BC, key=key)[:, -1]
+
+    def sequence_nats(
+        self, params: Params, tok_BT: jax.Array, target_BT: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """-log p of the target after each position, nats_BT, and log_z_BT, by the module's `target_nats` if it has it.
+
+        Raises ValueError for more tokens than the model has positions.
+        """
+        if self.holds_logits:
+            return super().sequence_nats(params, tok_BT, target_BT, key=key)
+        self._check_length(tok_BT)
+        rngs = None if key is None else {"dropout": key}
+        return self._apply(params, tok_BT, target_BT, rngs=rngs, method="target_nats")
 
     def init_cache(self, params: Params, batch: int, length: int) -> Any:
         """The module's cache of rows that have read nothing."""
@@ -240,6 +281,10 @@ class SequenceModel(NatsFromLogits):
     def extend(self, params: Params, cache: Any, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Any]:
         """logits_BTV after each new token, and the module's cache with each row's tokens in it."""
         return self._apply(params, cache, tok_BT, length_B, method="extend")
+
+    def _check_length(self, tok_BT: jax.Array) -> None:
+        if self.max_length is not None and tok_BT.shape[1] > self.max_length:
+            raise ValueError(f"the model has {self.max_length} positions (its context), got {tok_BT.shape[1]} tokens")
 
     def _apply(self, params: Params, *args: Any, **options: Any) -> Any:
         variables = {"params": without_buffers(params)}

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jaxlm.config.models import ModelConfig
 from jaxlm.config.user_code import failure, is_own
 from jaxlm.errors import UserError
-from jaxlm.models.base import ContextModel, LanguageModel, PredictsVectors, SequenceModel
+from jaxlm.models.base import ContextModel, FillsContexts, LanguageModel, PredictsVectors, SequenceModel
 from jaxlm.models.initialization import abstract_state, by_name
 from jaxlm.ops import prng
+from jaxlm.tokenizers import EOS
 
 MEMBERS = ("context", "max_length", "vocab_size", "init", "apply", "next_logits", "next_nats")
 DECODES = ("init_cache", "extend")
@@ -21,20 +22,25 @@ ROWS, TOKENS = 3, 5
 """Rows of a batch that is tried, and tokens of a row where the model takes as many."""
 
 
-def build(config: ModelConfig, *, decodes: bool = True) -> LanguageModel[Any]:
+def build(config: ModelConfig, *, decodes: bool = True, eos: int = EOS) -> LanguageModel[Any]:
     """Build the model of some settings, and check one of a user's own class by tracing its functions on a small batch.
 
-    Checked are what `LanguageModel` (base.py) promises: shapes and types of parameters and logits and, if it `decodes`,
-    of `extend` and its cache. Raises UserError with what was wanted and what came, or with the line that failed.
+    `eos` is the EOS of its tokens. Checked are what `LanguageModel` (base.py) promises: shapes and types of parameters
+    and logits and, if it `decodes`, of `extend` and its cache. Raises UserError with what was wanted and what
+    came, or with the line that failed.
     """
     if not is_own(type(config)):
-        return config.build()
+        return _with_eos(config.build(), eos)
     with _blaming(config, "build()"):
         model = config.build()
     _check_members(config, model, decodes)
     if config.trained_by_steps and not isinstance(model, PredictsVectors):
         _Trial(config, model).run(decodes)
-    return model
+    return _with_eos(model, eos)
+
+
+def _with_eos(model: LanguageModel[Any], eos: int) -> LanguageModel[Any]:
+    return model.with_eos(eos) if eos != EOS and isinstance(model, FillsContexts) else model
 
 
 def check_decodes(config: ModelConfig, model: Any) -> None:

@@ -43,11 +43,13 @@ class CountModel(ContextModel):
     def next_nats(self, params: Params, ctx_BC: jax.Array, target_B: jax.Array) -> jax.Array:
         """-log p(target | context), nats_B, without the other tokens' probabilities."""
 
-    def sequence_nats(self, params: Params, tok_BT: jax.Array, target_BT: jax.Array) -> jax.Array:
-        """-log p of the target after each position, without the other tokens' probabilities."""
-        ctx_NC = windows(tok_BT, self.context).reshape(tok_BT.size, self.context)
+    def sequence_nats(
+        self, params: Params, tok_BT: jax.Array, target_BT: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """-log p of the target after each position, without the other tokens' probabilities, and log_z_BT of zeros."""
+        ctx_NC = windows(tok_BT, self.context, self.eos).reshape(tok_BT.size, self.context)
         nats_N = self.next_nats(params, ctx_NC, target_BT.reshape(-1))
-        return nats_N.reshape(target_BT.shape)
+        return nats_N.reshape(target_BT.shape), jnp.zeros(target_BT.shape)
 
     def _context_nodes(self, params: Params, ctx_BC: jax.Array, length: int) -> jax.Array:
         """The node of each context's last `length` tokens, -1 where they do not occur."""
@@ -108,7 +110,7 @@ class AddK(CountModel):
 
     def fit(self, tokens_N: np.ndarray, age_N: np.ndarray) -> tuple[Params, list[str]]:
         """Count the n-grams."""
-        levels = trie.count(tokens_N, age_N, self.order, self.vocab_size)
+        levels = trie.count(tokens_N, age_N, self.order, self.vocab_size, self.eos)
         count_U, parent_U, parents = levels[-1].count, levels[-1].parent, len(levels[-1].start) - 1
         total_P = np.bincount(parent_U, weights=count_U, minlength=parents)
         own = {"count": jnp.asarray(count_U.astype(np.int32)), "total": jnp.asarray(total_P.astype(np.int32))}
@@ -155,7 +157,7 @@ class KneserNey(CountModel):
 
     def fit(self, tokens_N: np.ndarray, age_N: np.ndarray) -> tuple[Params, list[str]]:
         """Count, discount, normalise. The notes tell where the counts of counts do not allow three discounts."""
-        levels = trie.count(tokens_N, age_N, self.order, self.vocab_size)
+        levels = trie.count(tokens_N, age_N, self.order, self.vocab_size, self.eos)
         params, notes = _structure(levels), []
         for length, level in enumerate(levels, start=1):
             count_U = level.count if length == self.order else level.preceded

@@ -1,40 +1,92 @@
-"""The transformer of GPT-2 (Radford et al. 2019): pre-LayerNorm, learned positions, GELU by tanh."""
+"""GPT: a transformer from tokens to logits of the next one, in the form that its settings say."""
 
-import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from jaxlm.config.models import GptConfig
+from jaxlm.config.transformer import GptConfig
 from jaxlm.models.base import Axes, SequenceModel, needed
-from jaxlm.models.transformer import INIT, Cache, Transformer, sizes
-from jaxlm.ops import affine
+from jaxlm.models.spec import Spec, Specs, axes
+from jaxlm.models.transformer import Cache, Transformer
+from jaxlm.ops.unembedding import project_logits, target_nats
+from jaxlm.tokenizers import EOS
 
 
 class Gpt(Transformer):
     """x = embed[tok]; the transformer; logits = h U, where U is the embedding or a matrix of its own."""
 
-    vocab_size: int
-    tied: bool
+    config: GptConfig
 
     def setup(self) -> None:
-        normal, V, D = nn.initializers.normal(INIT), self.vocab_size, self.d_model
-        self.embed_VD = self.param("embed", normal, (V, D))
+        first, last = self._embedding_specs
+        made = {name: self.param(name, spec.init, spec.shape) for name, spec in first.items()}
         super().setup()
-        self.out_VD = self.embed_VD if self.tied else self.param("out", normal, (V, D))
+        made |= {name: self.param(name, spec.init, spec.shape) for name, spec in last.items()}
+        self.embed_VD = made["embed"]
+        self.out_VD = made.get("out", self.embed_VD)
+        self.value_LVI = made.get("value_embed")
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in the vocabulary."""
+        return needed(self.config.vocab_size, "GptConfig.vocab_size")
 
     @property
     def axes(self) -> Axes:
-        own: Axes = {"embed": ("vocab", "embed")} | ({} if self.tied else {"out": ("vocab", "embed")})
-        return {**super().axes, **own}
+        first, last = self._embedding_specs
+        return {**super().axes, **axes(first), **axes(last)}
 
     def __call__(self, tok_BT: jax.Array) -> jax.Array:
-        return affine(self.hidden(self.embed_VD[tok_BT]), self.out_VD.T)
+        return self._logits(self._hidden(tok_BT))
+
+    def target_nats(self, tok_BT: jax.Array, target_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """-log p of the target after each position and the log of its normalizer, nats_BT and log_z_BT.
+
+        A large batch's logits are never there at once: see ops.unembedding.
+        """
+        h_ND = self._hidden(tok_BT).reshape(-1, self.config.d_model)
+        nats_N, log_z_N = target_nats(h_ND, self.out_VD, target_BT.reshape(-1), self.config.logit_softcap)
+        return nats_N.reshape(target_BT.shape), log_z_N.reshape(target_BT.shape)
+
+    def init_cache(self, batch: int, length: int) -> Cache:
+        cache = super().init_cache(batch, length)
+        if self.config.documents:
+            cache["start"] = jnp.zeros(cache["k"].shape[1:3], jnp.int32)
+        return cache
 
     def extend(self, cache: Cache, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:
-        h_BTD, cache = self.extend_hidden(cache, self.embed_VD[tok_BT], length_B)
-        return affine(h_BTD, self.out_VD.T), cache
+        h_BTD, cache = self.extend_hidden(
+            cache, self.embed_VD[tok_BT], length_B, value_LBTKH=self._value(tok_BT), begins_BT=self._begins(tok_BT)
+        )
+        return self._logits(h_BTD), cache
+
+    @property
+    def _embedding_specs(self) -> tuple[Specs, Specs]:
+        """The parameters that are drawn before the transformer's and after them."""
+        config, V = self.config, self.vocab_size
+        first: Specs = {"embed": Spec((V, config.d_model), ("vocab", "embed"))}
+        last: Specs = {} if config.tied else {"out": Spec((V, config.d_model), ("vocab", "embed"))}
+        if config.value_embeds:
+            shape = (sum(config.value_layers), V, config.kv_heads * config.head_width)
+            last["value_embed"] = Spec(shape, ("layers", "vocab", "embed"))
+        return first, last
+
+    def _hidden(self, tok_BT: jax.Array) -> jax.Array:
+        return self.hidden(self.embed_VD[tok_BT], value_LBTKH=self._value(tok_BT), begins_BT=self._begins(tok_BT))
+
+    def _logits(self, h_BTD: jax.Array) -> jax.Array:
+        return project_logits(h_BTD, self.out_VD, self.config.logit_softcap)
+
+    def _value(self, tok_BT: jax.Array) -> jax.Array | None:
+        """The value embeddings of tokens, value_LBTKH, for the layers that have them."""
+        if self.value_LVI is None:
+            return None
+        return self.value_LVI[:, tok_BT].reshape(-1, *tok_BT.shape, self.config.kv_heads, self.config.head_width)
+
+    def _begins(self, tok_BT: jax.Array) -> jax.Array | None:
+        return tok_BT == EOS if self.config.documents else None
 
 
 def build(config: GptConfig) -> SequenceModel:
     """The model of these settings."""
-    module = Gpt(**sizes(config), vocab_size=needed(config.vocab_size, "GptConfig.vocab_size"), tied=config.tied)
+    module = Gpt(config)
     return SequenceModel(module, context=module.context, vocab_size=module.vocab_size)

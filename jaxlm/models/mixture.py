@@ -49,6 +49,10 @@ class Mixture(NatsFromLogits):
         """The network's; the share has none."""
         return {**{f"network/{name}": axes for name, axes in self.network.axes.items()}, "share": ()}
 
+    def with_eos(self, eos: int) -> "Mixture":
+        """The same model for tokens whose EOS is `eos`, with which the counts fill contexts."""
+        return dataclasses.replace(self, counts=self.counts.with_eos(eos))
+
     def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
         """The network's untrained parameters, and a share of one half."""
         return {"network": self.network.init(key, tok_BT), "share": jnp.float32(0.5)}
@@ -62,9 +66,11 @@ class Mixture(NatsFromLogits):
         """The log-probabilities log p_BV after each context."""
         return self.apply(params, ctx_BC, key=key)[:, -1]
 
-    def sequence_nats(self, params: Params, tok_BT: jax.Array, target_BT: jax.Array) -> jax.Array:
-        """-log p of the target after each position, nats_BT."""
-        return -_mixed(params, *self._log_likelihoods(params, tok_BT, target_BT))
+    def sequence_nats(
+        self, params: Params, tok_BT: jax.Array, target_BT: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """-log p of the target after each position, nats_BT, and log_z_BT of zeros."""
+        return -_mixed(params, *self._log_likelihoods(params, tok_BT, target_BT, key)), jnp.zeros(target_BT.shape)
 
     def init_cache(self, params: Params, batch: int, length: int) -> Any:
         """The network's cache, and the last tokens for the counts."""
@@ -96,10 +102,12 @@ class Mixture(NatsFromLogits):
         low, high = jax.lax.fori_loop(0, HALVINGS, halve, (jnp.float32(CERTAIN), jnp.float32(1 - CERTAIN)))
         return {**params, "share": (low + high) / 2}
 
-    def _log_likelihoods(self, params: Params, tok_BT: jax.Array, target_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _log_likelihoods(
+        self, params: Params, tok_BT: jax.Array, target_BT: jax.Array, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """Log p of each target by the network and by the counts."""
-        network_BT = -self.network.sequence_nats(params["network"], tok_BT, target_BT)
-        return network_BT, -self.counts.sequence_nats(params[BUFFERS], tok_BT, target_BT)
+        network_BT, _ = self.network.sequence_nats(params["network"], tok_BT, target_BT, key=key)
+        return -network_BT, -self.counts.sequence_nats(params[BUFFERS], tok_BT, target_BT)[0]
 
 
 def build(config: MixtureConfig) -> Mixture:

@@ -1,181 +1,235 @@
-"""The blocks of GPT-2 (Radford et al. 2019): pre-LayerNorm, learned positions, GELU by tanh."""
+"""A transformer between an embedding and an output: blocks of attention and an MLP, of the form that settings say."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxlm.config.models import TransformerConfig
+from jaxlm.config.transformer import TransformerConfig
+from jaxlm.errors import UserError
+from jaxlm.models import attention_block, layers, mlp_block, norm_block
+from jaxlm.models.attention_block import Layer, join_heads, queries_keys_values
 from jaxlm.models.base import Axes, needed
-from jaxlm.ops import affine, causal_attention, dropout, layer_norm
-from jaxlm.ops.ragged import places
+from jaxlm.models.layers import Kind
+from jaxlm.models.norm_block import norm
+from jaxlm.models.spec import Spec, Specs, axes
+from jaxlm.ops import causal_attention, dropout, rms_norm
+from jaxlm.ops.attention import AttentionKind, attention, attention_kind
+from jaxlm.ops.ragged import places, write_rows
 
-Layer = dict[str, jax.Array]
-Decoding = tuple[jax.Array, jax.Array, jax.Array]
-"""The stream x_BTD, and the keys and values of all blocks, which are written in place."""
 Cache = dict[str, jax.Array]
-INIT = 0.02
-UNROLLED_BLOCKS = 4
+Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""(q_BTNH, k_BTKH, v_BTKH) -> y_BTNH."""
 
 
-def sizes(config: TransformerConfig) -> dict[str, Any]:
-    """The fields of a Transformer."""
-    return {
-        "context": needed(config.context, f"{type(config).__name__}.context"),
-        "n_layers": config.n_layers,
-        "n_heads": config.n_heads,
-        "d_model": config.d_model,
-        "dropout": config.dropout,
-    }
+def attention_of(config: TransformerConfig) -> AttentionKind:
+    """The form that attention takes in training, by the settings and the device.
 
-
-def split_heads(x_BTD: jax.Array, p: Layer) -> list[jax.Array]:
-    """The queries, keys and values of each head, q_BTNH, k_BTNH and v_BTNH: x W + b with each one's W_DNH and b_NH."""
-    return [affine(x_BTD, p[name], p[f"{name}_bias"]) for name in ("q", "k", "v")]
-
-
-def join_heads(y_BTNH: jax.Array, p: Layer) -> jax.Array:
-    """The output of attention: y W + b over all heads at once, W_NHD being `attend`. Returns y_BTD."""
-    N, H, D = p["attend"].shape
-    return affine(y_BTNH.reshape(*y_BTNH.shape[:-2], N * H), p["attend"].reshape(N * H, D), p["attend_bias"])
+    Raises UserError where model.attention is flash and it cannot be.
+    """
+    kind = attention_kind(
+        length=needed(config.context, f"{type(config).__name__}.context"),
+        head_width=config.head_width,
+        dtype=config.dtype,
+        dropout=config.dropout > 0,
+        softcap=config.attention_softcap is not None,
+        documents=getattr(config, "documents", False),
+        choice=config.attention,
+    )
+    if config.attention == "flash" and kind.name == "plain":
+        raise UserError(
+            f"model.attention flash cannot be here: {kind.reason}; leave it out, or give --model.attention plain"
+        )
+    return kind
 
 
 class Transformer(nn.Module):
     """x += position; L times x += attention(norm(x)), x += mlp(norm(x)); then norm(x). A subclass embeds and reads out.
 
-    The blocks' parameters are stacked along a first axis of L, and a scan runs over it: one block is compiled, not L.
-    A few blocks are compiled one by one nevertheless, which spares a small step the copies into and out of the stack.
+    The blocks' parameters are stacked along a first axis of L. Products and the stream are in the settings' dtype.
     """
 
-    context: int
-    n_layers: int
-    n_heads: int
-    d_model: int
-    dropout: float
+    config: TransformerConfig
 
     def setup(self) -> None:
-        C, L, D, N = self.context, self.n_layers, self.d_model, self.n_heads
-        H = D // N
-        normal, zeros, ones = nn.initializers.normal, nn.initializers.zeros, nn.initializers.ones
-        residual = normal(INIT / (2 * L) ** 0.5)
-        self.position_CD = self.param("position", normal(INIT), (C, D))
-        self.layers = {
-            "norm1_scale": self.param("norm1_scale", ones, (L, D)),
-            "norm1_bias": self.param("norm1_bias", zeros, (L, D)),
-            "q": self.param("q", normal(INIT), (L, D, N, H)),
-            "q_bias": self.param("q_bias", zeros, (L, N, H)),
-            "k": self.param("k", normal(INIT), (L, D, N, H)),
-            "k_bias": self.param("k_bias", zeros, (L, N, H)),
-            "v": self.param("v", normal(INIT), (L, D, N, H)),
-            "v_bias": self.param("v_bias", zeros, (L, N, H)),
-            "attend": self.param("attend", residual, (L, N, H, D)),
-            "attend_bias": self.param("attend_bias", zeros, (L, D)),
-            "norm2_scale": self.param("norm2_scale", ones, (L, D)),
-            "norm2_bias": self.param("norm2_bias", zeros, (L, D)),
-            "up": self.param("up", normal(INIT), (L, D, 4 * D)),
-            "up_bias": self.param("up_bias", zeros, (L, 4 * D)),
-            "down": self.param("down", residual, (L, 4 * D, D)),
-            "down_bias": self.param("down_bias", zeros, (L, D)),
+        made = {name: self.param(name, spec.init, spec.shape) for name, spec in self.specs.items()}
+        self.layers = {name: made[name] for name in self._layer_specs}
+        self.value_layers = {name: made[name] for name in attention_block.value_specs(self.config)}
+        self.outer = {name: made[name] for name in norm_block.specs(self.config, "norm")}
+        self.position_CD = made.get("position")
+
+    @property
+    def context(self) -> int:
+        """Positions at most."""
+        return needed(self.config.context, f"{type(self.config).__name__}.context")
+
+    @property
+    def specs(self) -> Specs:
+        """The transformer's own parameters, in the order in which they are drawn."""
+        made: Specs = {}
+        if self.config.positions == "learned":
+            made["position"] = Spec((self.context, self.config.d_model), ("length", "embed"))
+        last = norm_block.specs(self.config, "norm") | attention_block.value_specs(self.config)
+        return made | self._layer_specs | last
+
+    @property
+    def _layer_specs(self) -> Specs:
+        config, L = self.config, self.config.n_layers
+        made = {
+            **norm_block.specs(config, "norm1", (L,)),
+            **attention_block.specs(config),
+            **norm_block.specs(config, "norm2", (L,)),
+            **mlp_block.specs(config),
         }
-        self.norm_scale_D = self.param("norm_scale", ones, (D,))
-        self.norm_bias_D = self.param("norm_bias", zeros, (D,))
+        if config.residual_scalars:
+            made["stream_scale"] = Spec((L,), ("layers",), nn.initializers.ones)
+            made["embed_scale"] = Spec((L,), ("layers",), nn.initializers.constant(0.1))
+        return made
 
     @property
     def axes(self) -> Axes:
-        width, heads = ("layers", "embed"), ("layers", "heads", "head")
-        into_heads = ("layers", "embed", "heads", "head")
-        return {
-            "position": ("length", "embed"),
-            "norm1_scale": width,
-            "norm1_bias": width,
-            "q": into_heads,
-            "q_bias": heads,
-            "k": into_heads,
-            "k_bias": heads,
-            "v": into_heads,
-            "v_bias": heads,
-            "attend": ("layers", "heads", "head", "embed"),
-            "attend_bias": width,
-            "norm2_scale": width,
-            "norm2_bias": width,
-            "up": ("layers", "embed", "mlp"),
-            "up_bias": ("layers", "mlp"),
-            "down": ("layers", "mlp", "embed"),
-            "down_bias": width,
-            "norm_scale": ("embed",),
-            "norm_bias": ("embed",),
-        }
+        return axes(self.specs)
 
-    def hidden(self, x_BTD: jax.Array) -> jax.Array:
-        """h_BTD of embedded tokens from position 0 on. Raises ValueError for more than there are positions."""
-        if x_BTD.shape[1] > self.context:
-            raise ValueError(f"the model has {self.context} positions (its context), got {x_BTD.shape[1]} tokens")
+    def hidden(
+        self, x_BTD: jax.Array, *, value_LBTKH: jax.Array | None = None, begins_BT: jax.Array | None = None
+    ) -> jax.Array:
+        """h_BTD of embedded tokens from position 0 on, in the settings' dtype.
+
+        value_LBTKH are the tokens' value embeddings for each layer that has them; begins_BT is True for the first token
+        of a document, if documents share rows. Raises ValueError for more tokens than there are positions.
+        """
+        T, config, loop = x_BTD.shape[1], self.config, layers.is_loop(self.config)
+        if self.context < T:
+            raise ValueError(f"the model has {self.context} positions (its context), got {T} tokens")
+        position_1T = jnp.arange(T)[None]
+        start_BT = None
+        if begins_BT is not None:
+            start_BT = jax.lax.cummax(jnp.where(begins_BT, position_1T, 0), axis=1)
         key_L: jax.Array | None = None
-        x_BTD = x_BTD + self.position_CD[None, : x_BTD.shape[1]]
-        if self.dropout and self.has_rng("dropout"):
-            first, *keys = jax.random.split(self.make_rng("dropout"), 1 + self.n_layers)
+        x_BTD = self._entered(x_BTD, None if self.position_CD is None else self.position_CD[None, :T])
+        if config.dropout and self.has_rng("dropout"):
+            first, *keys = jax.random.split(self.make_rng("dropout"), 1 + config.n_layers)
             x_BTD = self._drop(x_BTD, first)
             key_L = jnp.stack(keys)
+        x0_BTD = x_BTD
 
-        def block(x_BTD: jax.Array, layer: tuple[Layer, jax.Array | None]) -> tuple[jax.Array, None]:
-            return self._block(x_BTD, *layer), None
+        def block(x_BTD: jax.Array, kind: Kind, own: tuple[Layer, jax.Array | None], value: Layer | None) -> jax.Array:
+            p, key = own
+            attend_key, first, second = (None, None, None) if key is None else jax.random.split(key, 3)
 
-        unroll = self.n_layers if self.n_layers <= UNROLLED_BLOCKS else 1
-        x_BTD, _ = jax.lax.scan(block, x_BTD, (dict(self.layers), key_L), unroll=unroll)
-        return layer_norm(x_BTD, self.norm_scale_D, self.norm_bias_D)
+            def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> jax.Array:
+                drop = None if attend_key is None else lambda w_BNTS: self._drop(w_BNTS, attend_key)
+                options: dict[str, Any] = {"window": kind.window, "softcap": config.attention_softcap}
+                options |= {"start_BT": start_BT, "drop": drop, "choice": config.attention}
+                return attention(q_BTNH, k_BTKH, v_BTKH, **options)
+
+            return self._block(x_BTD, x0_BTD, p, value, position_1T, attend, (first, second))
+
+        block = layers.rematerialized(config, block, loop=loop)
+        stack, values = (self._cast(self.layers), key_L), self._values(value_LBTKH)
+        x_BTD = layers.run(block, x_BTD, layers.kinds(config), stack, values, loop=loop)
+        return norm(config, "norm", x_BTD, dict(self.outer))
 
     def init_cache(self, batch: int, length: int) -> Cache:
-        S = min(length, self.context)
-        shape = (self.n_layers, batch, S, self.n_heads, self.d_model // self.n_heads)
-        k, v = (jnp.zeros(shape, self.position_CD.dtype) for _ in range(2))
+        config, S = self.config, min(length, self.context)
+        shape = (config.n_layers, batch, S, config.kv_heads, config.head_width)
+        k, v = (jnp.zeros(shape, config.dtype) for _ in range(2))
         return {"k": k, "v": v, "position": jnp.zeros(batch, jnp.int32)}
 
-    def extend_hidden(self, cache: Cache, x_BTD: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:
+    def extend_hidden(
+        self,
+        cache: Cache,
+        x_BTD: jax.Array,
+        length_B: jax.Array,
+        *,
+        value_LBTKH: jax.Array | None = None,
+        begins_BT: jax.Array | None = None,
+    ) -> tuple[jax.Array, Cache]:
         """h_BTD of each row's first length_B[b] embedded tokens, and the cache with them in it.
 
         The caller must ensure position + length <= S; positions are traced, so it is not checked here. Raises
         ValueError for T > S. A smaller position in a cache takes tokens back: what lies behind it is written over.
+        With begins_BT the cache has "start", where the document of each token in it begins.
         """
-        position_B, T, S = cache["position"], x_BTD.shape[1], cache["k"].shape[2]
+        config, position_B, T, S = self.config, cache["position"], x_BTD.shape[1], cache["k"].shape[2]
         if T > S:
             raise ValueError(f"the cache has room for {S} tokens, got {T} at once")
         row_B1, place_BT = jnp.arange(x_BTD.shape[0])[:, None], places(position_B, length_B, T, S)
-        x_BTD = x_BTD + self.position_CD[jnp.minimum(place_BT, self.context - 1)]
+        rest, start_BT = {"position": position_B + length_B}, None
+        if begins_BT is not None:
+            start_BT = _starts(cache["start"], position_B, begins_BT)
+            rest["start"] = write_rows(cache["start"], start_BT, place_BT)
+        position_BTD = None
+        if self.position_CD is not None:
+            position_BTD = self.position_CD[jnp.minimum(place_BT, self.context - 1)]
+        x_BTD = x0_BTD = self._entered(x_BTD, position_BTD)
+        carry = x_BTD, cache["k"], cache["v"]
 
-        def block(carry: Decoding, layer: tuple[Layer, jax.Array]) -> tuple[Decoding, None]:
+        def block(carry: tuple[jax.Array, ...], kind: Kind, own: tuple[Layer, jax.Array], value: Layer | None) -> Any:
             x_BTD, k, v = carry
-            p, number = layer
-            q_BTNH, k_BTNH, v_BTNH = self._qkv(x_BTD, p)
-            k = k.at[number, row_B1, place_BT].set(k_BTNH.astype(k.dtype), mode="drop")
-            v = v.at[number, row_B1, place_BT].set(v_BTNH.astype(v.dtype), mode="drop")
-            y_BTNH, _ = causal_attention(q_BTNH, k[number], v[number], position_B)
-            x_BTD = x_BTD + join_heads(y_BTNH, p)
-            return (x_BTD + self._mlp(x_BTD, p), k, v), None
+            p, number = own
 
-        layers = dict(self.layers), jnp.arange(self.n_layers)
-        (x_BTD, k, v), _ = jax.lax.scan(block, (x_BTD, cache["k"], cache["v"]), layers)
-        cache = {"k": k, "v": v, "position": position_B + length_B}
-        return layer_norm(x_BTD, self.norm_scale_D, self.norm_bias_D), cache
+            def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> jax.Array:
+                nonlocal k, v
+                k = k.at[number, row_B1, place_BT].set(k_BTKH.astype(k.dtype), mode="drop")
+                v = v.at[number, row_B1, place_BT].set(v_BTKH.astype(v.dtype), mode="drop")
+                masks: dict[str, Any] = {"window": kind.window, "start_BT": start_BT}
+                return causal_attention(
+                    q_BTNH, k[number], v[number], position_B, softcap=config.attention_softcap, **masks
+                )[0]
 
-    def _block(self, x_BTD: jax.Array, p: Layer, key: jax.Array | None) -> jax.Array:
-        attend, first, second = (None, None, None) if key is None else jax.random.split(key, 3)
-        q_BTNH, k_BTNH, v_BTNH = self._qkv(x_BTD, p)
-        y_BTNH = self._attention(q_BTNH, k_BTNH, v_BTNH, attend)
-        x_BTD = x_BTD + self._drop(join_heads(y_BTNH, p), first)
-        return x_BTD + self._drop(self._mlp(x_BTD, p), second)
+            x_BTD = self._block(x_BTD, x0_BTD, p, value, place_BT, attend, (None, None))
+            return x_BTD, k, v
 
-    def _qkv(self, x_BTD: jax.Array, p: Layer) -> list[jax.Array]:
-        return split_heads(layer_norm(x_BTD, p["norm1_scale"], p["norm1_bias"]), p)
+        stack, values = (self._cast(self.layers), jnp.arange(config.n_layers)), self._values(value_LBTKH)
+        x_BTD, k, v = layers.run(block, carry, layers.kinds(config), stack, values, loop=True)
+        return norm(config, "norm", x_BTD, dict(self.outer)), {"k": k, "v": v, **rest}
 
-    def _attention(self, q_BTNH: jax.Array, k_BTNH: jax.Array, v_BTNH: jax.Array, key: jax.Array | None) -> jax.Array:
-        y_BTNH, w_BNTS = causal_attention(q_BTNH, k_BTNH, v_BTNH)
-        return y_BTNH if key is None else jnp.einsum("bnts,bsnh->btnh", self._drop(w_BNTS, key), v_BTNH)
+    def _entered(self, x_BTD: jax.Array, position_BTD: jax.Array | None) -> jax.Array:
+        """The stream before the first block, of embedded tokens and their learned positions."""
+        if self.config.embed_norm:
+            x_BTD = rms_norm(x_BTD)
+        if position_BTD is not None:
+            x_BTD = x_BTD + position_BTD
+        return x_BTD.astype(self.config.dtype)
 
-    def _mlp(self, x_BTD: jax.Array, p: Layer) -> jax.Array:
-        n_BTD = layer_norm(x_BTD, p["norm2_scale"], p["norm2_bias"])
-        up_BTF = jax.nn.gelu(affine(n_BTD, p["up"], p["up_bias"]), approximate=True)
-        return affine(up_BTF, p["down"], p["down_bias"])
+    def _block(
+        self,
+        x_BTD: jax.Array,
+        x0_BTD: jax.Array,
+        p: Layer,
+        value: Layer | None,
+        position_BT: jax.Array,
+        attend: Attend,
+        keys: tuple[jax.Array | None, jax.Array | None],
+    ) -> jax.Array:
+        config = self.config
+        if config.residual_scalars:
+            x_BTD = p["stream_scale"] * x_BTD + p["embed_scale"] * x0_BTD
+        n_BTD = norm(config, "norm1", x_BTD, p)
+        y_BTNH = attend(*queries_keys_values(config, n_BTD, p, position_BT, value))
+        x_BTD = x_BTD + self._drop(join_heads(y_BTNH, p), keys[0])
+        return x_BTD + self._drop(mlp_block.mlp(config, norm(config, "norm2", x_BTD, p), p), keys[1])
+
+    def _cast(self, p: Layer) -> Layer:
+        """Parameters in the dtype that products are computed in; those of norms stay float32."""
+        dtype = self.config.dtype
+        return {name: w if name.startswith("norm") else w.astype(dtype) for name, w in p.items()}
+
+    def _values(self, value_LBTKH: jax.Array | None) -> Layer:
+        if value_LBTKH is None:
+            return {}
+        return {"value": value_LBTKH.astype(self.config.dtype), **self._cast(self.value_layers)}
 
     def _drop(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
-        return x if key is None else dropout(x, self.dropout, key)
+        return x if key is None else dropout(x, self.config.dropout, key)
+
+
+def _starts(start_BS: jax.Array, position_B: jax.Array, begins_BT: jax.Array) -> jax.Array:
+    """Where the document of each new token begins, start_BT; start_BS has it for the tokens before."""
+    before_B1 = jnp.take_along_axis(start_BS, jnp.maximum(position_B - 1, 0)[:, None], axis=1)
+    before_B1 = jnp.where(position_B[:, None] > 0, before_B1, 0)
+    place_BT = position_B[:, None] + jnp.arange(begins_BT.shape[1])[None]
+    return jax.lax.cummax(jnp.where(begins_BT, place_BT, before_B1), axis=1)

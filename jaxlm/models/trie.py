@@ -36,18 +36,18 @@ class Level:
         return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
 
 
-def count(tokens_N: np.ndarray, age_N: np.ndarray, order: int, vocab_size: int) -> list[Level]:
-    """Levels 1 to order of the n-grams that end at each position, with boundaries (token 0) before a line's start.
+def count(tokens_N: np.ndarray, age_N: np.ndarray, order: int, vocab_size: int, eos: int = 0) -> list[Level]:
+    """Levels 1 to order of the n-grams that end at each position, with `eos` before the start of a line.
 
     age_N is how many tokens of its own line precede each position. Each level takes a few passes over the tokens, and
     a sort where its possible n-grams are too many for a table. Keys are (node of the parent) * V + token in 64 bits:
     they grow with the distinct n-grams, not with V ** order. Where V ** order is at most TABLE_SHARE times
-    the tokens, all are counted in one pass.
+    the tokens and eos is 0, all are counted in one pass.
     """
     V, N = vocab_size, len(tokens_N)
-    if V**order <= TABLE_SHARE * N:
+    if eos == 0 and V**order <= TABLE_SHARE * N:
         return _levels_of_table(_table(tokens_N, age_N, order, V), order, V)
-    token_M = np.append(tokens_N, 0).astype(np.int64)  # the last one is the end of the all-EOS context
+    token_M = np.append(tokens_N, eos).astype(np.int64)  # the last one is the end of the all-EOS context
     inside_M = np.append(age_N > 0, False)
     node_M, parents = np.zeros(N + 1, np.int64), 1
     levels: list[Level] = []

@@ -35,6 +35,7 @@ class Levels(nn.Module):
     d_embed: int
     d_hidden: int
     style: str
+    eos: int = EOS
 
     def setup(self) -> None:
         V, E, F = self.vocab_size, self.d_embed, self.d_hidden
@@ -102,7 +103,7 @@ class Levels(nn.Module):
     def sequence(self, tok_BT: jax.Array) -> jax.Array:
         """logits_BTV after each token of rows that boundaries precede."""
         T, skips = tok_BT.shape[1], []
-        x_BTF, start_BF = self._enter(tok_BT), self._enter(jnp.full((tok_BT.shape[0], 1), EOS))[:, 0]
+        x_BTF, start_BF = self._enter(tok_BT), self._enter(jnp.full((tok_BT.shape[0], 1), self.eos))[:, 0]
         for i, level in enumerate(self.levels):
             before_BTF = jnp.concatenate([jnp.repeat(start_BF[:, None], 2**i, axis=1), x_BTF], axis=1)[:, :T]
             start_BF, _ = self._join(level, start_BF, start_BF)
@@ -112,7 +113,7 @@ class Levels(nn.Module):
 
     def init_cache(self, batch: int, length: int) -> Cache:
         """Each level's last 2 ** i inputs: of EOS tokens, which fill every place before the start."""
-        x_BF, rings = self._enter(jnp.full((batch, 1), EOS))[:, 0], []
+        x_BF, rings = self._enter(jnp.full((batch, 1), self.eos))[:, 0], []
         for i, level in enumerate(self.levels):
             rings.append(jnp.repeat(x_BF[:, None], 2**i, axis=1))
             x_BF, _ = self._join(level, x_BF, x_BF)
@@ -188,6 +189,10 @@ class Wavenet(NatsFromLogits):
     def axes(self) -> Axes:
         """The module's."""
         return axes_of(self.module)
+
+    def with_eos(self, eos: int) -> "Wavenet":
+        """The same model for tokens whose EOS is `eos`."""
+        return dataclasses.replace(self, module=self.module.clone(eos=eos))
 
     def init(self, key: jax.Array, tok_BT: jax.Array) -> Params:
         """Untrained parameters."""

@@ -8,6 +8,9 @@ tenth of a step: an embedding's gradient as a product with one-hot rows or by a 
 logits, a sum of bias gradients as a product.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -16,6 +19,12 @@ FEW_ROWS = 256
 
 SHORT_ROWS = 128
 """Positions up to which a causal mean is a product."""
+
+LONG_QUERIES = 256
+"""Queries from which on attention is taken in blocks of them."""
+
+QUERY_BLOCKS = 4
+"""Blocks of queries: of the products with keys they leave out 3 of 8, more would leave out at most another eighth."""
 
 _laid_out = jax.lax.optimization_barrier
 
@@ -52,3 +61,28 @@ def causal_mean(x_TBD: jax.Array) -> jax.Array:
     weight_TT = jnp.tril(jnp.ones((T, T))) / jnp.arange(1, T + 1, dtype=jnp.float32)[:, None]
     mean_TX = jnp.matmul(weight_TT, x_TBD.reshape(T, B * D), precision=jax.lax.Precision.HIGHEST)
     return mean_TX.reshape(T, B, D)
+
+
+def attention_in_blocks(
+    attend: Callable[..., tuple[jax.Array, jax.Array]],
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    *,
+    window: int | None,
+    start_BT: jax.Array | None,
+    **masks: Any,
+) -> jax.Array:
+    """`attend`, which is causal, on blocks of queries and the keys that they can see. Returns y_BTNH.
+
+    MEASURED
+    """
+    T = q_BTNH.shape[1]
+    size, parts = -(-T // QUERY_BLOCKS), []
+    for begin in range(0, T, size):
+        end, low = min(T, begin + size), 0 if window is None else max(0, begin - window + 1)
+        start = None if start_BT is None else start_BT[:, begin:end] - low
+        keys, values = k_BTKH[:, low:end], v_BTKH[:, low:end]
+        y, _ = attend(q_BTNH[:, begin:end], keys, values, begin - low, window=window, start_BT=start, **masks)
+        parts.append(y)
+    return jnp.concatenate(parts, axis=1)

@@ -19,18 +19,27 @@ def nats_per_target(logits_NV: jax.Array, target_N: jax.Array) -> jax.Array:
     return (log_total_N1 - own_N1)[:, 0]
 
 
-def cross_entropy(
-    logits_NV: jax.Array, target_N: jax.Array, weight_N: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """Sum of weight * -log softmax(logits)[target], and the sum of the weights, as float32 scalars.
+def nats_and_log_z(logits_NV: jax.Array, target_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`nats_per_target` and the logarithm of the normalizer, log sum_u exp(z[u]), of each row, in float32."""
+    return nats_per_target(logits_NV, target_N), jax.nn.logsumexp(logits_NV.astype(jnp.float32), axis=-1)
+
+
+def weighted_sum(nats_N: jax.Array, weight_N: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Sum of weight * nats, and the sum of the weights, as float32 scalars.
 
     weight is 1 for a target that counts and 0 for padding, whose nats are never read. None: all count.
     """
-    nats_N = nats_per_target(logits_NV, target_N)
     if weight_N is None:
         return jnp.sum(nats_N), jnp.float32(nats_N.size)
     weight_N = weight_N.astype(jnp.float32)
     return jnp.sum(jnp.where(weight_N > 0, nats_N * weight_N, 0.0)), jnp.sum(weight_N)
+
+
+def cross_entropy(
+    logits_NV: jax.Array, target_N: jax.Array, weight_N: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Sum of weight * -log softmax(logits)[target], and the sum of the weights; see `weighted_sum`."""
+    return weighted_sum(nats_per_target(logits_NV, target_N), weight_N)
 
 
 def contrastive(score_NK: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:

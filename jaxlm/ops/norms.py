@@ -26,14 +26,27 @@ def shift_logits(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     return shifted, jnp.log(jnp.where(possible, total, 1.0))
 
 
-def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, eps: float = 1e-5) -> jax.Array:
-    """(x - mean) / sqrt(var + eps) * scale + bias over the last axis, in float32 (Ba et al. 2016, equation 4)."""
+def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array | None, eps: float = 1e-5) -> jax.Array:
+    """(x - mean) / sqrt(var + eps) * scale + bias over the last axis, in float32 (Ba et al. 2016, equation 4).
+
+    None: no bias.
+    """
     x32 = x.astype(jnp.float32)
     mean = jnp.mean(x32, axis=-1, keepdims=True)
     centered = x32 - mean
     var = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
-    y = centered * jax.lax.rsqrt(var + eps) * along_last(scale_D, x) + along_last(bias_D, x)
-    return y.astype(x.dtype)
+    y = centered * jax.lax.rsqrt(var + eps) * along_last(scale_D, x)
+    return (y if bias_D is None else y + along_last(bias_D, x)).astype(x.dtype)
+
+
+def rms_norm(x: jax.Array, scale_D: jax.Array | None = None, eps: float = 1e-5) -> jax.Array:
+    """RMSNorm, x / sqrt(mean(x ** 2) + eps) * scale over the last axis, in float32 (Zhang and Sennrich 2019).
+
+    None: no scale.
+    """
+    x32 = x.astype(jnp.float32)
+    y = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
+    return (y if scale_D is None else y * along_last(scale_D, x)).astype(x.dtype)
 
 
 def along_last(value_D: jax.Array, x: jax.Array) -> jax.Array:

@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 
 
-def windows(tok_BT: jax.Array, context: int) -> jax.Array:
+def windows(tok_BT: jax.Array, context: int, eos: int = 0) -> jax.Array:
     """The last `context` tokens up to each position: y[b, t] = tok[b, t - context + 1 : t + 1].
 
-    What lies before the row is EOS, token 0. Returns win_BTC.
+    What lies before the row is the token `eos`. Returns win_BTC.
     """
     B, T = tok_BT.shape
     if context == 0:
         return jnp.zeros((B, T, 0), tok_BT.dtype)
-    padded = jnp.pad(tok_BT, ((0, 0), (context - 1, 0)))
+    padded = jnp.pad(tok_BT, ((0, 0), (context - 1, 0)), constant_values=eos)
     return jnp.stack([padded[:, c : c + T] for c in range(context)], axis=-1)
 
 

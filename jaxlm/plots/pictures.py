@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from jaxlm.data.bigrams import BigramCounts
 from jaxlm.plots.labels import LABEL_GAP, labels_apart
-from jaxlm.tokenizers import EOS, Tokenizer, visible
+from jaxlm.tokenizers import Tokenizer, visible
 
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Noto Sans", "Noto Emoji", "Symbola")
 """Fonts tried in turn for each character, if installed; the first comes with matplotlib."""
@@ -76,7 +76,7 @@ def bigram_table(pairs: BigramCounts, path: Path, tokenizer: Tokenizer, kind: st
     title = "Pairs of tokens in train: the first is the row"
     if tokenizer.vocab_size > TABLE_TOKENS:
         title += f", the {TABLE_TOKENS} most frequent of {tokenizer.vocab_size:,} tokens"
-    end = tokenizer.spell(EOS)
+    end = tokenizer.spell(tokenizer.eos)
     if end in (pairs.spelled[token] for token in shown):
         title += f"; '{end}' is {MEANING_OF_EOS[kind]}"
     axes.set_title(title, fontfamily=_fonts([title]))

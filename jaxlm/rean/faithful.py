@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config.rean import FaithfulReanConfig
+from jaxlm.models.attention_block import join_heads, split_heads
 from jaxlm.models.base import Axes, needed
-from jaxlm.models.transformer import Cache, join_heads, split_heads
+from jaxlm.models.transformer import Cache
 from jaxlm.ops import along_last, causal_attention, layer_norm, sinusoids
 from jaxlm.ops.ragged import places
 from jaxlm.rean.model import ReanModel

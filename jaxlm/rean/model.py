@@ -16,7 +16,8 @@ import numpy as np
 from jaxlm.config.rean import ReanConfig
 from jaxlm.errors import UserError
 from jaxlm.models.base import BUFFERS, Axes, Params, SequenceModel, needed
-from jaxlm.models.transformer import INIT, Cache, Transformer, sizes
+from jaxlm.models.spec import INIT
+from jaxlm.models.transformer import Cache, Transformer
 from jaxlm.ops import affine, alias_draw, along_last
 from jaxlm.rean.table import VectorModel
 from jaxlm.tokenizers.rean_tokens import FIRST_WORD
@@ -38,7 +39,7 @@ class Rean(VectorModel, Transformer):
     """x = sqrt(E) vector[tok] W + c; the transformer; emb = h U + d."""
 
     def setup(self) -> None:
-        E, D, normal, zeros = self.d_embed, self.d_model, nn.initializers.normal(INIT), nn.initializers.zeros
+        E, D, normal, zeros = self.d_embed, self.config.d_model, nn.initializers.normal(INIT), nn.initializers.zeros
         self.setup_table()
         super().setup()
         self.in_ED, self.in_bias_D = self.param("in", normal, (E, D)), self.param("in_bias", zeros, (D,))
@@ -50,11 +51,11 @@ class Rean(VectorModel, Transformer):
         return {**super().axes, **self.table_axes(), **own}
 
     def emb(self, tok_BT: jax.Array) -> jax.Array:
-        return affine(self.hidden(self._embedded(tok_BT)), self.out_DE, self.out_bias_E)
+        return affine(self.hidden(self._embedded(tok_BT)).astype(jnp.float32), self.out_DE, self.out_bias_E)
 
     def extend_emb(self, cache: Cache, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:
         h_BTD, cache = self.extend_hidden(cache, self._embedded(tok_BT), length_B)
-        return affine(h_BTD, self.out_DE, self.out_bias_E), cache
+        return affine(h_BTD.astype(jnp.float32), self.out_DE, self.out_bias_E), cache
 
     def _embedded(self, tok_BT: jax.Array) -> jax.Array:
         x_BTD = affine(self.rows(tok_BT), self.in_ED)
@@ -77,6 +78,12 @@ class ReanModel(SequenceModel):
     def loss_unit(self) -> str:
         """The unit of the training loss."""
         return UNITS[self.module.objective]
+
+    def with_eos(self, eos: int) -> "ReanModel":
+        """Raises UserError: the tables have EOS and bytes first, and token 0 means that no vector is close."""
+        raise UserError(
+            f"data.tokens wants tokens whose EOS is token 0 for REAN, got token {eos:,}: leave data.tokens.path out"
+        )
 
     @property
     def is_calibrated(self) -> bool:
@@ -206,7 +213,7 @@ def build(config: ReanConfig) -> ReanModel:
     if trained and V <= FIRST_WORD:
         raise _all_words(config.table, config.objective)
     module = Rean(
-        **sizes(config),
+        config=config,
         vocab_size=V,
         d_embed=config.d_embed,
         table=config.table,

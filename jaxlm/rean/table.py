@@ -96,7 +96,7 @@ class VectorModel(nn.Module):
             if self.table == "tuned":
                 axes["delta"] = ("vocab", "embed")
             if self.specials:
-                axes["special"] = (None, "embed")
+                axes["special"] = ("vocab", "embed")
         if self.objective in ("softmax", "contrastive"):
             axes["log_scale"] = ()
         axes |= {"bias": ("vocab",)} if self.objective == "softmax" else {"theta": ()}

@@ -11,6 +11,7 @@ import numpy as np
 from jaxlm.config import RunConfig
 from jaxlm.config.rean import TableConfig
 from jaxlm.config.serialization import differences
+from jaxlm.config.settings import refuse_unused
 from jaxlm.data.rows import Batch
 from jaxlm.embeddings import Embeddings
 from jaxlm.errors import NonFiniteLoss, UserError, naming, writing
@@ -36,6 +37,7 @@ def prepare(
     """
     setup = set_up(config, resumes=not restart)
     model = cast(ReanModel, setup.model)
+    _check_optimizer(config, model)
     model.check_words(setup.corpus.tokenizer.words)  # before vectors are trained
     objective = objective_of(model)
     buffers = _buffers(setup, restart=restart, dry_run=dry_run, log=log)
@@ -45,6 +47,16 @@ def prepare(
 def objective_of(model: ReanModel) -> Objective:
     """The loss, the step and the calibration of a REAN model."""
     return Objective(_loss, model.loss_unit, make_rean_step, _calibrated if model.is_calibrated else None)
+
+
+def _check_optimizer(config: RunConfig, model: ReanModel) -> None:
+    name = type(config.model).__name__
+    refuse_unused(config.optim, ("z_loss",), f"a {name}", "a loss over all tokens' logits, as a GptConfig's")
+    if config.optim.accumulate > 1 and model.row_table is not None and not config.optim.l2:
+        raise UserError(
+            f"optim.accumulate wants 1 for a {name} that updates the rows of its table which a batch touches, got "
+            f"{config.optim.accumulate}: take a smaller batch_size"
+        )
 
 
 def vectors_recipe(config: RunConfig) -> RunConfig:

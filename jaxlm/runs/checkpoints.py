@@ -170,19 +170,25 @@ def load(directory: Path, one: Saved, abstract: dict[str, Any]) -> dict[str, Any
     )
 
 
-def load_params(directory: Path, one: Saved, sharding: jax.sharding.Sharding) -> Any | None:
-    """Load the parameters alone, in their saved shapes; None if the checkpoint is broken. Raises as `load` does."""
+def load_params(directory: Path, one: Saved, sharding: jax.sharding.Sharding, *, average: bool = False) -> Any | None:
+    """Load the parameters alone, in their saved shapes; None if the checkpoint is broken. Raises as `load` does.
+
+    With `average` it is their running average, which the checkpoint must have.
+    """
+    name = "ema" if average else "params"
 
     def params(place: Path) -> Any:
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _described(place))
-        return quiet_orbax.api().load_checkpointables(place, {"params": like})["params"]
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _described(place, name)
+        )
+        return quiet_orbax.api().load_checkpointables(place, {name: like})[name]
 
     return _read(directory, one, params)
 
 
-def _described(place: Path) -> Any:
-    """The saved parameters without their values."""
-    return quiet_orbax.api().checkpointables_metadata(place).metadata["params"]
+def _described(place: Path, name: str = "params") -> Any:
+    """The saved parameters, or another item, without their values."""
+    return quiet_orbax.api().checkpointables_metadata(place).metadata[name]
 
 
 def _read(

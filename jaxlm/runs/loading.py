@@ -23,6 +23,8 @@ from jaxlm.runs.fingerprint import content_hash
 from jaxlm.runs.parameter_changes import changed_parameters
 from jaxlm.tokenizers import Tokenizer
 
+Weights = Literal["ema", "raw"]
+"""The parameters of a checkpoint with optim.ema: their running average, or as the last update left them."""
 LISTS = 10
 """Times the checkpoints are listed again while a training deletes the ones that were to be read."""
 MOMENT = 0.1
@@ -70,25 +72,29 @@ def load_run(
     path: str | Path,
     *,
     which: Literal["best", "last"] = "best",
+    weights: Weights = "ema",
     trust_code: TrustCode = False,
     log: Callable[[str], None] | None = None,
 ) -> Run:
     """Load a language model's run with its best checkpoint by dev loss, or its last.
 
+    Of a run with optim.ema, `weights` are the running average, or "raw": the parameters as the last update left them.
     Broken checkpoints are skipped and reported to `log`. A model class in a user's own file is loaded only with
     trust_code: True for the file that the run names, or the path of the file if it was moved. Raises UserError if the
-    directory is not a run, has another format, or has no checkpoint that can be read.
+    directory is not a run, has another format, or has no checkpoint that can be read, and for the raw weights of a run
+    without an average.
     """
     run = open_existing(Path(path))
     config = run.read_config(trust_code)
     if not config.model.predicts_text:
         raise UserError(f"run {str(path)!r} has vectors of words and gives no text a probability: ask for neighbours")
-    model = build(config.model, decodes=config.sample.n > 0)
-    params, step = load_parameters(run, which, log)
+    tokenizer = run.read_tokenizer()
+    model = build(config.model, decodes=config.sample.n > 0, eos=tokenizer.eos)
+    params, step = load_parameters(run, which, log, weights)
     if config.model.trained_by_steps and is_own(type(config.model)):
         _check_shapes(Path(path), model, params)
     params = with_buffers(params, jax.device_put(run.read_buffers(), replicated(make_mesh())))
-    return Run(Path(path), config, run.read_tokenizer(), model, params, step)
+    return Run(Path(path), config, tokenizer, model, params, step)
 
 
 def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None:
@@ -102,13 +108,19 @@ def _check_shapes(path: Path, model: LanguageModel[Any], params: Params) -> None
 
 
 def load_parameters(
-    run: RunDir, which: Literal["best", "last"] = "best", log: Callable[[str], None] | None = None
+    run: RunDir,
+    which: Literal["best", "last"] = "best",
+    log: Callable[[str], None] | None = None,
+    weights: Weights = "ema",
 ) -> tuple[Params, int]:
-    """Load the parameters of the best or last readable checkpoint, with its step.
+    """Load the parameters of the best or last readable checkpoint, with its step: their average where the run has one.
 
     A training may delete checkpoints meanwhile: if none can be read and some are gone, they are listed again.
     """
     everywhere = replicated(make_mesh())
+    averages = _has_average(run)
+    if weights == "raw" and not averages:
+        raise UserError(f"weights raw wants a run with optim.ema, whose average it sets aside, got {str(run.path)!r}")
     for _ in range(LISTS):
         saved = checkpoints.best_first(run.checkpoints)
         if which == "last":
@@ -116,7 +128,9 @@ def load_parameters(
         broken = checkpoints.unreadable(run.checkpoints)
         for one in saved:
             try:
-                params = checkpoints.load_params(run.checkpoints, one, everywhere)
+                params = checkpoints.load_params(
+                    run.checkpoints, one, everywhere, average=averages and weights == "ema"
+                )
             except UserError:
                 if not _is_gone(run, one.step):
                     raise
@@ -131,6 +145,12 @@ def load_parameters(
             break
     fix = f"train it again with train.py{' --restart' if run.eval.exists() else ''}"
     raise UserError(f"run {str(run.path)!r} has no checkpoint that can be read: {fix}")
+
+
+def _has_average(run: RunDir) -> bool:
+    """True if the run's checkpoints have a running average of the parameters."""
+    settings = read_json(run.config).get("optim")
+    return isinstance(settings, dict) and settings.get("ema") is not None
 
 
 def _is_gone(run: RunDir, step: int) -> bool:

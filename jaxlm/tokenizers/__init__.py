@@ -1,15 +1,20 @@
-"""Text to token ids and back: characters, or words with the white space after them."""
+"""Text to token ids and back: characters, bytes, byte-level BPE, or words with the white space after them."""
 
+from collections.abc import Callable
 from typing import Any
 
 from jaxlm.errors import UserError
 from jaxlm.tokenizers.base import EOS, Tokenizer, UnknownCharacter, visible
+from jaxlm.tokenizers.byte_pairs import BpeTokenizer
+from jaxlm.tokenizers.byte_tokens import ByteTokenizer
 from jaxlm.tokenizers.characters import CharTokenizer
 from jaxlm.tokenizers.rean_tokens import ReanTokenizer
 from jaxlm.tokenizers.word_list import WordTokenizer
 
 __all__ = [
     "EOS",
+    "BpeTokenizer",
+    "ByteTokenizer",
     "CharTokenizer",
     "ReanTokenizer",
     "Tokenizer",
@@ -20,11 +25,18 @@ __all__ = [
 ]
 
 
+KINDS: dict[str, Callable[[dict[str, Any]], Tokenizer]] = {
+    "characters": CharTokenizer.from_json,
+    "bytes": ByteTokenizer.from_json,
+    "bpe": BpeTokenizer.from_json,
+    "rean": ReanTokenizer.from_json,
+}
+"""The reader of each kind of tokenizer.json."""
+
+
 def tokenizer_from_json(tree: dict[str, Any]) -> Tokenizer:
     """The tokenizer that its `to_json` wrote. Raises UserError for a kind that this version does not have."""
     kind = tree.get("kind")
-    if kind == "characters":
-        return CharTokenizer.from_json(tree)
-    if kind == "rean":
-        return ReanTokenizer.from_json(tree)
-    raise UserError(f"tokenizer.json wants kind 'characters' or 'rean', got {kind!r}")
+    if kind not in KINDS:
+        raise UserError(f"tokenizer.json wants kind {', '.join(map(repr, KINDS))}, got {kind!r}")
+    return KINDS[kind](tree)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxlm.errors import UserError
 
 EOS = 0
-"""The token that ends every line (or turn of a dialogue) and fills a context before its start."""
+"""`Tokenizer.eos` of every tokenizer but those that are opened from files of another program."""
 
 
 class UnknownCharacter(UserError):
@@ -17,6 +17,16 @@ class UnknownCharacter(UserError):
     def __init__(self, character: str, message: str):
         super().__init__(message)
         self.character = character
+
+
+def utf8(text: str) -> bytes:
+    """A text in UTF-8. Raises UnknownCharacter for half of a surrogate pair, which UTF-8 cannot have."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        char = text[error.start]
+        name = f"the character {char!r} (U+{ord(char):04X})"
+        raise UnknownCharacter(char, f"{name} is half of a surrogate pair, which has no bytes in UTF-8") from None
 
 
 def visible(text: str) -> str:
@@ -33,8 +43,16 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def eos(self) -> int:
+        """The token that ends every line (or turn of a dialogue) and fills a context before its start.
+
+        No text is encoded to it.
+        """
+        ...
+
+    @property
     def words(self) -> Sequence[str]:
-        """The texts of the vocabulary's last tokens, in order; those before (EOS, bytes) are no words."""
+        """The texts of the vocabulary's last tokens, in order; those before (special ones, bytes) are no words."""
         ...
 
     @property
@@ -44,7 +62,7 @@ class Tokenizer(Protocol):
 
     @property
     def bytes_of_token(self) -> np.ndarray:
-        """UTF-8 bytes that each token stands for, (V,) int32; EOS counts one, a line's end."""
+        """UTF-8 bytes that each token stands for, (V,) int32; EOS counts one, other special tokens none."""
         ...
 
     def encode(self, text: str) -> np.ndarray:

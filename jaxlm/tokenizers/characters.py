@@ -40,6 +40,11 @@ class CharTokenizer:
         return len(self.characters) + 1
 
     @property
+    def eos(self) -> int:
+        """Token 0."""
+        return EOS
+
+    @property
     def words(self) -> str:
         """The characters themselves."""
         return self.characters

@@ -58,6 +58,11 @@ class ReanTokenizer:
         return FIRST_WORD + len(self.words)
 
     @property
+    def eos(self) -> int:
+        """Token 0."""
+        return EOS
+
+    @property
     def start(self) -> int:
         """The most frequent word that ends a line, or the byte of a line's end."""
         ends = (FIRST_WORD + i for i, word in enumerate(self.words) if word.endswith("\n"))

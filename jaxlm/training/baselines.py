@@ -11,7 +11,6 @@ import numpy as np
 
 from jaxlm.data.corpus import Corpus
 from jaxlm.models.counts import KneserNey
-from jaxlm.tokenizers import EOS
 
 TRAIN_TOKENS = 2**20
 """Tokens of train that Kneser-Ney counts at most: the first ones."""
@@ -49,7 +48,8 @@ def kneser_ney_loss(corpus: Corpus, order: int, place_N: np.ndarray, most: int |
     V, (start, end) = corpus.tokenizer.vocab_size, corpus.bounds["train"]
     if most is not None:
         end = min(end, start + most)
-    params, _ = KneserNey(context=order - 1, vocab_size=V).fit(corpus.tokens_N[start:end], corpus.age_N[start:end])
+    model = KneserNey(context=order - 1, vocab_size=V, eos=corpus.tokenizer.eos)
+    params, _ = model.fit(corpus.tokens_N[start:end], corpus.age_N[start:end])
     ctx_NC = np.zeros((len(place_N), order - 1), np.int64)
     for back in range(1, order):
         ctx_NC[:, -back] = _back(corpus, place_N, back)
@@ -93,7 +93,7 @@ def _bigram_nats(corpus: Corpus, place_N: np.ndarray, V: int) -> np.ndarray:
 def _back(corpus: Corpus, place_N: np.ndarray, back: int) -> np.ndarray:
     """The token so many places before each place, EOS before the start of its line, int64."""
     token_N = corpus.tokens_N[np.maximum(place_N - back, 0)].astype(np.int64)
-    return np.where(corpus.age_N[place_N] >= back, token_N, EOS)
+    return np.where(corpus.age_N[place_N] >= back, token_N, corpus.tokenizer.eos)
 
 
 def _keys(params: Mapping[str, Any], length: int, V: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.devices import peaks, platform
 from jaxlm.devices.mesh import must_block, replicated
 from jaxlm.inference.evaluation import NATS_PER_TOKEN, Score, Stop, never, token_fields
-from jaxlm.models.base import FittedModel, Params, with_buffers
+from jaxlm.models.base import FittedModel, Params, axes_of, with_buffers
 from jaxlm.runs.directory import RunDir
 from jaxlm.training import finish, optim
 from jaxlm.training.cadence import Cadence, step_flops
@@ -37,7 +37,7 @@ def prepare(
     config: RunConfig, *, restart: bool = False, dry_run: bool = False, log: Callable[[str], None] = print
 ) -> Job:
     """Prepare the job of a language model that depends on no other run. Raises UserError."""
-    setup = set_up(config, resumes=not restart)
+    setup = set_up(config, resumes=not restart, dry_run=dry_run)
     return LanguageJob(setup, log) if setup.config.model.trained_by_steps else CountJob(setup, log)
 
 
@@ -89,7 +89,7 @@ class LanguageJob(Job):
     def cadence(self, chunk: int | None) -> Cadence:
         """The cadence of the run, by the device's speed."""
         rate = platform.flops_per_second()
-        rows = sum(map(len, self._followed.values()))
+        rows = sum(map(len, self._followed.values())) * (1 if self.config.optim.ema is None else 2)
         return Cadence.of(
             self.config,
             self.setup.parameters,
@@ -147,7 +147,7 @@ class LanguageJob(Job):
 
     @cached_property
     def _optimizer(self) -> Any:
-        return optim.transformation(self.config.optim, self.config.last_step)
+        return optim.transformation(self.config.optim, self.config.last_step, axes_of(self.setup.model))
 
     @cached_property
     def _chunk(self) -> Callable[..., tuple[TrainState, Chunk]]:

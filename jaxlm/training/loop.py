@@ -10,11 +10,11 @@ import jax.numpy as jnp
 
 from jaxlm.devices import platform
 from jaxlm.errors import Stopped, UserError
-from jaxlm.inference.evaluation import Interrupted
+from jaxlm.inference.evaluation import Interrupted, Stop
 from jaxlm.models.base import Params
 from jaxlm.runs import checkpoints
 from jaxlm.runs.directory import RunDir
-from jaxlm.training.job import Job
+from jaxlm.training.job import Job, SplitScore
 from jaxlm.training.profile import traced
 from jaxlm.training.recorder import Recorder, Sums
 from jaxlm.training.signals import catch_signals
@@ -35,7 +35,7 @@ def fit(job: Job, run: RunDir, log: Callable[[str], None]) -> float:
     with (
         catch_signals() as caught,
         checkpoints.CheckpointWriter(run.checkpoints, job.config.checkpoint.keep) as writer,
-        Recorder(job, run, steps=cadence.steps, step=step, sums=sums) as record,
+        Recorder(job, run, steps=cadence.steps, step=step, sums=sums, log=log) as record,
         traced(job, run, log) as run_chunk,
     ):
         while evaluates or not (step == cadence.steps or record.out_of_patience):
@@ -47,11 +47,12 @@ def fit(job: Job, run: RunDir, log: Callable[[str], None]) -> float:
                 evaluates, saves = cadence.evaluates(step), cadence.saves(step) or bool(caught)
             if step and (evaluates or saves):
                 record.flush()
-                state = dataclasses.replace(state, params=job.calibrate(state.params))
+                average = None if state.ema is None else job.calibrate(state.ema)
+                state = dataclasses.replace(state, params=job.calibrate(state.params), ema=average)
             dev_loss = None
             if evaluates:
                 with contextlib.suppress(Interrupted):
-                    dev_loss = record.scores(step, job.evaluate(state.params, lambda: bool(caught)))
+                    dev_loss = record.scores(step, evaluated(job, state, lambda: bool(caught)))
                     evaluates = False
                 saves = saves or bool(caught) or record.out_of_patience
             if step and saves:
@@ -73,6 +74,18 @@ def fit(job: Job, run: RunDir, log: Callable[[str], None]) -> float:
                 f"{job.config.eval.patience} evaluations (eval.patience)"
             )
         return record.seconds
+
+
+def evaluated(job: Job, state: TrainState, stop: Stop) -> dict[str, SplitScore]:
+    """Evaluate the splits that are followed: with the average of parameters where there is one, and then with the
+    parameters themselves too, as "dev_raw" and so on.
+
+    Raises Interrupted as the job's `evaluate` does.
+    """
+    scores = dict(job.evaluate(state.kept, stop))
+    if state.ema is None:
+        return scores
+    return scores | {f"{split}_raw": score for split, score in job.evaluate(state.params, stop).items()}
 
 
 def resumed(job: Job, run: RunDir, log: Callable[[str], None]) -> tuple[TrainState, Sums, int, bool] | None:

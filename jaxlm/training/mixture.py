@@ -27,10 +27,10 @@ def prepare(
 
 
 def _loss(
-    model: LanguageModel[Any], params: Params, batch: Batch, key: jax.Array | None
+    model: LanguageModel[Any], params: Params, batch: Batch, key: jax.Array | None, *, z_loss: float = 0.0
 ) -> tuple[jax.Array, jax.Array]:
     """The network's own cross-entropy: its gradient does not depend on the counts."""
-    return language_loss(cast(Mixture, model).network, params["network"], batch, key)
+    return language_loss(cast(Mixture, model).network, params["network"], batch, key, z_loss=z_loss)
 
 
 def _calibrated(model: LanguageModel[Any], params: Params, batch: Batch) -> Params:

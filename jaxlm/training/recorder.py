@@ -3,9 +3,10 @@
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxlm.devices import platform
@@ -43,6 +44,8 @@ class Sums:
     """Least dev loss."""
     waited: int = 0
     """Evaluations since the least dev loss."""
+    skipped: int = 0
+    """Steps of the whole run whose gradient was not finite and was skipped."""
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, Any]) -> "Sums | None":
@@ -59,11 +62,12 @@ class Sums:
 class Recorder:
     """Writes the metrics of a run. Chunks are fetched one late, so that the device never waits for the log."""
 
-    def __init__(self, job: Job, run: RunDir, *, steps: int, step: int, sums: Sums):
+    def __init__(self, job: Job, run: RunDir, *, steps: int, step: int, sums: Sums, log: Callable[[str], None] = print):
         self._job, self._steps, self._sums, self._patience = job, steps, sums, job.config.eval.patience
         self.last_saved = step or None
         """Step of the newest checkpoint."""
         self._pending: tuple[int, Chunk, bool] | None = None
+        self._say, self._most_skipped = log, job.config.optim.skip_nonfinite
         self._seconds_at_peak = job.seconds_at_peak
         kept = step or -1
         self._log = MetricsLog(run.metrics, open_sinks(job.config, run, kept), step=kept)
@@ -107,10 +111,13 @@ class Recorder:
         (step, chunk, logs), self._pending = self._pending, None
         loss_K = np.asarray(chunk.loss_K, np.float64)
         self._sums.training_s += self._lap()
+        weight_K = np.ones(len(loss_K)) if chunk.weight_K is None else np.asarray(chunk.weight_K, np.float64)
+        if chunk.nonfinite_K is not None:
+            is_skipped_K = self._skip(step, np.asarray(chunk.nonfinite_K))
+            loss_K, weight_K = np.where(is_skipped_K, 0.0, loss_K), np.where(is_skipped_K, 0.0, weight_K)
         bad_K = np.flatnonzero(~np.isfinite(loss_K))
         if bad_K.size:
             self.fail(f"the loss is {loss_K[bad_K[0]]}", step - len(loss_K) + int(bad_K[0]) + 1)
-        weight_K = np.ones(len(loss_K)) if chunk.weight_K is None else np.asarray(chunk.weight_K, np.float64)
         tokens = int(np.asarray(chunk.count_K, np.float64).sum())
         self._sums.loss += float((loss_K * weight_K).sum())
         self._sums.weight += float(weight_K.sum())
@@ -123,7 +130,7 @@ class Recorder:
         self._refuse_divergence(step)
         speeds = self._speeds()
         if logs and len(loss_K):
-            self._train_line(step, float(chunk.lr), speeds)
+            self._train_line(step, float(chunk.lr), chunk.grad_norm, speeds)
         if len(loss_K):
             self._shown = step, float(known_K[-1]) if known_K.size else None, speeds
             if step < self._steps:  # the last line of progress waits for the last dev loss
@@ -157,6 +164,20 @@ class Recorder:
             f"try a smaller --optim.lr{clip}, in another --run-dir or with --restart"
         )
 
+    def _skip(self, step: int, nonfinite_K: np.ndarray) -> np.ndarray:
+        """True for each step of a chunk that was skipped. Raises NonFiniteLoss where too many were in a row."""
+        is_skipped_K = nonfinite_K > 0
+        first = step - len(nonfinite_K) + 1
+        if (too_many_K := np.flatnonzero(nonfinite_K >= (self._most_skipped or 1))).size:
+            many = "1 gradient is" if self._most_skipped == 1 else f"{self._most_skipped} gradients in a row are"
+            self.fail(f"{many} not finite (optim.skip_nonfinite)", first + int(too_many_K[0]))
+        if count := int(is_skipped_K.sum()):
+            self._sums.skipped += count
+            last = first + int(np.flatnonzero(is_skipped_K)[-1])
+            many = "a gradient that is" if count == 1 else f"{count:,} gradients that are"
+            self._say(f"skipped {many} not finite, up to step {last:,}: {self._sums.skipped:,} in the run")
+        return is_skipped_K
+
     def _refuse_divergence(self, step: int) -> None:
         """Raise NonFiniteLoss if the mean loss since the last train line is DIVERGED times that of the first step.
 
@@ -188,8 +209,11 @@ class Recorder:
         at_peak = {} if self._seconds_at_peak is None else {"mfu": self._seconds_at_peak * sums.steps / seconds}
         return {"tokens_per_s": sums.tokens / seconds, **at_peak}
 
-    def _train_line(self, step: int, lr: float, speeds: dict[str, float]) -> None:
+    def _train_line(self, step: int, lr: float, grad_norm: jax.Array | None, speeds: dict[str, float]) -> None:
         sums = self._sums
+        known = {} if grad_norm is None else {"grad_norm": float(grad_norm)}
+        if self._most_skipped is not None:
+            known["skipped"] = sums.skipped
         mean = sums.loss / sums.weight if sums.weight else math.nan
         self._log.write(
             step=step,
@@ -199,8 +223,9 @@ class Recorder:
             **speeds,
             lr=lr,
             time_s=sums.run_s,
+            **known,
         )
-        self._sums = Sums(run_s=sums.run_s, start=sums.start, best=sums.best, waited=sums.waited)
+        self._sums = Sums(run_s=sums.run_s, start=sums.start, best=sums.best, waited=sums.waited, skipped=sums.skipped)
 
     def _lap(self) -> float:
         """Seconds since the previous call, which are also added to those of the run."""

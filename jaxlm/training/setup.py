@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple, cast
 
 import jax
@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxlm.config import RunConfig
+from jaxlm.config import MixtureConfig, ModelConfig, RunConfig
 from jaxlm.config.run import no_dev_split
+from jaxlm.config.transformer import TransformerConfig
 from jaxlm.data import corpus as corpora
 from jaxlm.data.corpus import SPLITS, Corpus
 from jaxlm.data.dataset import Dataset
@@ -34,6 +35,7 @@ from jaxlm.models.base import LanguageModel, Params, SequenceModel, axes_of
 from jaxlm.models.check import build
 from jaxlm.models.initialization import abstract_state, init_state
 from jaxlm.models.mixture import Mixture
+from jaxlm.models.transformer import attention_of
 from jaxlm.ops import prng
 from jaxlm.runs import sinks
 from jaxlm.training import optim
@@ -98,7 +100,10 @@ class Program:
         """Shapes, types and shardings of the training state."""
         params, opt_state = abstract_state(self.model, optimizer.init)
         state = TrainState(
-            step=cast(jax.Array, jax.ShapeDtypeStruct((), jnp.int32)), params=params, opt_state=opt_state
+            step=cast(jax.Array, jax.ShapeDtypeStruct((), jnp.int32)),
+            params=params,
+            opt_state=opt_state,
+            ema=None if self.config.optim.ema is None else params,
         )
         lies = state_sharding(self.mesh, state, axes_of(self.model))
         return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, lies)
@@ -112,19 +117,30 @@ class Program:
         else:
             params = jax.device_put(self.start.params, lies.params)
             opt_state = jax.jit(optimizer.init, out_shardings=lies.opt_state)(params)
-        return TrainState(step=jax.device_put(np.int32(0), lies.step), params=params, opt_state=opt_state)
+        average = None if self.config.optim.ema is None else jax.tree.map(jnp.copy, params)
+        step = jax.device_put(np.int32(0), lies.step)
+        return TrainState(step=step, params=params, opt_state=opt_state, ema=average)
 
     def compiled_chunk(
         self, optimizer: optax.GradientTransformation, rate: optax.Schedule
     ) -> Callable[[TrainState, Batch, Params, int], tuple[TrainState, Chunk]]:
         """Build the compiled chunk: (state, K batches, buffers, K) -> (state after K steps, metrics).
 
-        The state is donated.
+        The state is donated. The metrics have the gradient's norm where clipping computes it anyway.
         """
-        step = self.objective.make_step(self.model, self.objective.loss, optimizer, self.config.optim.l2)
+        settings = self.config.optim
+        loss: Any = self.objective.loss
+        step = self.objective.make_step(
+            self.model,
+            partial(loss, z_loss=settings.z_loss) if settings.z_loss else loss,
+            optimizer,
+            settings.l2,
+            accumulate=settings.accumulate,
+            grad_norm=settings.clip is not None,
+        )
         lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
         return jax.jit(
-            make_chunk(step, rate, self.config.seed),
+            make_chunk(step, rate, self.config.seed, settings.ema),
             donate_argnums=0,
             static_argnums=3,
             out_shardings=(lies, None),
@@ -166,10 +182,11 @@ class Setup(Program):
         )
 
 
-def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
+def set_up(config: RunConfig, *, resumes: bool = False, dry_run: bool = False) -> Setup:
     """Choose the devices, read the data, build the model, and fill in the settings that depend on the data.
 
-    A run that `resumes` from a checkpoint does not need its init_from. Raises UserError.
+    A run that `resumes` from a checkpoint does not need its init_from; a `dry_run`, which only shows sizes, may have a
+    model that is too large for the device. Raises UserError.
     """
     platform.choose_device(config.device, config.gpu_memory)
     compilation.enable_cache(cache_dir())
@@ -183,31 +200,34 @@ def set_up(config: RunConfig, *, resumes: bool = False) -> Setup:
             f"model.vocab_size wants at least the data's {corpus.tokenizer.vocab_size:,} tokens, "
             f"got {config.model.vocab_size:,}"
         )
-    model = build(config.model, decodes=config.sample.n > 0)
+    model = build(config.model, decodes=config.sample.n > 0, eos=corpus.tokenizer.eos)
     if config.data.example == "window" and isinstance(model, SequenceModel | Mixture):
         raise UserError(
             f"data.example wants sequence for a {type(config.model).__name__}, which reads a text from its start, got "
             "window; give --data.example sequence"
         )
     mesh = make_mesh(config.mesh)
+    multiple = rows_multiple(mesh) * config.optim.accumulate
+    config = config.in_rows(_predictions_per_row(config, corpus, model), multiple)
     dataset = Dataset(
         config,
         corpus,
         context=model.context,
         max_length=model.max_length,
-        row_multiple=rows_multiple(mesh),
+        row_multiple=multiple,
         shard_rows=row_sharder(mesh) if mesh.size > 1 else None,
         replicated=replicated(mesh),
     )
-    config = config.in_steps(dataset.examples, dataset.rows_per_step)
+    config = config.in_steps(dataset.examples, dataset.rows_per_step, dataset.targets_per_row)
     if config.model.trained_by_steps:
-        check_batch(dataset.batch_size, mesh)
+        check_batch(dataset.batch_size, mesh, config.optim.accumulate)
         optim.schedule(config.optim, config.last_step)
         if config.eval.patience is not None and not len(dataset.rows["dev"]):
             raise no_dev_split()
+        optim.check_matrices(config.optim, axes_of(model), lambda: abstract_state(model)[0])
         if start and start.params is not None:
             check_same_parameters(config, abstract_state(model)[0], start)
-        if _is_wide(config):
+        if _is_wide(config) and not dry_run:
             _check_memory(model)
     return Setup(config=config, corpus=corpus, model=model, mesh=mesh, dataset=dataset, start=start)
 
@@ -219,8 +239,18 @@ def summary(setup: Setup) -> list[str]:
         f"devices: {platform.describe(setup.config.gpu_memory)}",
         f"data: {sizes} tokens, vocabulary {setup.corpus.tokenizer.vocab_size:,}",
         *setup.corpus.notes,
+        *_attention_note(setup.config.model),
         *optim.warmup_note(setup.config.optim, setup.config.last_step),
     ]
+
+
+def _attention_note(config: ModelConfig) -> list[str]:
+    """A line about a transformer's attention; none for other models."""
+    config = config.network if isinstance(config, MixtureConfig) else config
+    if not isinstance(config, TransformerConfig):
+        return []
+    kind = attention_of(config)
+    return [f"attention: {kind.name} ({kind.reason})"]
 
 
 def some_rows(row_R: np.ndarray, most: int) -> np.ndarray:
@@ -228,6 +258,13 @@ def some_rows(row_R: np.ndarray, most: int) -> np.ndarray:
     if len(row_R) <= most:
         return row_R
     return np.sort(np.random.default_rng(0).choice(row_R, most, replace=False))
+
+
+def _predictions_per_row(config: RunConfig, corpus: Corpus, model: LanguageModel[Any]) -> int:
+    """Predictions in a row of a batch, padding counted."""
+    if config.data.example == "window":
+        return 1
+    return min(sequence_length(config.data, corpus), model.max_length or config.data.max_length)
 
 
 def _is_wide(config: RunConfig) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxlm.config import DataConfig, RunConfig, Word2vecConfig
 from jaxlm.config.run import no_dev_split
+from jaxlm.config.settings import refuse_unused
 from jaxlm.data.corpus import SPLITS
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
@@ -265,5 +266,7 @@ def _check_optimizer(config: RunConfig) -> None:
     if optimizer.name != "sgd" or optimizer.momentum or optimizer.clip is not None or optimizer.l2:
         raise UserError(
             "optim wants plain sgd for word2vec, whose updates touch the rows of a window only: "
-            "no adamw, momentum, clip or l2"
+            "no adamw, muon, momentum, clip or l2"
         )
+    names = ("z_loss", "accumulate", "ema", "skip_nonfinite")
+    refuse_unused(optimizer, names, f"a {type(config.model).__name__}", "a language model")

@@ -10,6 +10,7 @@ import jaxlm
 from jaxlm import any_text
 from jaxlm.any_text import run as any_text_run
 from jaxlm.any_text.counts import Counts, best_counts
+from jaxlm.any_text.look import look
 from jaxlm.cli.train_command import parse_train
 from jaxlm.config.data import DataConfig
 from jaxlm.data import corpus as corpora
@@ -23,7 +24,7 @@ def asked(tmp_path):
     return jaxlm.RunConfig(
         model=jaxlm.AnyTextConfig(minutes=0.01),
         data=jaxlm.DataConfig(path=str(path)),
-        sample=jaxlm.SampleConfig(n=2),
+        sample=jaxlm.SampleConfig(n=0),
         run_dir=str(tmp_path / "run"),
         plots=False,
     )
@@ -36,6 +37,7 @@ def trained(config, lines):
     return path
 
 
+@pytest.mark.slow
 def test_a_text_is_seen_counted_and_learned_in_an_ordinary_run(asked):
     lines: list[str] = []
     path = trained(asked, lines)
@@ -51,6 +53,7 @@ def test_a_text_is_seen_counted_and_learned_in_an_ordinary_run(asked):
     assert any("is trained already" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_where_the_counts_are_better_they_are_the_model(asked, monkeypatch):
     monkeypatch.setattr(any_text_run, "best_counts", lambda corpus: Counts(order=3, dev=0.5))
     lines: list[str] = []
@@ -82,6 +85,7 @@ def test_what_the_recipe_chooses_cannot_be_set(settings, named):
         any_text.train(config)
 
 
+@pytest.mark.slow
 def test_a_text_without_dev_is_learned_to_the_last_step(asked):
     data = dataclasses.replace(asked.data, split=(1.0, 0.0, 0.0))
     path = trained(dataclasses.replace(asked, data=data), [])
@@ -89,11 +93,24 @@ def test_a_text_without_dev_is_learned_to_the_last_step(asked):
     assert result["dev"] is None and result["step"] == result["steps"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(asked, tmp_path):
     lines: list[str] = []
     assert any_text.train(asked, dry_run=True, log=lines.append) is None
     assert any("MixtureConfig" in line for line in lines)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_large_text_holds_out_as_much_as_is_needed(monkeypatch, asked):
+    seen = look("a b\n" * 1000)
+    assert any_text_run.data_of(asked, seen).split == asked.data.split
+    monkeypatch.setattr(any_text_run, "LARGE_TEXT", 1000)
+    monkeypatch.setattr(any_text_run, "HELD_OUT", 400)
+    assert any_text_run.data_of(asked, seen).split == pytest.approx((0.8, 0.1, 0.1))
+    monkeypatch.setattr(any_text_run, "HELD_OUT", 40)
+    assert any_text_run.data_of(asked, seen).split == pytest.approx((0.98, 0.01, 0.01))
+    given = dataclasses.replace(asked, data=dataclasses.replace(asked.data, split=(0.5, 0.25, 0.25)))
+    assert any_text_run.data_of(given, seen).split == (0.5, 0.25, 0.25)
 
 
 def test_the_command_line_takes_minutes():

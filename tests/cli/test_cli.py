@@ -106,6 +106,17 @@ def test_steps_stand_in_for_the_files_epochs(tmp_path):
     assert (config.steps, config.epochs) == (None, 4.0)
 
 
+def test_tokens_stand_in_for_the_files_steps_and_rows(mlp, tmp_path):
+    config = parsed([mlp, "--tokens", "1e9", "--batch-tokens", "524288"]).config
+    assert (config.steps, config.tokens, config.batch_size, config.batch_tokens) == (None, 1e9, 32, 524288.0)
+    path = tmp_path / "tokens.py"
+    path.write_text(MLP.replace("steps=100", "tokens=1e6, batch_tokens=4096"))
+    config = parsed([str(path), "--steps", "7", "--batch-size", "8"]).config
+    assert (config.steps, config.tokens, config.batch_size, config.batch_tokens) == (7, None, 8, None)
+    fails([mlp, "--tokens", "1e9", "--steps", "3"], r"^steps and tokens exclude each other, got steps 3 and tokens")
+    fails([mlp, "--batch-tokens", "64", "--batch-size", "8"], r"^batch_size and batch_tokens exclude each other")
+
+
 def test_steps_and_epochs_together_are_refused(mlp):
     fails([mlp, "--steps", "3", "--epochs", "2"], r"^steps and epochs exclude each other, got steps 3 and epochs 2\.0$")
 

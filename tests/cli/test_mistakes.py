@@ -52,6 +52,7 @@ def test_a_config_that_cannot_be_used(cli, tmp_path, name, words):
     assert _written(before, tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_a_name_that_is_too_long_for_the_system(cli, tmp_path):
     long = tmp_path / f"{'long' * 75}.py"
     refused(cli.train(long), "long", "File name too long")
@@ -67,6 +68,7 @@ def test_a_config_that_does_not_exist(cli, tmp_path):
     refused(cli.python("train.py", "--steps", "3"), "config wants a file as the first argument")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -124,6 +126,7 @@ def test_a_text_that_cannot_be_used(cli, tmp_path, name):
     assert _written(before, tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_a_text_that_is_missing_a_directory_or_closed(cli, tmp_path):
     (tmp_path / "names.txt").write_text("emma\n")
     before = tree(tmp_path)
@@ -143,6 +146,7 @@ def test_a_text_that_may_not_be_read(cli, tmp_path):
     refused(cli.train("--data.path", path, "--run-dir", tmp_path / "run"), "data.path", "Permission denied")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.uname().sysname != "Linux", reason="only Linux allows such a name")
 def test_a_file_name_need_not_be_utf8(cli, tmp_path):
     path = tmp_path / os.fsdecode(b"na\xefmes.txt")
@@ -151,6 +155,7 @@ def test_a_file_name_need_not_be_utf8(cli, tmp_path):
     assert done.code == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_directory_that_is_not_one(cli, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -180,6 +185,7 @@ def test_a_run_directory_that_may_not_be_written(cli, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_other_settings_are_listed_and_refused(cli, trained):
     before = tree(trained)
     line = refused(cli.train("--run-dir", trained, "--optim.lr", "0.2", "--model.d-hidden", "5", "--seed", "3"))
@@ -208,6 +214,7 @@ def test_what_changes_no_numbers_is_not_refused(cli, trained, tmp_path):
     assert done.code == 0 and "trained already" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ['{"format": 99}', "{}", "[]", '{"format": "new"}', "{"])
 def test_a_fingerprint_that_cannot_be_read(cli, tmp_path, content):
     (tmp_path / "fingerprint.json").write_text(content)
@@ -241,6 +248,7 @@ def test_a_run_in_use_is_left_alone_until_it_ends(cli, tmp_path):
     assert done.code == 143 and "saved at step" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", [False, True], ids=["a new run", "over an old run"])
 @pytest.mark.parametrize("mistake", ["no such run", "other shapes", "no tensorboard"])
 def test_what_only_shows_late_writes_nothing_either(cli, trained, tmp_path, mistake, old):

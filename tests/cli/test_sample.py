@@ -62,6 +62,7 @@ def test_an_argument_that_cannot_be_used(cli, args, words):
     refused(cli.sample("no-run-is-opened", *args), *words)
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_used(cli, run, tmp_path):
     refused(cli.sample(), "run")
     refused(cli.sample(run.parent / "rum"), "does not exist", "did you mean", "run")
@@ -70,6 +71,7 @@ def test_a_run_that_cannot_be_used(cli, run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_character_that_the_run_does_not_know(cli, run, tmp_path):
     strange = tmp_path / "strange.txt"
     strange.write_text("abba\nzoë\n")
@@ -84,6 +86,7 @@ def test_a_character_that_the_run_does_not_know(cli, run, tmp_path):
     assert tree(run) == before
 
 
+@pytest.mark.slow
 def test_samples_are_sorted_by_where_they_were_seen(cli, run):
     listed = json.loads(cli.sample(run, "--json", "-n", 200).stdout)
     plain = cli.sample(run, "-n", 200)
@@ -99,6 +102,7 @@ def test_samples_are_sorted_by_where_they_were_seen(cli, run):
     assert told["in train"][0] and told["new"][0]
 
 
+@pytest.mark.slow
 def test_seed_prompt_and_stop(cli, run):
     first, again = (texts(cli.sample(run, "--json", "--seed", 5)) for _ in range(2))
     other = texts(cli.sample(run, "--json", "--seed", 6))
@@ -108,12 +112,14 @@ def test_seed_prompt_and_stop(cli, run):
     assert all(text.startswith("ab") and "c" not in text for text in prompted) and len(set(prompted)) > 1
 
 
+@pytest.mark.slow
 def test_greedy_takes_the_most_likely_and_max_tokens_ends(cli, run):
     greedy = texts(cli.sample(run, "--json", "--temperature", 0, "-n", 3, "--max-tokens", 2))
     assert len(set(greedy)) == 1 and len(greedy) == 3 and len(greedy[0]) <= 2
     assert texts(cli.sample(run, "--json", "--top-k", 1, "-n", 3, "--seed", 9, "--max-tokens", 2)) == greedy
 
 
+@pytest.mark.slow
 def test_compare_shows_the_untrained_beside_the_trained(cli, run):
     compared = json.loads(cli.sample(run, "--compare", "--json", "--seed", 4).stdout)
     assert compared["trained"] == texts(cli.sample(run, "--json", "--seed", 4))
@@ -125,6 +131,7 @@ def test_compare_shows_the_untrained_beside_the_trained(cli, run):
     assert [row[width:] for row in rows] == compared["trained"]
 
 
+@pytest.mark.slow
 def test_a_file_is_scored(cli, run, tmp_path):
     path = tmp_path / "unseen.txt"
     path.write_text("abc\n\ndad\n")
@@ -140,6 +147,7 @@ def test_a_file_is_scored(cli, run, tmp_path):
     assert f"perplexity {scored['perplexity']:.3f}" in line and line.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_text_is_scored_term_by_term(cli, run):
     scored = json.loads(cli.sample(run, "--score-text", "bad", "--json").stdout)["token_logprobs"]
     _, *rows, total = cli.sample(run, "--score-text", "bad").stdout.splitlines()
@@ -152,6 +160,7 @@ def test_a_text_is_scored_term_by_term(cli, run):
     assert "nats/token" in total
 
 
+@pytest.mark.slow
 def test_json_is_json_where_the_terminal_lacks_a_character(cli, tmp_path):
     path = tmp_path / "accents.txt"
     path.write_text("zoë\nchloé\n", "utf-8")
@@ -178,6 +187,7 @@ def _broken_best(run: Path, to: Path) -> tuple[Path, list[int]]:
     return to, order
 
 
+@pytest.mark.slow
 def test_a_broken_best_checkpoint_gives_way_to_the_next(cli, run, tmp_path):
     broken, order = _broken_best(run, tmp_path / "broken")
     without = tmp_path / "without"
@@ -189,6 +199,7 @@ def test_a_broken_best_checkpoint_gives_way_to_the_next(cli, run, tmp_path):
     assert (broken / "checkpoints" / str(order[0])).exists()
 
 
+@pytest.mark.slow
 def test_a_broken_best_checkpoint_is_told(cli, run, tmp_path):
     broken, order = _broken_best(run, tmp_path / "broken")
     done = cli.sample(broken, "-n", 2, "--json")
@@ -202,6 +213,7 @@ def test_no_checkpoint_at_all_is_one_line(cli, run, tmp_path):
     refused(cli.sample(tmp_path / "bare"), "no checkpoint", "train.py")
 
 
+@pytest.mark.slow
 def test_best_and_last_are_different_checkpoints(cli, run):
     saved = checkpoints.best_first(run / "checkpoints")
     assert saved[0].step == json.loads((run / "eval.json").read_text())["step"]
@@ -210,6 +222,7 @@ def test_best_and_last_are_different_checkpoints(cli, run):
     assert (best == last) == (saved[0].step == 3000)
 
 
+@pytest.mark.slow
 def test_prompts_through_a_pipe(cli, run):
     done = cli.sample(run, "--interactive", stdin="ab\nazb\n/n 2\n/n none\nba\n/quit\nnever\n")
     assert done.code == 0 and done.stderr == ""
@@ -220,6 +233,7 @@ def test_prompts_through_a_pipe(cli, run):
     assert len(lines) == 9 and all(line.startswith("ba") for line in lines[7:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("args", "n"), [([], 5), (["-n", 3], 3), (["--n=20"], 20)])
 def test_the_end_of_the_input_ends_the_prompts(cli, run, args, n):
     done = cli.sample(run, "--interactive", *args, stdin="c")
@@ -262,6 +276,7 @@ class Terminal:
         return code
 
 
+@pytest.mark.slow
 def test_history_and_editing_in_a_terminal(cli, run):
     pytest.importorskip("readline")
     arrow_up, arrow_left = "\x1b[A", "\x1b[D"

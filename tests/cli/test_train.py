@@ -48,6 +48,7 @@ def test_no_arguments_is_a_mistake_with_the_usage(cli):
     assert "usage: train.py CONFIG" in done.stdout
 
 
+@pytest.mark.slow
 def test_init_from_starts_at_the_other_runs_parameters(cli, trained, tmp_path):
     done = cli.train("--run-dir", tmp_path / "run", "--init-from", trained, "--steps", 1, "--optim.lr", "1e-12")
     assert done.code == 0, done.stderr
@@ -68,6 +69,7 @@ def test_a_finished_run_is_not_trained_again(cli, trained):
     assert tree(trained) == before
 
 
+@pytest.mark.slow
 def test_restart_trains_again(cli, trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
@@ -79,6 +81,7 @@ def test_restart_trains_again(cli, trained, tmp_path):
     refused(cli.train("--run-dir", run), "steps: 100, now 200", f"give another --run-dir and --init-from {run}")
 
 
+@pytest.mark.slow
 def test_a_restart_that_fails_leaves_the_old_run_beside_it(cli, trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
@@ -90,6 +93,7 @@ def test_a_restart_that_fails_leaves_the_old_run_beside_it(cli, trained, tmp_pat
     assert after == before
 
 
+@pytest.mark.slow
 def test_progress_is_plain_lines_and_pictures_are_drawn_where_there_is_no_terminal(cli, tmp_path):
     done = cli.train("--run-dir", tmp_path / "run", "--plots")
     assert done.code == 0
@@ -117,6 +121,7 @@ def test_dry_run_prints_and_writes_nothing(cli, tmp_path, length):
     assert f"memory: {4 * (floats + counters)} B of state" in done.stdout
 
 
+@pytest.mark.slow
 def test_epochs_in_place_of_steps(cli, tmp_path):
     done = cli.train("--run-dir", tmp_path / "run", "--epochs", "0.5", "--data.split", 1, 0, 0)
     assert done.code == 0, done.stderr
@@ -125,6 +130,7 @@ def test_epochs_in_place_of_steps(cli, tmp_path):
     assert ended["dev"] is None and ended["test"] is None
 
 
+@pytest.mark.slow
 def test_counts_end_to_end(cli, tmp_path):
     args = (
         "configs/names_bigram.py",
@@ -156,6 +162,7 @@ def test_counts_end_to_end(cli, tmp_path):
     assert "trained already" in cli.train(*args).stdout
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_a_number_stops_the_run(cli, tmp_path):
     schedule = ["--optim.schedule", "piecewise", "--optim.boundaries", 1500, "--optim.factors", 3e38]
     args = ["--run-dir", tmp_path / "run", "--steps", 4000, *schedule]
@@ -171,6 +178,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(cli, tmp_path):
     assert cli.sample(tmp_path / "run", "-n", 3).code == 0
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_never_a_number(cli, tmp_path):
     done = cli.train("--run-dir", tmp_path / "run", "--optim.lr", "1e38")
     assert done.code == 3 and "no checkpoint was saved before" in done.stderr
@@ -205,6 +213,7 @@ def test_the_command_to_go_on_can_be_pasted(monkeypatch, capsys, cli):
     assert command == ["python", "train.py", str(cli.config), "--run-dir", "my runs/it's $HOME", "--seed", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["read by nobody", "closed", "full"])
 def test_training_outlives_its_output(cli, tmp_path, closed):
     run = tmp_path / "run"
@@ -223,12 +232,14 @@ def test_training_outlives_its_output(cli, tmp_path, closed):
     assert json.loads((run / "eval.json").read_text())["step"] == 200
 
 
+@pytest.mark.slow
 def test_without_a_place_for_compiled_programs_it_trains_without_a_word_of_it(cli, tmp_path):
     done = cli.train("--run-dir", tmp_path / "run", env={"XDG_CACHE_HOME": str(cli.text)})
     assert done.code == 0
     assert [line for line in done.stderr.splitlines() if not line.startswith("step ")] == []
 
 
+@pytest.mark.slow
 def test_what_a_terminal_cannot_show_is_escaped(cli, tmp_path):
     (tmp_path / "text.txt").write_text("zo\u00eb\n")
     done = cli.train(

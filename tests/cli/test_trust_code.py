@@ -31,6 +31,7 @@ def cli(tmp_path_factory) -> Cli:
     return processes.cli(tmp_path_factory)
 
 
+@pytest.mark.slow
 def test_code_that_a_run_names_runs_only_where_the_user_says_so(cli, tmp_path):
     own, counted, run = tmp_path / "own.py", tmp_path / "runs of this file", tmp_path / "run"
     own.write_text(OWN.format(text=str(cli.text)))

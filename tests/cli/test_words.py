@@ -134,6 +134,7 @@ def test_a_language_model_is_not_asked_about_words(mlp_run):
         answer(parse_sample([str(mlp_run.path), "--similar", "emma"]))
 
 
+@pytest.mark.slow
 def test_the_whole_command_answers_and_refuses(tmp_path_factory, file):
     cli = processes.cli(tmp_path_factory)
     done = cli.sample(file, "--similar", "king", "--top", "1")

@@ -147,8 +147,47 @@ def test_steps_and_epochs_exclude_each_other():
         run(steps=3, epochs=2.0)
 
 
+def test_lengths_in_tokens_are_turned_into_rows_and_steps():
+    """As many whole rows as fit, a multiple of what devices and micro-batches divide; steps round up."""
+    config = RunConfig(model=MlpConfig(), tokens=1e6, batch_tokens=5000)
+    inside = config.in_rows(100, 4)
+    assert (inside.batch_size, inside.batch_tokens) == (48, None)
+    assert config.in_rows(100, 1).batch_size == 50 and config.in_rows(5000, 1).batch_size == 1
+    resolved = inside.in_steps(10, 48, 100)
+    assert (resolved.steps, resolved.tokens, resolved.last_step) == (209, None, 209)
+    assert run(steps=7).in_steps(10, 48, 100).steps == 7 and run(epochs=2.0).in_steps(480, 48, 100).steps == 20
+    with pytest.raises(UserError, match=r"^batch_tokens wants at least 6,400, those of 64 rows of 100, got 5,000$"):
+        config.in_rows(100, 64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"batch_size": 64, "batch_tokens": 512.0},
+            "^batch_size and batch_tokens exclude each other, got batch_size",
+        ),
+        ({"batch_size": "full", "batch_tokens": 512.0}, "^batch_size and batch_tokens exclude each other"),
+        ({"batch_tokens": 0.5}, "^batch_tokens wants a number >= 1, got 0.5"),
+        ({"tokens": 0}, "^tokens wants a number >= 1, got 0"),
+        ({"tokens": 1e6, "steps": 3}, "^steps and tokens exclude each other, got steps 3 and tokens 1000000.0"),
+        ({"tokens": 1e6, "epochs": 3}, "^epochs and tokens exclude each other"),
+        ({"optim": OptimConfig(accumulate=3)}, "^batch_size wants a multiple of the 3 micro-batches .*, got 32"),
+    ],
+)
+def test_lengths_and_batches_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        RunConfig(**{"model": MlpConfig()} | ({} if {"tokens"} & settings.keys() else {"steps": 1}) | settings)
+
+
+@pytest.mark.parametrize("name", ["tokens", "batch_tokens"])
+def test_lengths_in_tokens_are_a_language_models_that_is_trained_by_steps(name):
+    with pytest.raises(UserError, match=rf"^{name} wants a language model that is trained by steps, got a Co"):
+        RunConfig(model=CountsConfig(), **{name: 1e6})  # type: ignore[arg-type]
+
+
 def test_a_model_trained_by_steps_wants_a_length_and_counts_do_not():
-    with pytest.raises(UserError, match=r"^steps wants a number of updates \(or give epochs\), got neither"):
+    with pytest.raises(UserError, match=r"^steps wants a number of updates \(or give epochs or tokens\), got none"):
         RunConfig(model=MlpConfig())
     assert RunConfig(model=MlpConfig(), epochs=1.0).steps is None
     assert RunConfig(model=CountsConfig()).steps is None

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import sys
 
 import pytest
 
 import jaxlm
+from jaxlm.cli.sweep_command import parse_sweep
 from jaxlm.cli.train_command import load_config, parse_train
-from jaxlm.config.serialization import from_json, to_json
+from jaxlm.config.serialization import differences, from_json, settings_that_change_numbers, to_json
 from jaxlm.config.user_code import load_module
 from jaxlm.data import corpus as corpora
 from jaxlm.errors import UserError
@@ -67,6 +69,39 @@ def test_tokens_are_set_on_the_command_line():
         parse_train([path, "--data.tokens.min-count", "0"])
     with pytest.raises(UserError, match=r"--data\.tokens\.min-cuont is not a setting \(did you mean .*min-count"):
         parse_train([path, "--data.tokens.min-cuont", "3"])
+
+
+def test_the_class_of_tokens_is_chosen_on_the_command_line():
+    path = str(REPOSITORY / "configs" / "gpt_dialogues.py")
+    for args, tokens in (
+        (["--data.tokens", "bpe", "--data.tokens.vocab-size", "512"], jaxlm.BpeConfig(vocab_size=512)),
+        (["--data.tokens.path", "x", "--data.tokens=bpe"], jaxlm.BpeConfig(path="x")),
+        (["--data.tokens", "bytes"], jaxlm.BytesConfig()),
+        (["--data.tokens", "rean"], jaxlm.ReanTokensConfig(max_vocab=3000)),
+    ):
+        command = parse_train([path, *args])
+        assert command is not None and command.config.data.tokens == tokens
+    runs = parse_sweep([path, "--data.tokens", "bpe", "--sweep.data.tokens.vocab-size", "300", "400"]).runs
+    assert [run.config.data.tokens for run in runs] == [jaxlm.BpeConfig(vocab_size=size) for size in (300, 400)]
+    with pytest.raises(UserError, match=r"^--data\.tokens wants .*rean or words, got 'bep' \(did you mean bpe\?\)$"):
+        parse_train([path, "--data.tokens", "bep"])
+    with pytest.raises(UserError, match=r"^--data\.tokens wants characters, .*, got ''$"):
+        parse_train([path, "--data.tokens"])
+
+
+def test_bpe_without_its_library_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(UserError, match=r"^data\.tokens BpeConfig\(\) wants the extra: pip install 'jaxlm\[bpe\]'$"):
+        jaxlm.BpeConfig().build("", ["a text"])
+
+
+def test_a_tokenizer_that_moves_changes_no_run():
+    config = jaxlm.RunConfig(model=MLP, data=jaxlm.DataConfig(tokens=jaxlm.BpeConfig(path="here")), steps=1)
+    was = settings_that_change_numbers(to_json(config))
+    moved = dataclasses.replace(config, data=jaxlm.DataConfig(tokens=jaxlm.BpeConfig(path="there")))
+    assert differences(was, moved) == []
+    trained = dataclasses.replace(config, data=jaxlm.DataConfig(tokens=jaxlm.BpeConfig(vocab_size=300)))
+    assert differences(was, trained) == ["data.tokens.vocab_size: 4096, now 300"]
 
 
 OWN = """

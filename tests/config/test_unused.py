@@ -22,18 +22,28 @@ from jaxlm.errors import UserError
 from tests.conftest import REPOSITORY
 
 UNUSED: list[tuple[Any, dict[str, Any], dict[str, Any], str]] = [
-    (OptimConfig, {"name": "sgd"}, {"betas": (0.9, 0.98)}, "optim.name adamw"),
-    (OptimConfig, {"name": "sgd"}, {"eps": 1e-6}, "optim.name adamw"),
-    (OptimConfig, {"name": "sgd"}, {"weight_decay": 0.1}, "optim.name adamw"),
-    (OptimConfig, {"name": "adamw"}, {"momentum": 0.9}, "optim.name sgd"),
+    (OptimConfig, {"name": "sgd"}, {"betas": (0.9, 0.98)}, "optim.name adamw or muon"),
+    (OptimConfig, {"name": "sgd"}, {"eps": 1e-6}, "optim.name adamw or muon"),
+    (OptimConfig, {"name": "sgd"}, {"weight_decay": 0.1}, "optim.name adamw or muon"),
+    *((OptimConfig, {"name": name}, {"momentum": 0.9}, "optim.name sgd") for name in ("adamw", "muon")),
     *(
-        (OptimConfig, {"schedule": schedule}, {"warmup": 0.1}, "optim.schedule cosine")
-        for schedule in ("constant", "linear")
+        (OptimConfig, {"name": name}, unused, "optim.name muon")
+        for name in ("sgd", "adamw")
+        for unused in ({"muon_lr": 0.1}, {"muon_momentum": 0.9}, {"muon_rms": 0.2})
     ),
-    (OptimConfig, {"schedule": "constant"}, {"end_factor": 0.1}, "optim.schedule cosine or linear"),
+    *(
+        (OptimConfig, {"weight_decay": 0.0, "name": name}, {"decay": "matrices"}, "optim.weight_decay above 0")
+        for name in ("adamw", "muon")
+    ),
+    *(
+        (OptimConfig, {"schedule": "constant"}, unused, "optim.schedule cosine, linear or wsd")
+        for unused in ({"warmup": 0.1}, {"end_factor": 0.1})
+    ),
+    (OptimConfig, {"schedule": "linear"}, {"cooldown": 0.1}, "optim.schedule wsd"),
+    (OptimConfig, {"cooldown": 0.0, "schedule": "wsd"}, {"end_factor": 0.1}, "optim.cooldown above 0"),
     *(
         (OptimConfig, {"schedule": schedule}, {"boundaries": (0.5,), "factors": (0.1,)}, "optim.schedule piecewise")
-        for schedule in ("constant", "cosine", "linear")
+        for schedule in ("constant", "cosine", "linear", "wsd")
     ),
     (CountsConfig, {"smoothing": "kneser-ney"}, {"add_k": 0.5}, "model.smoothing add-k"),
     (MlpConfig, {"init": "normal"}, {"gain": 1.0}, "model.init scaled"),
@@ -60,7 +70,11 @@ UNUSED: list[tuple[Any, dict[str, Any], dict[str, Any], str]] = [
 USED: list[tuple[Any, dict[str, Any]]] = [
     (OptimConfig, {"name": "adamw", "betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.1}),
     (OptimConfig, {"schedule": "cosine", "warmup": 0.1, "end_factor": 0.1, "momentum": 0.9}),
-    (OptimConfig, {"schedule": "linear", "end_factor": 0.1}),
+    (OptimConfig, {"name": "muon", "muon_lr": 0.1, "muon_momentum": 0.9, "muon_rms": 0.2, "betas": (0.9, 0.98)}),
+    (OptimConfig, {"name": "adamw", "weight_decay": 0.1, "decay": "matrices"}),
+    (OptimConfig, {"schedule": "linear", "end_factor": 0.1, "warmup": 0.1}),
+    (OptimConfig, {"schedule": "wsd", "end_factor": 0.1, "warmup": 0.1, "cooldown": 0.3}),
+    (OptimConfig, {"z_loss": 1e-4, "accumulate": 4, "ema": 0.99, "skip_nonfinite": 3}),
     (OptimConfig, {"schedule": "piecewise", "boundaries": (0.5,), "factors": (0.1,)}),
     (CountsConfig, {"add_k": 0.5}),
     (MlpConfig, {"init": "scaled", "gain": 1.0, "out_gain": 1.0}),
@@ -117,7 +131,7 @@ def test_the_line_says_what_to_give_on_the_command_line(tmp_path):
         parse_train(args)
     assert str(caught.value) == (
         "optim.betas (0.9, 0.98) and optim.weight_decay 0.1 have no effect with optim.name sgd, only with optim.name "
-        "adamw: leave them out, or set the defaults with --optim.betas 0.9 0.999 --optim.weight-decay 0.0"
+        "adamw or muon: leave them out, or set the defaults with --optim.betas 0.9 0.999 --optim.weight-decay 0.0"
     )
     command = parse_train([*args, *str(caught.value).rpartition("with ")[2].split()])
     assert command is not None and command.config.optim == OptimConfig(name="sgd")
@@ -145,7 +159,7 @@ def test_the_defaults_of_boundaries_can_be_given_on_the_command_line():
             "--model.vectors-from.optim.schedule",
             "constant",
             "model.vectors_from.optim.end_factor 0.004 has no effect with model.vectors_from.optim.schedule constant, "
-            "only with model.vectors_from.optim.schedule cosine or linear: leave it out, or set the default with "
+            "only with model.vectors_from.optim.schedule cosine, linear or wsd: leave it out, or set the default with "
             "--model.vectors-from.optim.end-factor 0.0",
         ),
         ("--model.n-heads", "7", "model.d_model wants a multiple of the 7 heads, got 96"),

@@ -295,6 +295,7 @@ np.savez(sys.argv[1], devices=mesh.size, **made)
 """
 
 
+@pytest.mark.slow
 def test_four_devices_share_the_rows_of_one(tmp_path):
     started = []
     for devices in (1, 4):

@@ -69,6 +69,7 @@ def test_places_and_neighbours_are_uniform(n):
     assert not neighbours.diagonal().any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1000, 182_580])
 def test_places_of_a_row_are_uniform_over_seeds(n):
     first = [int(order.shuffled(seed, 0, 1, n)[0]) for seed in range(2000)]

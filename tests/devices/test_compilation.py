@@ -47,6 +47,7 @@ def compile_in_a_process(cache, most_bytes=2**30):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing_and_a_full_cache_is_cut(tmp_path):
     first = compile_in_a_process(tmp_path)
     assert first["left"] == []

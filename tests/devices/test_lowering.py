@@ -9,6 +9,7 @@ import pytest
 
 import jaxlm
 from jaxlm.data.rows import Batch
+from jaxlm.ops.target import Target, compiling_for
 from jaxlm.training.state import TrainState
 from jaxlm.training.step import language_loss, make_step
 
@@ -60,3 +61,25 @@ def test_a_causal_mean_is_a_product_on_a_cpu_alone(platform):
     """One for the mean and one for its gradient."""
     products = {where: lowered("bow", where).count("stablehlo.dot_general") for where in (platform, "cpu")}
     assert products["cpu"] == products[platform] + 2
+
+
+KERNELS = {Target("cuda", 9.0): "__cudnn$fmhaSoftmaxBackward", Target("tpu"): "tpu_custom_call"}
+
+
+@pytest.mark.parametrize("on", KERNELS, ids=lambda on: on.platform)
+@pytest.mark.parametrize("preset", ["gpt2", "llama", "modern"])
+def test_each_preset_lowers_with_the_kernel_of_a_device_that_is_not_there(monkeypatch, preset, on):
+    """In bfloat16, as a loop over two layers; JAX looks for cuDNN on this machine when a program is traced."""
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000)
+    sizes: dict[str, Any] = {"context": 128, "n_layers": 2, "n_heads": 2, "d_model": 128, "vocab_size": V}
+    model: Any = getattr(jaxlm.GptConfig, preset)(dtype="bfloat16", scan=True, **sizes).build()
+    tok_BT = jnp.zeros((2, 128), jnp.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), tok_BT)
+
+    def loss(params: Any) -> jax.Array:
+        return language_loss(model, params, Batch(tok_BT, tok_BT, None), None)[0]
+
+    with compiling_for(on):
+        text = jax.jit(jax.grad(loss)).trace(params).lower(lowering_platforms=(on.platform,)).as_text()
+    assert KERNELS[on] in text
+    assert "2x2x128x128x" not in text  # rows, heads, queries, keys

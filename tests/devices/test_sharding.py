@@ -80,6 +80,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
     return {devices: json.loads(Path(directory / f"{devices}.json").read_text()) for devices in (1, 4)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", ["window", "sequence"])
 def test_four_devices_give_what_one_gives(results, example):
     assert [results[devices]["devices"] for devices in (1, 4)] == [1, 4]

@@ -64,6 +64,7 @@ def test_of_equal_rows_the_lower_comes_first_after_a_better_one_in_a_later_group
     assert found.row_BK[0].tolist() == [330, 10]
 
 
+@pytest.mark.slow
 def test_neighbours_can_be_more_than_a_block():
     table_VE = unit(normal(1500, 4))
     found = search.nearest_rows(jnp.asarray(table_VE), jnp.asarray(np.tile(table_VE[:1], (4096, 1))), 700)

@@ -88,6 +88,7 @@ def _unfinish(whole: Path, to: Path, *, newest: int | None = None) -> Path:
     return to
 
 
+@pytest.mark.slow
 def test_the_comparison_is_not_blind(whole):
     """Three steps of the same run are a difference in parameters and momentum."""
     before, after = (_state(whole / "checkpoints" / str(step)) for step in (12_000, STEPS))
@@ -157,6 +158,7 @@ def test_stopped_in_the_first_chunk_it_goes_on(cli, whole, tmp_path):
     assert_same(run, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "content"),
     [
@@ -181,6 +183,7 @@ def test_a_broken_newest_checkpoint_gives_way_to_the_one_before(cli, whole, tmp_
     assert_same(run, whole)
 
 
+@pytest.mark.slow
 def test_going_on_under_another_jax_is_told(cli, whole, tmp_path):
     """Samples are others, as dropout would be, of which this model has none; one from before the note says nothing."""
     run = _unfinish(whole, tmp_path / "run", newest=12_000)
@@ -198,6 +201,7 @@ def test_going_on_under_another_jax_is_told(cli, whole, tmp_path):
     assert_same(run, whole)
 
 
+@pytest.mark.slow
 def test_nothing_but_broken_checkpoints_begins_anew(cli, whole, tmp_path):
     run = _unfinish(whole, tmp_path / "run")
     steps = checkpoint_steps(run / "checkpoints")
@@ -209,6 +213,7 @@ def test_nothing_but_broken_checkpoints_begins_anew(cli, whole, tmp_path):
     assert_same(run, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("newest", [12_000, 11_000], ids=["at a train line", "between two train lines"])
 def test_lines_beyond_the_checkpoint_and_half_a_line_are_cut(cli, whole, tmp_path, newest):
     run = _unfinish(whole, tmp_path / "run", newest=newest)
@@ -219,6 +224,7 @@ def test_lines_beyond_the_checkpoint_and_half_a_line_are_cut(cli, whole, tmp_pat
     assert_same(run, whole)
 
 
+@pytest.mark.slow
 def test_killed_between_the_last_step_and_eval_json(cli, whole, tmp_path):
     run = _unfinish(whole, tmp_path / "run")
     before = tree(run / "checkpoints")
@@ -283,6 +289,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(cli, big, tmp_path, limit):
     assert errors[0].startswith("error: run_dir ") and "File too large" in errors[0]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_from_the_start(cli, tmp_path):
     failed = cli.python("-c", NO_ROOM, 100, "train.py", cli.config, "--run-dir", tmp_path / "run")
     refused(failed, "run_dir", "File too large")

@@ -93,6 +93,7 @@ def test_an_answer_may_be_longer_than_what_the_model_sees(gpt):
     assert len(said) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.5, "top_k": 9, "repetition_penalty": 1.2}])
 def test_an_answer_is_what_generate_gives_at_its_place(gpt, settings):
     """The same seed, the same text: answer i is place i of what the whole conversation is a prompt of."""

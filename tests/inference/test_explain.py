@@ -46,6 +46,7 @@ def test_contexts_are_found_as_a_search_by_hand_finds_them(text, boundary, conte
         assert (found.length, found.place_P.tolist(), found.order) == found_by_hand(text, boundary, context, token)
 
 
+@pytest.mark.slow
 def test_probabilities_are_those_of_the_score(counts_run, mlp_run, stream_run):
     for run, text in ((counts_run, "emma\nzoez"), (mlp_run, "emma\nzoe"), (stream_run, "emma\nzoe")):
         explained, scored = explain(run, text), score(run, text)

@@ -62,6 +62,7 @@ def test_the_untrained_parameters_are_those_of_step_0(mlp_run):
     assert start.nats_per_token == pytest.approx(before["nats_per_token"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_from_another_has_its_parameters_at_step_0(mlp_run, make_run, tmp_path):
     start = tmp_path / "start"
     shutil.copytree(mlp_run.path, start)
@@ -139,6 +140,7 @@ def test_samples_have_the_first_letters_of_the_data(counts_run):
         assert all(f"..{text}."[i : i + 3] in seen for i in range(len(text) + 1))
 
 
+@pytest.mark.slow
 def test_stop_ends_a_sample_before_it(counts_run):
     free = generate(counts_run, n=100, prompt="a", key=KEY)
     stopped = generate(counts_run, n=100, prompt="a", stop="a", key=KEY)

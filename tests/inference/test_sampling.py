@@ -340,6 +340,7 @@ def test_what_is_allowed_is_equally_likely_where_only_the_rest_is_possible():
     assert {token for row in rows for token in row} == set(range(V)) - {6}
 
 
+@pytest.mark.slow
 def test_each_row_is_as_it_is_alone_whatever_stands_beside_it():
     """Same key, same row: other prompts, longer prompts and more rows change nothing."""
     model, params = mlp()
@@ -363,6 +364,7 @@ def test_temperature_0_is_a_loop_of_argmax():
         assert row == tokens[len(prompt) :]
 
 
+@pytest.mark.slow
 def test_a_cache_below_the_context_holds_all_tokens_that_are_read():
     """The last token too is the most likely after all before it, the cache being full then."""
     model: Any = GptConfig(context=32, n_layers=2, n_heads=2, d_model=16, vocab_size=V).build()

@@ -97,6 +97,7 @@ def entropies(model: Any, params: Any, tok_BT: jax.Array) -> tuple[jax.Array, ja
     return entropy_BT, jnp.sum(p_BTV * logp_BTV**2, axis=-1) - entropy_BT**2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_samples_cost_their_entropy(name):
     run = run_of(name)

@@ -26,6 +26,7 @@ def abstract(name: str) -> tuple[Any, dict[str, Any]]:
     return model, jax.eval_shape(model.init, jax.random.key(0), rean.tokens())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*MODELS, *rean.MODELS])
 def test_every_parameter_has_an_axis_for_each_dimension_and_no_other_has(name):
     model, params = abstract(name)

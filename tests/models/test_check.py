@@ -223,6 +223,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Path]:
     return place / "own.py", source, run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "change"),
     [

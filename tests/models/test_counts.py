@@ -51,6 +51,7 @@ def by_counter(gram_NO: np.ndarray, ctx: tuple[int, ...], k: float, vocab_size: 
     return (of_token + k) / total if total else np.zeros(vocab_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("add_k", [0.0, 0.01, 1.0, 2.5])
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_probabilities_are_those_of_a_counter(order, add_k):
@@ -64,6 +65,7 @@ def test_probabilities_are_those_of_a_counter(order, add_k):
         np.testing.assert_allclose(got_BV.sum(-1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 @given(
     stream=st.lists(st.integers(0, 4), min_size=5, max_size=40), order=st.integers(1, 5), k=st.sampled_from([0, 0.5])
 )
@@ -95,6 +97,7 @@ def kneser_ney(gram_NO: np.ndarray, ctx: tuple[int, ...], size: int) -> np.ndarr
     return p_V
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
 @pytest.mark.parametrize("size", [3, 8, 40])
 def test_kneser_ney_is_that_of_the_definition(order, size):
@@ -110,6 +113,7 @@ def test_kneser_ney_is_that_of_the_definition(order, size):
     np.testing.assert_allclose(got_BV, [kneser_ney(gram_NO, tuple(ctx), size) for ctx in ctx_BC.tolist()], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoothing", ["add-k", "kneser-ney"])
 def test_one_tokens_loss_is_that_of_all_logits(smoothing):
     stream = np.random.default_rng(5).integers(0, V, 300)
@@ -142,6 +146,7 @@ def test_where_counts_of_counts_do_not_allow_three_discounts_there_is_one_and_a_
     assert "one discount 0.500 in place of three" in note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2, 3, 6])
 def test_words_are_counted_with_the_boundary_around_them(order):
     corpus = from_lines("\n".join(NAMES), jaxlm.DataConfig(split=(1, 0, 0)))
@@ -161,6 +166,7 @@ def test_words_are_counted_with_the_boundary_around_them(order):
     np.testing.assert_allclose(np.exp(logits_NV[np.arange(len(count)), gram_NO[:, -1]]), want_N, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_smoothing_what_was_not_seen_is_impossible():
     model, params = fitted(3, 0.0, np.array([1, 2, 3, 1, 2, 3, 1, 2, 4]), ages=np.array([0, 1, 2] * 3))
     seen_V, unseen_V, no_first_V = np.asarray(model.next_logits(params, jnp.array([[1, 2], [2, 1], [7, 7]])))
@@ -218,6 +224,7 @@ def test_a_table_of_no_text_is_uniform():
         assert np.all(np.isneginf(nothing.apply(params, jnp.arange(6).reshape(2, 3))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [2, 3, 5])
 def test_a_large_vocabulary(order):
     """More n-grams are possible than 32 bits count; memory follows those that occur."""

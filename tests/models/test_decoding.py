@@ -75,6 +75,7 @@ def close_to_full(name: str, logits: list[np.ndarray], tok_BT: Any) -> None:
         np.testing.assert_allclose(row, full[: len(row)], atol=2e-5)
 
 
+@pytest.mark.slow
 @all_models
 def test_unequal_rows_in_one_pass_are_read_as_in_full(name):
     tok_BT = tokens(B, T)
@@ -83,6 +84,7 @@ def test_unequal_rows_in_one_pass_are_read_as_in_full(name):
     close_to_full(name, logits, tok_BT)
 
 
+@pytest.mark.slow
 @all_models
 @pytest.mark.parametrize("seed", [0, 1])
 def test_unequal_pieces_give_what_one_pass_gives(name, seed):
@@ -101,6 +103,7 @@ def test_unequal_pieces_give_what_one_pass_gives(name, seed):
     chex.assert_trees_all_equal_shapes_and_dtypes(cache, empty(*made(name)))
 
 
+@pytest.mark.slow
 @all_models
 def test_a_row_without_tokens_keeps_its_cache(name):
     model, params = made(name)
@@ -110,6 +113,7 @@ def test_a_row_without_tokens_keeps_its_cache(name):
         chex.assert_trees_all_equal(cache, same)
 
 
+@pytest.mark.slow
 @all_models
 def test_other_rows_change_nothing(name):
     tok_BT = np.asarray(tokens(B, T))

@@ -26,6 +26,7 @@ from jaxlm.config import (
 from jaxlm.ops.losses import cross_entropy
 
 V = 7
+SMALL_GPT: Any = {"context": 12, "n_layers": 2, "n_heads": 2, "d_model": 16, "vocab_size": V}
 MODELS: dict[str, tuple[ModelConfig, int | None]] = {
     "counts-1": (CountsConfig(order=1, vocab_size=V), 0),
     "counts-2": (CountsConfig(order=2, vocab_size=V), 1),
@@ -41,6 +42,8 @@ MODELS: dict[str, tuple[ModelConfig, int | None]] = {
     "wavenet-gated": (WavenetConfig(layers=3, d_embed=8, d_hidden=16, style="gated", vocab_size=V), 8),
     "gpt": (GptConfig(context=12, n_layers=2, n_heads=2, d_model=16, vocab_size=V), 12),
     "gpt-tied": (GptConfig(context=12, n_layers=1, n_heads=2, d_model=16, tied=True, vocab_size=V), 12),
+    "gpt-llama": (GptConfig.llama(**SMALL_GPT | {"n_heads": 4, "n_kv_heads": 2}), 12),
+    "gpt-modern": (GptConfig.modern(zero_init=False, window_pattern="SL", **SMALL_GPT), 12),
     "rean": (ReanConfig(context=12, n_layers=1, n_heads=2, d_model=16, d_embed=8, vocab_size=V), 12),
     "mlp-1-scaled": (MlpConfig(context=1, d_embed=4, d_hidden=16, init="scaled", vocab_size=V), 1),
     "mlp-3-scaled": (MlpConfig(context=3, d_embed=4, d_hidden=16, init="scaled", vocab_size=V), 3),
@@ -48,7 +51,7 @@ MODELS: dict[str, tuple[ModelConfig, int | None]] = {
     "mlp-3-normal": (MlpConfig(context=3, d_embed=4, d_hidden=16, init="normal", vocab_size=V), 3),
 }
 """Name -> (settings, context tokens)."""
-WINDOWED = [name for name in MODELS if name not in ("bow", "rnn", "gru", "lstm", "gpt", "gpt-tied", "rean")]
+WINDOWED = [name for name in MODELS if name not in ("bow", "rnn", "gru", "lstm", "rean") and "gpt" not in name]
 """Models that see as many tokens at every place, boundaries before the first; the others see all since the start."""
 TRAINED = [name for name, (config, _) in MODELS.items() if config.trained_by_steps]
 
@@ -134,6 +137,7 @@ def test_next_logits_are_the_last_of_apply(name):
     chex.assert_trees_all_close(last_BV, apply(model, params, tok_BT)[:, -1], atol=1e-5)
 
 
+@pytest.mark.slow
 @all_models
 def test_models_are_values_and_their_functions_pure(name):
     model, params = model_and_params(name)
@@ -179,6 +183,7 @@ def test_a_wrong_shape_is_refused(name):
 WIDE: Any = {"context": 16, "n_layers": 2, "n_heads": 2, "d_model": 64}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "spread"),
     [
@@ -245,6 +250,7 @@ def test_the_neural_ngram_has_a_row_for_each_context_oldest_token_first():
     np.testing.assert_array_equal(model.next_logits(params, jnp.array([[2, 5]]))[0], table[2 * V + 5])
 
 
+@pytest.mark.slow
 @trained_models
 def test_a_batch_is_learned_as_far_as_its_contexts_can_be_told_apart(name):
     """The least mean loss of a batch is the entropy of its targets given their contexts: neither more nor less."""

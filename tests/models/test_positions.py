@@ -28,6 +28,7 @@ def text() -> str:
     return "\n".join("abcdefg"[i % 5 :] * (1 + i % 3) for i in range(40))
 
 
+@pytest.mark.slow
 def test_running_text_goes_on_past_the_positions(make_run, text):
     path = make_run(jaxlm.GptConfig(context=8, **SMALL), text=text, data={**SEQUENCES, "kind": "stream"}, steps=20)
     run = load_run(path)
@@ -49,6 +50,7 @@ def test_past_the_positions_each_part_is_drawn_anew():
     assert len(set(parts)) == 6
 
 
+@pytest.mark.slow
 def test_past_the_positions_no_two_texts_are_drawn_alike():
     """A model without preferences: whatever their prompts' lengths, two texts agree in a seventh of their letters."""
     data = jaxlm.DataConfig(kind="stream")
@@ -61,6 +63,7 @@ def test_past_the_positions_no_two_texts_are_drawn_alike():
     assert np.mean(agreeing) == pytest.approx(1 / 7, abs=0.02) and max(agreeing) < 0.5
 
 
+@pytest.mark.slow
 def test_past_the_positions_the_last_half_is_what_is_seen(make_run, text):
     """The first token after the positions are full is the most likely after their last half alone."""
     path = make_run(jaxlm.GptConfig(context=8, **SMALL), text=text, data={**SEQUENCES, "kind": "stream"}, steps=20)
@@ -72,6 +75,7 @@ def test_past_the_positions_the_last_half_is_what_is_seen(make_run, text):
     assert made[9] == run.tokenizer.decode([int(logits_V.argmax())])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [jaxlm.BowConfig(), jaxlm.GptConfig(**SMALL)])
 def test_lines_end_with_the_positions(make_run, text, model):
     path = make_run(dataclasses.replace(model, context=8), text=text, data=SEQUENCES, steps=20)
@@ -82,6 +86,7 @@ def test_lines_end_with_the_positions(make_run, text, model):
     assert len(cropped) <= 21 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lines", "stream", "dialogues"])
 def test_a_text_is_the_same_beside_longer_prompts(make_run, text, kind):
     data = {**SEQUENCES, "kind": kind} | ({"labels": ("a", "b")} if kind == "dialogues" else {})
@@ -137,6 +142,7 @@ def test_a_text_ends_where_no_vector_is_near_however_many_tokens_were_asked_for(
     assert long.startswith("a" * 17)
 
 
+@pytest.mark.slow
 def test_passes_end_with_the_positions_and_what_has_ended_is_not_continued():
     """16 positions: 16 tokens after the first, then 9 at a time after the last 8; a row that ended brings none."""
     run = counter_run("stream", Counter(marks_unknown=False, boundary_at=-1))
@@ -149,6 +155,7 @@ def test_passes_end_with_the_positions_and_what_has_ended_is_not_continued():
     assert generate(run, prompt="a", max_tokens=60, key=key) == ["a" * 61]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", [jaxlm.BowConfig(), jaxlm.GptConfig(**SMALL), jaxlm.RnnConfig(), jaxlm.WavenetConfig()]
 )

@@ -13,13 +13,14 @@ import jaxlm
 SIZES: dict[str, Any] = {"n_heads": 2, "d_model": 8, "vocab_size": 8}
 
 
+@pytest.mark.slow
 def test_each_place_of_dropout_drops_on_its_own_and_makes_up_for_it(monkeypatch):
     """In a stream of biases alone: e, then for each block a w + b and c, where w is the weight of the only token.
 
     What is kept is doubled, w before the sum with b is, so a logit is 2 (e + (2 a + b) + c + (2 a + b) + c), of which
     each term is there or not. They are powers of two: its digits tell what was kept.
     """
-    monkeypatch.setattr("jaxlm.models.transformer.layer_norm", lambda x, scale, bias: x)
+    monkeypatch.setattr("jaxlm.models.norm_block.layer_norm", lambda x, scale, bias: x)
     model = jaxlm.GptConfig(context=1, n_layers=2, dropout=0.5, **SIZES).build()
     tok_BT = jnp.zeros((512, 1), jnp.int32)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), jax.eval_shape(model.init, jax.random.key(0), tok_BT))
@@ -68,6 +69,7 @@ def test_the_more_blocks_the_less_each_adds_at_first(config, n_layers):
         chex.assert_trees_all_equal(params[name], jnp.ones_like(params[name]))
 
 
+@pytest.mark.slow
 def test_more_tokens_than_positions_or_room_are_refused():
     """A table of one position would be taken for all of them, and a memory be written over."""
     for context, T in ((1, 2), (8, 9)):

@@ -45,6 +45,7 @@ def fusion(p, tok_T):
     return x_TF @ p["out"] + p["out_bias"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("style", "equations"), [("gated", gated), ("fusion", fusion)])
 def test_a_wavenet_is_its_equations(style, equations):
     """With parameters of which each, the biases too, matters as much as the others."""

@@ -170,6 +170,7 @@ def test_dropout_drops_as_often_as_it_says_and_keeps_the_mean(rate):
     assert abs((y == 0).sum() - rate * size) < 5 * (size * rate * (1 - rate)) ** 0.5
 
 
+@pytest.mark.slow
 def test_a_rate_below_the_resolution_of_the_bits_drops_on_average_what_it_says():
     """1e-5 is 0.66 of 1 / 65536: no element would be dropped by a limit rounded down, half as many again by one rounded
     up. Each call decides between the two.

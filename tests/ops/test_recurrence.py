@@ -28,6 +28,7 @@ def scan_lstm(start, cell, in_TBG, u):
     return jax.lax.scan(lambda at, x: (lstm_state(lstm_gates(at[0], x, u), at[1]),) * 2, (start, cell), in_TBG)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, T])
 @pytest.mark.parametrize(
     ("ours", "plain", "widths", "shapes"),

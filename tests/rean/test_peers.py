@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 V, E, T = 20, 16, 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attentions", [1, 3])
 def test_the_forward_values_are_those_of_torch(attentions):
     config = FaithfulReanConfig(vocab_size=V, context=9, d_embed=E, n_layers=2, attentions=attentions)

@@ -78,6 +78,7 @@ def table_of(name: str) -> np.ndarray:
     return np.concatenate([params["special"], buffers]) if "special" in params else np.asarray(buffers)
 
 
+@pytest.mark.slow
 @all_models
 def test_the_likelihood_is_its_formula_and_sums_to_one_over_the_table(name):
     model, params = model_and_params(name)
@@ -118,6 +119,7 @@ def test_the_future_does_not_change_the_past_and_cached_decoding_is_full_decodin
     chex.assert_trees_all_close(jnp.concatenate(parts, axis=1), full_BTV, atol=2e-5)
 
 
+@pytest.mark.slow
 @calibrated_models
 def test_theta_is_where_train_is_most_likely(name):
     model, params = model_and_params(name)
@@ -171,6 +173,7 @@ def test_no_operation_of_a_step_has_the_size_of_the_vocabulary_but_putting_rows_
     assert {operation for operation, large in found if large} == ({"scatter"} if name in ROWWISE else set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWWISE)
 def test_the_rows_of_a_step_are_all_that_its_loss_reads(name):
     model, _, state, batch, key, buffers = stepped(name)
@@ -258,6 +261,7 @@ def test_the_published_activation_has_its_scalars_between_0_and_3():
         assert 2 < float(drawn.max()) <= 3
 
 
+@pytest.mark.slow
 def test_nearest_decoding_takes_the_nearest_vector_or_none():
     model, params = model_and_params("faithful-1")
     emb_BE = jnp.asarray(np.random.default_rng(0).standard_normal((50, E)), jnp.float32)

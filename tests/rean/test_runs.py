@@ -110,6 +110,7 @@ def vectors(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_table_once_and_tells_its_loss_apart_from_the_likelihood(chain):
     run = jaxlm.load_run(chain)
     result = json.loads((chain / "eval.json").read_text())
@@ -146,6 +147,7 @@ def test_vectors_are_trained_first_on_the_tokens_of_train_alone(chain):
     np.testing.assert_allclose(run.params[BUFFERS]["vectors"], unit_VE, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_chain_that_is_stopped_in_either_part_goes_on_to_the_uninterrupted_one(chain, tmp_path, monkeypatch):
     monkeypatch.setattr(cadence, "CHUNK_SIZES", (5,))
     for vectors in (True, False):
@@ -164,6 +166,7 @@ def test_a_chain_that_is_stopped_in_either_part_goes_on_to_the_uninterrupted_one
         write_run(tmp_path, other, **SETTINGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectors", [True, False])
 def test_a_restart_renames_both_runs_and_goes_on_without_it_where_it_was_stopped(chain, tmp_path, monkeypatch, vectors):
     for ending in ("", "_vectors"):
@@ -409,6 +412,7 @@ def test_a_range_of_rates_wants_vectors_that_are_there(tmp_path):
         lr_range.measure(settings(tmp_path, CHAIN), low=1e-4, high=1.0, steps=20)
 
 
+@pytest.mark.slow
 def test_a_range_of_rates_wants_a_loss_that_is_never_negative(tmp_path):
     """A density's is: that of von Mises and Fisher exceeds 1 on a sphere of many dimensions."""
     model = jaxlm.ReanConfig(objective="vmf", table="random", **{**SIZES, "d_embed": 32})

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import REPOSITORY
 
 LATE = """
@@ -77,6 +79,7 @@ waits().send(None)
 """
 
 
+@pytest.mark.slow
 def test_reads_that_nobody_waits_for_are_not_printed(tmp_path):
     """One array is refused while another is read, in many ways to overlap."""
     behind = [sys.executable, "-c", LEFT_BEHIND, str(tmp_path)]
@@ -85,6 +88,7 @@ def test_reads_that_nobody_waits_for_are_not_printed(tmp_path):
     assert done.stderr.count("Traceback") == done.stderr.count("not of a checkpoint") == 1, done.stderr
 
 
+@pytest.mark.slow
 def test_saves_that_fail_say_so_in_one_line_each(tmp_path):
     """Several arrays fail, in threads of which some end after the save has."""
     full = [sys.executable, "-c", FULL, str(tmp_path)]

@@ -155,6 +155,7 @@ for count in range(1, 100):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restart", [False, True], ids=["made", "restart"])
 def test_killed_anywhere_the_same_command_completes_the_run_and_the_old_one_stays_whole(
     tmp_path, tmp_path_factory, restart

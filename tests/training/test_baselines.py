@@ -22,6 +22,7 @@ def dev_loss(make_run: Any, model: jaxlm.CountsConfig, **data: Any) -> float:
     return float(RunDir(run).read_eval()["dev"]["nats_per_token"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lines", "stream"])
 def test_they_are_the_losses_of_the_count_models(make_run, kind):
     data = jaxlm.DataConfig(kind=kind)

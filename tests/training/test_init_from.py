@@ -73,6 +73,7 @@ def config(finished, tmp_path, monkeypatch):
     return config
 
 
+@pytest.mark.slow
 def test_a_run_that_has_begun_needs_the_other_no_more(config):
     shutil.rmtree(FIRST.path)
     fingerprint = RUN.fingerprint.read_bytes()

@@ -1,16 +1,18 @@
 """What is no number ends the training: no such state is saved. What the disk does not take is reported."""
 
+import dataclasses
 import math
 import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jaxlm.config import OptimConfig
 from jaxlm.errors import NonFiniteLoss, Stopped, UserError
 from jaxlm.inference.evaluation import Score, never
-from jaxlm.runs import checkpoints
+from jaxlm.runs import checkpoints, metrics
 from jaxlm.runs.checkpoints import CheckpointWriter
 from jaxlm.training.cadence import Cadence
 from tests.loops import FakeJob, fitted, lines, saved_steps
@@ -65,6 +67,52 @@ def test_the_first_loss_that_is_no_number_is_named_with_its_step(run, bad, good,
     assert max(step for step, *_ in lines(run)) < bad
     for one in checkpoints.saved(run / "checkpoints"):
         assert (run / "checkpoints" / str(one.step) / checkpoints.CHECKSUMS).exists()
+
+
+def skipping(run: Path, most: int) -> FakeJob:
+    """A job whose gradients of the steps 3, 11, 12 and 13 are not finite, and so are its losses there."""
+    job = FakeJob(run, optim=OptimConfig(skip_nonfinite=most))
+    in_a_row = {3: 1, 11: 1, 12: 2, 13: 3}
+    job.loss_at = dict.fromkeys(in_a_row, math.nan)
+    plain = job.run_chunk
+
+    def run_chunk(state: Any, step: int, K: int) -> Any:
+        state, chunk = plain(state, step, K)
+        nonfinite_K = np.array([in_a_row.get(number, 0) for number in range(step + 1, step + K + 1)])
+        return state, dataclasses.replace(chunk, nonfinite_K=nonfinite_K)
+
+    job.run_chunk = run_chunk  # type: ignore[method-assign]
+    return job
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_skipped_gradients_are_counted_and_logged_and_their_losses_left_out(run, stops):
+    """Across a stop too."""
+    said = []
+    if stops:
+        job = skipping(run, 4)
+        job.at[12] = lambda: signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped):
+            fitted(job)
+    said = fitted(skipping(run, 4))
+    train = [line for line in metrics.read(run / "metrics.jsonl") if line["split"] == "train"]
+    found = {line["step"]: (line["loss"], line["skipped"]) for line in train}
+    assert [found[step] for step in (2, 4, 10, 12, 14, 24)] == [
+        (1.5, 0),
+        (4.0, 1),
+        (9.5, 1),
+        (None, 3),
+        (14.0, 4),
+        (23.5, 4),
+    ]
+    assert said[-1] == "skipped a gradient that is not finite, up to step 13: 4 in the run"
+    assert stops or said[1] == "skipped 2 gradients that are not finite, up to step 12: 3 in the run"
+
+
+def test_so_many_gradients_in_a_row_that_are_not_finite_end_the_training(run):
+    with pytest.raises(NonFiniteLoss, match=r"^3 gradients in a row are not finite .* at step 13 of 24; .* step 8;"):
+        fitted(skipping(run, 3))
+    assert saved_steps(run) == [8]
 
 
 def test_a_resumed_run_names_the_checkpoint_that_it_began_from(run):

@@ -96,6 +96,41 @@ def test_cosine_without_warm_up_starts_at_the_learning_rate_and_ends_at_zero():
     assert [float(rate(step)) for step in (0, 25, 50)] == pytest.approx([0.4, 0.2, 0.0], abs=1e-7)
 
 
+def test_linear_after_a_warm_up_falls_in_a_straight_line():
+    rate = schedule(OptimConfig(lr=0.4, schedule="linear", warmup=20, end_factor=0.1), 100)
+    steps = [0, 1, 19, 20, 21, 60, 99, 100, 101]
+    expected = [0.0, 0.02, 0.38, 0.4, 0.4 - 0.36 / 80, 0.22, 0.04 + 0.36 / 80, 0.04, 0.04]
+    assert [float(rate(step)) for step in steps] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("warmup", "cooldown"), [(20, 30), (0.2, 0.3)])
+def test_a_stable_rate_lies_between_warm_up_and_cooldown(warmup, cooldown):
+    rate = schedule(OptimConfig(lr=0.4, schedule="wsd", warmup=warmup, cooldown=cooldown, end_factor=0.25), 100)
+    steps = [0, 1, 19, 20, 21, 69, 70, 71, 99, 100, 101]
+    expected = [0.0, 0.02, 0.38, 0.4, 0.4, 0.4, 0.4, 0.39, 0.11, 0.1, 0.1]
+    assert [float(rate(step)) for step in steps] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "cooldown", "expected"),
+    [
+        (0, 0.2, [0.4, 0.4, 0.4, 0.2, 0.0]),
+        (2, 0, [0.0, 0.4, 0.4, 0.4, 0.4]),
+        (0, 0.999, [0.4, 0.32, 0.08, 0.04, 0.0]),
+        (2, 8, [0.0, 0.4, 0.1, 0.05, 0.0]),
+    ],
+)
+def test_warm_up_and_cooldown_may_be_none_or_all_of_the_run(warmup, cooldown, expected):
+    rate = schedule(OptimConfig(lr=0.4, schedule="wsd", warmup=warmup, cooldown=cooldown), 10)
+    assert [float(rate(step)) for step in (0, 2, 8, 9, 10)] == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize(("cooldown", "told"), [(0.9, r"got 0\.9 \(90 steps\)$"), (81, "got 81$"), (1000, "got 1000$")])
+def test_a_cooldown_that_leaves_no_room_for_the_warm_up_is_refused(cooldown, told):
+    with pytest.raises(UserError, match=rf"^optim\.cooldown wants at most the 80 steps after the warm-up, {told}"):
+        schedule(OptimConfig(schedule="wsd", warmup=0.2, cooldown=cooldown), 100)
+
+
 def test_a_share_of_the_run_that_leaves_no_step_after_the_warm_up_is_refused():
     with pytest.raises(UserError, match=r"optim\.warmup wants fewer than the run's 100 steps, got 0\.999"):
         schedule(OptimConfig(schedule="cosine", warmup=0.999), 100)
@@ -166,6 +201,20 @@ def test_adamw_is_the_papers_algorithm(betas, eps, decay):
     chex.assert_trees_all_close(after(config, grads), adamw64(grads, 0.05, betas, eps, decay), rtol=1e-4, atol=1e-6)
 
 
+def test_only_matrices_decay_where_that_is_asked():
+    grads = gradients(4)
+    config = OptimConfig("adamw", lr=0.05, weight_decay=0.5, decay="matrices")
+    optimizer = transformation(config, 4, {"w": ("embed", "mlp"), "b": ("mlp",)})
+    params = jax.tree.map(jnp.asarray, PARAMS)
+    state = optimizer.init(params)
+    for grad in grads:
+        updates, state = optimizer.update(grad, state, params)
+        params = optax.apply_updates(params, updates)
+    for name, decay in (("w", 0.5), ("b", 0.0)):
+        want = adamw64(grads, 0.05, config.betas, config.eps, decay)[name]
+        np.testing.assert_allclose(params[name], want, rtol=1e-4, atol=1e-6)
+
+
 def test_updates_read_the_schedule_from_step_zero():
     config = OptimConfig(lr=1.0, schedule="piecewise", boundaries=(2,), factors=(0.5,))
     ones = {name: np.ones_like(w) for name, w in PARAMS.items()}
@@ -211,7 +260,7 @@ def test_l2_adds_its_gradient_and_leaves_the_reported_loss(l2):
     optimizer = transformation(OptimConfig(lr=0.1), 10)
     state = TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
     batch = Batch(jnp.asarray(ctx_B1), jnp.asarray(target_B), None)
-    state, loss, count = jax.jit(make_step(model, language_loss, optimizer, l2))(state, batch, jax.random.key(0))
+    state, (loss, count, _) = jax.jit(make_step(model, language_loss, optimizer, l2))(state, batch, jax.random.key(0))
     (moved_VV,) = jax.tree.leaves(state.params)
     np.testing.assert_allclose(moved_VV, w_VV - 0.1 * (gradient_VV + l2 * 2 * w_VV / w_VV.size), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(loss, -np.log(p_BV[np.arange(3), target_B]).mean(), rtol=1e-6)

@@ -166,6 +166,7 @@ def test_every_worker_of_every_step_draws_its_own_negatives():
     assert len(drawn) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predict", ["skip-gram", "cbow"])
 def test_a_worker_is_updates_one_after_another_in_the_whole_tables(predict):
     """Three updates against plain gradients, and negatives and words that occur several times."""

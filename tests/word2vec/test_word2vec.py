@@ -79,6 +79,7 @@ def finished(tmp_path_factory):
     return made, base / "run", said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
@@ -142,6 +143,7 @@ def test_a_finished_run_is_not_trained_again_and_a_changed_one_is_refused(finish
         text_file.write_text(text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("predict", "output"), [("skip-gram", "negative-sampling"), ("cbow", "hierarchical-softmax")])
 def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypatch, predict, output):
     plain = jaxlm.Word2vecConfig()
