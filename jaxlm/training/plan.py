@@ -14,8 +14,9 @@ from jaxlm.config import RunConfig
 from jaxlm.config.models import ModelConfig
 from jaxlm.devices import peaks, topology
 from jaxlm.devices.flops import of_jaxpr
-from jaxlm.devices.mesh import abstract_rows, check_batch, make_mesh, replicated
+from jaxlm.devices.mesh import abstract_rows, check_batch, make_mesh, replicated, rows_multiple
 from jaxlm.errors import UserError
+from jaxlm.models.base import axes_of
 from jaxlm.models.check import build
 from jaxlm.models.initialization import abstract_state
 from jaxlm.training import optim
@@ -98,23 +99,25 @@ def program(config: RunConfig, mesh: Any) -> tuple[Program, int, int]:
         raise UserError(
             "model.vocab_size wants a number for a plan, which reads no data, got None; give --model.vocab-size 50304"
         )
-    rows = config.batch_size
-    if rows == "full":
-        raise UserError("batch_size wants a number for a plan, which reads no data, got full; give --batch-size 32")
     filled = model.filled(model.vocab_size, config.data.max_length)
-    config = dataclasses.replace(config, model=filled, steps=config.steps or PLANNED_STEPS, epochs=None)
     built = build(filled)
     length = 1 if config.data.example == "window" else config.data.max_length
     if built.max_length is not None:
         length = min(length, built.max_length)
-    check_batch(rows, mesh)
-    return Program(config=config, model=built, mesh=mesh), rows, length
+    parts = config.optim.accumulate
+    config = dataclasses.replace(config, model=filled).in_rows(length, parts * rows_multiple(mesh))
+    rows = config.batch_size
+    if rows == "full":
+        raise UserError("batch_size wants a number for a plan, which reads no data, got full; give --batch-size 32")
+    check_batch(rows, mesh, parts)
+    if config.epochs is not None:
+        config = dataclasses.replace(config, steps=PLANNED_STEPS, epochs=None)
+    return Program(config=config.in_steps(0, rows, length), model=built, mesh=mesh), rows, length
 
 
 def traced_step(program: Program, rows: int, length: int) -> Any:
     """The train step traced for `program.mesh` (jax.stages.Traced), without values."""
-    config = program.config
-    optimizer = optim.transformation(config.optim, config.last_step)
+    config, optimizer = program.config, _optimizer(program)
     chunk: Any = program.compiled_chunk(optimizer, optim.schedule(config.optim, config.last_step))
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), program.abstract_batch(rows, length))
     return chunk.trace(program.abstract_state(optimizer), abstract_rows(program.mesh, batch, 1), {}, 1)
@@ -149,7 +152,7 @@ def plan(config: RunConfig, on: str, shape: str | None = None, *, decode_rows: i
     with topology.tracing_for(on):
         alone = dataclasses.replace(training, mesh=make_mesh(absent=devices[:1]))
         decode = _compiled(lambda: traced_decode(alone, decode_rows, length))
-    state = training.abstract_state(optim.transformation(training.config.optim, training.config.last_step))
+    state = training.abstract_state(_optimizer(training))
     return Plan(
         device=peaks.DEVICES[on],
         devices=len(devices),
@@ -163,6 +166,10 @@ def plan(config: RunConfig, on: str, shape: str | None = None, *, decode_rows: i
         decode=decode,
         decode_rows=decode_rows,
     )
+
+
+def _optimizer(program: Program) -> Any:
+    return optim.transformation(program.config.optim, program.config.last_step, axes_of(program.model))
 
 
 def _compiled(trace: Callable[[], Any]) -> Compiled | str:
