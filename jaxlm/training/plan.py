@@ -3,7 +3,6 @@
 import dataclasses
 import re
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,7 @@ from jaxlm.models.base import axes_of
 from jaxlm.models.check import build
 from jaxlm.models.initialization import abstract_state
 from jaxlm.training import optim
-from jaxlm.training.setup import Program
+from jaxlm.training.setup import Program, attention_note
 
 PLANNED_STEPS = 1000
 """Steps of a run that is as long as some epochs of data that a plan does not read."""
@@ -50,7 +49,7 @@ class Compiled:
     """Seconds that it took to compile."""
 
     @property
-    def bytes(self) -> int:
+    def memory(self) -> int:
         """Bytes of memory that it wants."""
         return self.arguments + self.outputs + self.temporaries + self.code
 
@@ -85,6 +84,8 @@ class Plan:
     decode: Compiled | str
     """One new token of each row, on one device, with a cache of `length` tokens."""
     decode_rows: int
+    notes: tuple[str, ...] = ()
+    """Lines about the form of attention in the train step; none for models without."""
 
 
 def program(config: RunConfig, mesh: Any) -> tuple[Program, int, int]:
@@ -110,6 +111,7 @@ def program(config: RunConfig, mesh: Any) -> tuple[Program, int, int]:
     if rows == "full":
         raise UserError("batch_size wants a number for a plan, which reads no data, got full; give --batch-size 32")
     check_batch(rows, mesh, parts)
+    optim.check_matrices(config.optim, axes_of(built), lambda: abstract_state(built)[0])
     if config.epochs is not None:
         config = dataclasses.replace(config, steps=PLANNED_STEPS, epochs=None)
     return Program(config=config.in_steps(0, rows, length), model=built, mesh=mesh), rows, length
@@ -149,6 +151,7 @@ def plan(config: RunConfig, on: str, shape: str | None = None, *, decode_rows: i
         training, rows, length = program(config, make_mesh(config.mesh, devices))
         step = _compiled(lambda: traced_step(training, rows, length))
         flops = training.flops(rows, length)
+        notes = tuple(attention_note(training.config.model))
     with topology.tracing_for(on):
         alone = dataclasses.replace(training, mesh=make_mesh(absent=devices[:1]))
         decode = _compiled(lambda: traced_decode(alone, decode_rows, length))
@@ -165,6 +168,7 @@ def plan(config: RunConfig, on: str, shape: str | None = None, *, decode_rows: i
         step=step,
         decode=decode,
         decode_rows=decode_rows,
+        notes=notes,
     )
 
 
@@ -184,7 +188,7 @@ def _compiled(trace: Callable[[], Any]) -> Compiled | str:
         return str(error).splitlines()[0]
     seconds = time.monotonic() - began
     memory = compiled.memory_analysis()
-    kernels = Counter(found[1] or found[2] for found in KERNELS.finditer(compiled.as_text()))
+    kernels = {found[1] or found[2] for found in KERNELS.finditer(compiled.as_text())}
     return Compiled(
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
