@@ -61,7 +61,7 @@ class BpeTokenizer:
 
     def to_json(self) -> dict[str, Any]:
         """All that is needed to encode and decode: "huggingface" is a tokenizer.json for other programs too."""
-        return {"kind": "bpe", "eos": self.eos, "huggingface": self._tree}
+        return {"kind": "bpe", "eos": self.eos, "huggingface": json.loads(self.model)}
 
     @property
     def vocab_size(self) -> int:
