@@ -18,6 +18,7 @@ import torch
 from torch_gpt import Gpt, optimizer_of, step
 
 import jaxlm
+from jaxlm.data.corpus import Corpus
 from jaxlm.models.base import axes_of
 from jaxlm.training import optim
 from jaxlm.training.setup import Setup, set_up
@@ -105,9 +106,10 @@ def torch_step(setup: Setup, threads: int, *, compiled: bool) -> Callable[[], fl
     """Build PyTorch's training of the same sizes; returns seconds a step."""
     config = setup.config.model
     assert isinstance(config, jaxlm.GptConfig) and config.context is not None
-    vocab = setup.corpus.tokenizer.vocab_size
-    model: torch.nn.Module = Gpt(vocab, config.context, config.d_model, config.n_heads, config.n_layers)
+    context, vocab = config.context, setup.corpus.tokenizer.vocab_size
+    model: torch.nn.Module = Gpt(vocab, context, config.d_model, config.n_heads, config.n_layers)
     optimizer, batch = optimizer_of(model), setup.dataset.batch_size
+    assert isinstance(setup.corpus, Corpus)
     data = torch.tensor(setup.corpus.tokens("train")).long()
     if compiled:
         model = torch.compile(model)  # type: ignore[assignment]
@@ -116,7 +118,7 @@ def torch_step(setup: Setup, threads: int, *, compiled: bool) -> Callable[[], fl
         torch.set_num_threads(threads)
         began, steps = time.perf_counter(), 0
         while time.perf_counter() - began < SECONDS or steps < 2:
-            rows = torch.randint(len(data) - config.context, (batch, 1)) + torch.arange(config.context)
+            rows = torch.randint(len(data) - context, (batch, 1)) + torch.arange(context)
             step(model, optimizer, data[rows], data[rows + 1])
             steps += 1
         return (time.perf_counter() - began) / steps

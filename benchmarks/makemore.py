@@ -21,6 +21,7 @@ from torch_models import build, generate
 
 import jaxlm
 from jaxlm.config.models import ModelConfig
+from jaxlm.data.corpus import Corpus
 from jaxlm.models import trie
 from jaxlm.runs.loading import Run
 from jaxlm.training import optim
@@ -122,7 +123,7 @@ def torch_training(name: str, setup: Setup) -> Callable[[int], float]:
     V = setup.corpus.tokenizer.vocab_size
     model = build(name, V, width_of(setup))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, betas=(0.9, 0.99), weight_decay=0.01)
-    host = setup.dataset.batch(setup.dataset.rows["train"])
+    host = setup.dataset.batch(np.asarray(setup.dataset.rows["train"]))
     x, y = (torch.from_numpy(np.array(part)).long() for part in (host.tok, host.target))
     if y.ndim == 2:
         y[torch.from_numpy(np.array(host.weight)) == 0] = -1
@@ -206,8 +207,10 @@ def in_turn(rounds: int, ours: Callable[[], float], peer: Callable[[int], float]
 
 def counting(setup: Setup, order: int, rounds: int) -> tuple[float, float, float]:
     """Seconds a token to count n-grams by the trie and by a dictionary, and the trie's share of copying speed."""
-    copies = -(-COUNTED_TOKENS // len(setup.corpus.tokens_N))
-    tokens_N, age_N = np.tile(setup.corpus.tokens_N, copies), np.tile(setup.corpus.age_N, copies)
+    corpus = setup.corpus
+    assert isinstance(corpus, Corpus)
+    copies = -(-COUNTED_TOKENS // len(corpus.tokens_N))
+    tokens_N, age_N = np.tile(corpus.tokens_N, copies), np.tile(corpus.age_N, copies)
     some = tokens_N[: COUNTED_TOKENS // 10].tolist()
     times: dict[str, list[float]] = {"ours": [], "dictionary": []}
     for _ in range(rounds):

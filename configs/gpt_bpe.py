@@ -20,6 +20,7 @@ config = RunConfig(
         end_factor=0.05,
         betas=(0.9, 0.99),
         weight_decay=0.1,
+        decay="matrices",
         clip=1,
     ),
     eval=EvalConfig(every=500, max_tokens=100_000),

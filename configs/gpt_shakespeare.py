@@ -22,6 +22,7 @@ config = dataclasses.replace(
         end_factor=0.05,
         betas=(0.9, 0.99),
         weight_decay=0.1,
+        decay="matrices",
         clip=1.0,
     ),
     steps=3000,

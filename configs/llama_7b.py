@@ -27,6 +27,7 @@ config = RunConfig(
         end_factor=0.1,
         betas=(0.9, 0.95),
         weight_decay=0.1,
+        decay="matrices",
         clip=1.0,
     ),
     steps=500_000,

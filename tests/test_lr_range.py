@@ -96,6 +96,17 @@ def test_the_settings_own_rate_and_length_do_not_matter(config):
     np.testing.assert_array_equal(a.loss_K, b.loss_K)
 
 
+def test_muons_rate_rises_in_proportion(config):
+    """Twice the rate of the matrices gives other losses; half of both settings gives the same."""
+    losses = []
+    for lr, muon_lr in ((0.1, 0.02), (0.1, 0.04), (0.05, 0.01)):
+        settings = OptimConfig("muon", lr=lr, muon_lr=muon_lr, schedule="wsd", warmup=0.1, cooldown=0.3)
+        losses.append(measure(dataclasses.replace(config, optim=settings), low=1e-3, high=1.0, steps=20).loss_K)
+    assert np.isfinite(losses).all()
+    assert not np.allclose(losses[0], losses[1])
+    np.testing.assert_allclose(losses[0], losses[2], rtol=1e-5)
+
+
 def test_it_stops_where_the_loss_breaks(config):
     config = dataclasses.replace(config, optim=OptimConfig())
     found = measure(config, low=1.0, high=1e38, steps=100)

@@ -32,6 +32,7 @@ def lines(plan: "Plan", on: str) -> list[str]:
         f"operations/s in {plan.dtype}, {plan.device.bandwidth / 1e12:.3g} TB/s",
         f"parameters: {plan.parameters:,}, with their moments {_gib(plan.state)}",
         f"operations: {plan.flops:.3g} a step of {plan.rows:,} rows x {plan.length:,} = {tokens:,} predictions",
+        *plan.notes,
         *_program("train step", plan, plan.step, plan.devices, tokens, "predictions"),
         *_program(
             f"decoding step on one device ({plan.decode_rows:,} x {plan.length:,} tokens of cache)",
@@ -48,19 +49,23 @@ def _program(name: str, plan: "Plan", program: "Compiled | str", devices: int, m
     """The lines of a compiled program that makes so many predictions or tokens in a call."""
     if isinstance(program, str):
         return [f"{name}: does not fit: {program}"]
-    fits = "fits" if program.bytes <= plan.device.memory else "does not fit"
+    fits = "fits" if program.memory <= plan.device.memory else "does not fit"
     products, memory = program.seconds_at_peak(plan.device, devices, plan.dtype)
     slowest = max(products, memory)
     utilization = plan.flops / devices / getattr(plan.device, plan.dtype) / slowest
     speed = f"at most {made / slowest:,.0f} {unit}/s, bound by {'products' if products > memory else 'memory'}"
     return [
-        f"{name}, compiled in {program.seconds:.1f} s, attention {', '.join(program.kernels) or 'plain'}:",
+        f"{name}, compiled in {program.seconds:.1f} s{_kernels(program)}:",
         f"  on each device: arguments {_gib(program.arguments)} + temporaries {_gib(program.temporaries)} + outputs "
-        f"{_gib(program.outputs)} + code {_gib(program.code)} = {_gib(program.bytes)}: {fits}",
+        f"{_gib(program.outputs)} + code {_gib(program.code)} = {_gib(program.memory)}: {fits}",
         f"  at its peak: {products * 1e3:.3g} ms for {program.flops:.3g} operations, {memory * 1e3:.3g} ms for memory; "
         + speed
         + (f", MFU {utilization:.0%}" if program is plan.step else ""),
     ]
+
+
+def _kernels(program: "Compiled") -> str:
+    return f", with {', '.join(program.kernels)}" if program.kernels else ""
 
 
 def _gib(size: float) -> str:

@@ -69,8 +69,8 @@ class DataConfig(Settings, group="data."):
     labels: tuple[str, str] = ("human", "network")
     """dialogues: the labels of the user's turns and of the model's; ": " follows them."""
     tokens: TokensConfig = dataclasses.field(default_factory=CharactersConfig)
-    """How text is cut into tokens: CharactersConfig(), BytesConfig(), BpeConfig(...), ReanTokensConfig(...), or
-    WordsConfig(...) for word2vec. On the command line --data.tokens takes characters, bytes, bpe, rean or words."""
+    """CharactersConfig(), BytesConfig(), BpeConfig(...), ReanTokensConfig(...), or WordsConfig(...) for word2vec.
+    On the command line characters, bytes, bpe, rean or words."""
     example: Literal["window", "sequence"] = "window"
     """The row of a batch. window: a context and its next token.
     sequence: a whole line, or a stretch of a stream, with a prediction at every position."""

@@ -59,9 +59,9 @@ class TransformerConfig(PositionsConfig):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What products and the stream are computed in. Parameters, moments, norms, softmax and losses stay float32."""
     remat: Literal["none", "activations", "products", "blocks"] = "activations"
-    """What is computed again for the gradient, to save memory. activations: norms and activation functions,
-    but on a CPU nothing.
-    products: all but products with weights. blocks: everything inside a block."""
+    """What is computed again for the gradient, to save memory.
+    activations: norms and activation functions, and nothing on a CPU. products: all but products with weights.
+    blocks: everything inside a block."""
     scan: bool | None = None
     """Layers as a loop of one compiled block, or one after the other. None: a loop beyond 4 layers, 8 on a CPU."""
     attention: Literal["auto", "plain", "flash"] = "auto"

@@ -83,8 +83,8 @@ class Dataset:
         """Rows that a step trains on, without padding: epochs = steps * rows_per_step / examples."""
         self.targets_per_row: int = 1 if window else width
         """Predictions in a row of a batch, padding counted."""
-        host = Tokens(corpus.tokens_N, corpus.age_N, *columns, np.int32(corpus.tokenizer.eos))  # type: ignore[arg-type]
-        self._tokens = jax.device_put(host, replicated)
+        host: Any = (corpus.tokens_N, corpus.age_N, *columns, np.int32(corpus.tokenizer.eos))
+        self._tokens = jax.device_put(Tokens(*host), replicated)
 
     def batches(self, step: int, K: int) -> Batch:
         """The batches of K steps from `step` on, on the device, with leading axes (K, B); (1, B) where full.

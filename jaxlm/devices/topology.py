@@ -52,6 +52,12 @@ GPUS = {
 TPUS = {"v5e": ("v5e", "1x1"), "v5p": ("v5p", "1x1x1"), "v6e": ("v6e", "1x1"), "v7": ("tpu7x", "1x1x1")}
 """TPUs: the name that libtpu has for each, and the topology of a single chip."""
 NAMES = (*GPUS, *TPUS)
+LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",  # else it asks a server of Google Cloud's which TPU this is
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else two plans at a time exclude each other by a file, as if for a TPU
+}
+"""Environment of libtpu where there is no TPU."""
 
 
 def platform_of(name: str) -> str:
@@ -65,8 +71,8 @@ def devices_of(name: str, topology: str | None = None) -> list[Any]:
     `topology` is HOSTSxGPUS of NVIDIA's, as 4x8, and the shape of the slice of TPUs, as 2x4 or 2x2x2; None: one device.
     Raises UserError where the compiler is not installed or does not know the topology.
     """
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu asks a server of Google Cloud's which TPU this is
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    for setting, value in LIBTPU.items():
+        os.environ.setdefault(setting, value)
     from jax.experimental import topologies
 
     sizes = _sizes(name, topology)
@@ -79,7 +85,8 @@ def devices_of(name: str, topology: str | None = None) -> list[Any]:
             full = f"{TPUS[name][0]}:{'x'.join(map(str, sizes))}"
             found = topologies.get_topology_desc(platform="tpu", topology_name=full, chips_per_host_bounds=host)
     except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"topology {topology!r} is none of {name}: {str(error).splitlines()[0]}") from error
+        given = f"topology {topology}" if topology else f"on {name}"
+        raise UserError(f"{given} is refused by the compiler for {name}: {str(error).splitlines()[0]}") from error
     except (NotImplementedError, RuntimeError) as error:
         extra = f"jaxlm[plan-{platform_of(name)}]"
         raise UserError(f"on {name} wants the compiler of that device: pip install '{extra}'") from error

@@ -212,7 +212,12 @@ def decode(
             pass_B = np.minimum(limit_B, count_B + most + 1 - np.array([len(row) for row in seen]))
         pass_B = np.where(ended_B, count_B, pass_B).astype(np.int32)
         rules = Rules(
-            settings, pass_B, allowed_V, np.array(NEVER if end is None else end, np.int32), stop_S, np.int32(eos)
+            settings,
+            pass_B,
+            allowed_V,
+            np.array(NEVER if end is None else end, np.int32),
+            stop_S,
+            np.array(eos, np.int32),
         )
         before_B = np.array([len(row) - 1 for row in seen], np.int32)
         width = int(before_B.max())

@@ -113,7 +113,7 @@ class PredictsVectors(Protocol):
 
 @runtime_checkable
 class FillsContexts(Protocol):
-    """A model that fills a context before its start with EOS: token 0, or another one."""
+    """A model with a use for EOS, token 0 or another one: contexts are filled with it before their start."""
 
     def with_eos(self, eos: int) -> LanguageModel[Any]:
         """The same model for tokens whose EOS is `eos`. Raises UserError where it wants token 0."""
@@ -237,6 +237,10 @@ class SequenceModel(NatsFromLogits):
     def max_length(self) -> int | None:
         """As many tokens as there are positions."""
         return self.context
+
+    def with_eos(self, eos: int) -> Self:
+        """The same model for tokens whose EOS is `eos`, if its module has a use for it."""
+        return dataclasses.replace(self, module=self.module.clone(eos=eos)) if hasattr(self.module, "eos") else self
 
     @property
     def holds_logits(self) -> bool:

@@ -15,6 +15,8 @@ class Gpt(Transformer):
     """x = embed[tok]; the transformer; logits = h U, where U is the embedding or a matrix of its own."""
 
     config: GptConfig
+    eos: int = EOS
+    """The token that begins a document, if documents share rows."""
 
     def setup(self) -> None:
         first, last = self._embedding_specs
@@ -83,7 +85,7 @@ class Gpt(Transformer):
         return self.value_LVI[:, tok_BT].reshape(-1, *tok_BT.shape, self.config.kv_heads, self.config.head_width)
 
     def _begins(self, tok_BT: jax.Array) -> jax.Array | None:
-        return tok_BT == EOS if self.config.documents else None
+        return tok_BT == self.eos if self.config.documents else None
 
 
 def build(config: GptConfig) -> SequenceModel:

@@ -71,7 +71,7 @@ def run(block: Block, carry: Any, kinds: Sequence[Kind], stack: Any, values: Any
             return _first(stack, size * R)
         return _grouped(stack, size, R)
 
-    parts = part(stack, P), part(values, V)
+    parts = part(stack, P), part(values, V) if V else {}
     carry, _ = jax.lax.scan(one if P == 1 else several, carry, parts, unroll=1 if loop else R)
     return _in_order(block, carry, kinds[P * R :], _rest(stack, P * R), _rest(values, V * R))
 

@@ -127,9 +127,9 @@ class Transformer(nn.Module):
 
             return self._block(x_BTD, x0_BTD, p, value, position_1T, attend, (first, second))
 
-        block = layers.rematerialized(config, block, loop=loop)
+        rematerialized = layers.rematerialized(config, block, loop=loop)
         stack, values = (self._cast(self.layers), key_L), self._values(value_LBTKH)
-        x_BTD = layers.run(block, x_BTD, layers.kinds(config), stack, values, loop=loop)
+        x_BTD = layers.run(rematerialized, x_BTD, layers.kinds(config), stack, values, loop=loop)
         return norm(config, "norm", x_BTD, dict(self.outer))
 
     def init_cache(self, batch: int, length: int) -> Cache:

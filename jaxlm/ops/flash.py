@@ -1,5 +1,8 @@
 """Attention by fused kernels, which never hold the weights: cuDNN's on NVIDIA, JAX's splash attention on TPU."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,21 +66,23 @@ def splash(
         y_BNTH = jax.vmap(kernel)(*heads_first)
     else:
         document_BT = _longer(start_BT, LANES)
-        y_BNTH = jax.vmap(lambda q, k, v, d: kernel(q, k, v, SegmentIds(d, d)))(*heads_first, document_BT)
+        y_BNTH = jax.vmap(kernel)(*heads_first, SegmentIds(document_BT, document_BT))
     return jnp.swapaxes(y_BNTH, 1, 2)[:, :T]
 
 
-def _splash_kernel(T: int, N: int, window: int | None, interpret: bool):  # type: ignore[no-untyped-def]
+def _splash_kernel(T: int, N: int, window: int | None, interpret: bool) -> Callable[..., jax.Array]:
+    """The kernel of one row: (q_NTH, k_KTH, v_KTH, documents or none) -> y_NTH."""
     from jax.experimental.pallas.ops.tpu import splash_attention
 
-    one = splash_attention.CausalMask((T, T))
-    if window is not None:
-        one = splash_attention.LocalMask((T, T), (window - 1, 0), offset=0)
+    shape = T, T
+    causal, local = splash_attention.CausalMask, splash_attention.LocalMask
+    one = causal(shape) if window is None else local(shape, (window - 1, 0), offset=0)
     block = next(size for size in BLOCKS if T % size == 0)
     names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
+    sizes: dict[str, Any] = {f"block_{name}": block for name in names}
     return splash_attention.make_splash_mha(
         splash_attention.MultiHeadMask([one] * N),
-        block_sizes=splash_attention.BlockSizes(**{f"block_{name}": block for name in names}),
+        block_sizes=splash_attention.BlockSizes(**sizes),
         head_shards=1,
         q_seq_shards=1,
         interpret=interpret,

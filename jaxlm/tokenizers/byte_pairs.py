@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.errors import UserError
+from jaxlm.errors import UserError, naming
 from jaxlm.tokenizers import huggingface
 from jaxlm.tokenizers.base import EOS, utf8, visible
 from jaxlm.tokenizers.long_texts import CUT, PROBE, batches, pieces
@@ -40,14 +40,16 @@ class BpeTokenizer:
         """The tokenizer of a directory or file (`huggingface.opened`), with its ids; `eos` names the token that ends a
         text where the files leave it open. Raises UserError.
         """
-        tree = huggingface.opened(path)
-        tokenizer = cls(_compact(tree), huggingface.end_of(tree, path, eos))
         try:
+            tree = huggingface.opened(path)
+            tokenizer = cls(_compact(tree), huggingface.end_of(tree, path, eos))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"data.tokens.path wants Hugging Face's tokenizer.json, got {str(path)!r} with other parts "
+                f"({type(error).__name__}: {error})"
+            ) from None
+        with naming(f"data.tokens.path {str(path)!r}"):
             tokenizer.encode(PROBE)
-        except UserError:
-            raise
-        except Exception as error:  # the library has no class of its own for a file that it cannot read
-            raise UserError(f"data.tokens.path {str(path)!r} is no tokenizer.json that can be read: {error}") from None
         return tokenizer
 
     @classmethod
@@ -128,8 +130,11 @@ class BpeTokenizer:
 
     @functools.cached_property
     def _encoder(self) -> Any:
-        plain = _compact(huggingface.without_special(self._tree))
-        return huggingface.library().Tokenizer.from_str(plain)
+        library, plain = huggingface.library(), _compact(huggingface.without_special(self._tree))
+        try:
+            return library.Tokenizer.from_str(plain)
+        except Exception as error:  # the library has no class of its own for what it cannot read
+            raise UserError(f"tokenizers {library.__version__} cannot read this tokenizer.json: {error}") from None
 
     @functools.cached_property
     def _may_cut(self) -> bool:

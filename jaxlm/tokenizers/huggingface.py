@@ -16,6 +16,8 @@ END = "<|endoftext|>"
 """GPT-2's name for the end of a document, and that of a vocabulary that is trained here."""
 FILES = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
 """Names of GPT-2's two files: OpenAI's, and Hugging Face's for the same content."""
+MOST_TOKENS = 2**24
+"""Numbers of tokens are below it."""
 SPLITTERS = ("ByteLevel", "Split", "Digits")
 """Pre-tokenizers that only cut a text. Others, as Whitespace and Metaspace, drop or add blanks."""
 
@@ -97,6 +99,7 @@ def checked(tree: Tree, path: Path) -> Tree:
     splitters = list(_flat(tree.get("pre_tokenizer")))
     kinds = [splitter.get("type") for splitter in splitters]
     bytes_of = [splitter for splitter in splitters if splitter.get("type") == "ByteLevel"]
+    added = {token["content"]: token["id"] for token in _added(tree)}
     reason = None
     if model.get("type", "BPE") != "BPE" or not isinstance(vocab, dict) or not bytes_of:
         reason = f"a {model.get('type', 'model')} cut by {', '.join(map(str, kinds)) or 'nothing'}"
@@ -114,8 +117,10 @@ def checked(tree: Tree, path: Path) -> Tree:
         reason = f"one whose token {stripping[0]!r} takes the blanks beside it"
     elif missing := [byte for char, byte in ALPHABET.items() if char not in vocab]:
         reason = f"one without the byte 0x{min(missing):02X}"
-    if reason is None and (strange := [text for text in vocab if not (_is_bytes(text) or text in special(tree))]):
+    elif strange := [text for text in vocab if text not in added and not _is_bytes(text)]:
         reason = f"one whose token {strange[0]!r} is not written in bytes"
+    elif len(set(numbers := [*vocab.values(), *added.values()])) < len({*vocab, *added}) or max(numbers) >= MOST_TOKENS:
+        reason = f"one whose tokens have no numbers of their own below {MOST_TOKENS:,}"
     if reason:
         raise UserError(
             f"data.tokens.path wants byte-level BPE that keeps every text as it is, got {reason} in {str(path)!r}"

@@ -3,7 +3,6 @@
 import dataclasses
 import re
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +13,13 @@ from jaxlm.config import RunConfig
 from jaxlm.config.models import ModelConfig
 from jaxlm.devices import peaks, topology
 from jaxlm.devices.flops import of_jaxpr
-from jaxlm.devices.mesh import abstract_rows, check_batch, make_mesh, replicated
+from jaxlm.devices.mesh import abstract_rows, check_batch, make_mesh, replicated, rows_multiple
 from jaxlm.errors import UserError
+from jaxlm.models.base import axes_of
 from jaxlm.models.check import build
 from jaxlm.models.initialization import abstract_state
 from jaxlm.training import optim
-from jaxlm.training.setup import Program
+from jaxlm.training.setup import Program, attention_note
 
 PLANNED_STEPS = 1000
 """Steps of a run that is as long as some epochs of data that a plan does not read."""
@@ -49,7 +49,7 @@ class Compiled:
     """Seconds that it took to compile."""
 
     @property
-    def bytes(self) -> int:
+    def memory(self) -> int:
         """Bytes of memory that it wants."""
         return self.arguments + self.outputs + self.temporaries + self.code
 
@@ -84,6 +84,8 @@ class Plan:
     decode: Compiled | str
     """One new token of each row, on one device, with a cache of `length` tokens."""
     decode_rows: int
+    notes: tuple[str, ...] = ()
+    """Lines about the form of attention in the train step; none for models without."""
 
 
 def program(config: RunConfig, mesh: Any) -> tuple[Program, int, int]:
@@ -98,23 +100,26 @@ def program(config: RunConfig, mesh: Any) -> tuple[Program, int, int]:
         raise UserError(
             "model.vocab_size wants a number for a plan, which reads no data, got None; give --model.vocab-size 50304"
         )
-    rows = config.batch_size
-    if rows == "full":
-        raise UserError("batch_size wants a number for a plan, which reads no data, got full; give --batch-size 32")
     filled = model.filled(model.vocab_size, config.data.max_length)
-    config = dataclasses.replace(config, model=filled, steps=config.steps or PLANNED_STEPS, epochs=None)
     built = build(filled)
     length = 1 if config.data.example == "window" else config.data.max_length
     if built.max_length is not None:
         length = min(length, built.max_length)
-    check_batch(rows, mesh)
-    return Program(config=config, model=built, mesh=mesh), rows, length
+    parts = config.optim.accumulate
+    config = dataclasses.replace(config, model=filled).in_rows(length, parts * rows_multiple(mesh))
+    rows = config.batch_size
+    if rows == "full":
+        raise UserError("batch_size wants a number for a plan, which reads no data, got full; give --batch-size 32")
+    check_batch(rows, mesh, parts)
+    optim.check_matrices(config.optim, axes_of(built), lambda: abstract_state(built)[0])
+    if config.epochs is not None:
+        config = dataclasses.replace(config, steps=PLANNED_STEPS, epochs=None)
+    return Program(config=config.in_steps(0, rows, length), model=built, mesh=mesh), rows, length
 
 
 def traced_step(program: Program, rows: int, length: int) -> Any:
     """The train step traced for `program.mesh` (jax.stages.Traced), without values."""
-    config = program.config
-    optimizer = optim.transformation(config.optim, config.last_step)
+    config, optimizer = program.config, _optimizer(program)
     chunk: Any = program.compiled_chunk(optimizer, optim.schedule(config.optim, config.last_step))
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), program.abstract_batch(rows, length))
     return chunk.trace(program.abstract_state(optimizer), abstract_rows(program.mesh, batch, 1), {}, 1)
@@ -146,10 +151,11 @@ def plan(config: RunConfig, on: str, shape: str | None = None, *, decode_rows: i
         training, rows, length = program(config, make_mesh(config.mesh, devices))
         step = _compiled(lambda: traced_step(training, rows, length))
         flops = training.flops(rows, length)
+        notes = tuple(attention_note(training.config.model))
     with topology.tracing_for(on):
         alone = dataclasses.replace(training, mesh=make_mesh(absent=devices[:1]))
         decode = _compiled(lambda: traced_decode(alone, decode_rows, length))
-    state = training.abstract_state(optim.transformation(training.config.optim, training.config.last_step))
+    state = training.abstract_state(_optimizer(training))
     return Plan(
         device=peaks.DEVICES[on],
         devices=len(devices),
@@ -162,7 +168,12 @@ def plan(config: RunConfig, on: str, shape: str | None = None, *, decode_rows: i
         step=step,
         decode=decode,
         decode_rows=decode_rows,
+        notes=notes,
     )
+
+
+def _optimizer(program: Program) -> Any:
+    return optim.transformation(program.config.optim, program.config.last_step, axes_of(program.model))
 
 
 def _compiled(trace: Callable[[], Any]) -> Compiled | str:
@@ -177,7 +188,7 @@ def _compiled(trace: Callable[[], Any]) -> Compiled | str:
         return str(error).splitlines()[0]
     seconds = time.monotonic() - began
     memory = compiled.memory_analysis()
-    kernels = Counter(found[1] or found[2] for found in KERNELS.finditer(compiled.as_text()))
+    kernels = {found[1] or found[2] for found in KERNELS.finditer(compiled.as_text())}
     return Compiled(
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,

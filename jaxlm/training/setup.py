@@ -281,12 +281,12 @@ def summary(setup: Setup) -> list[str]:
         f"devices: {platform.describe(setup.config.gpu_memory)}",
         f"data: {sizes} tokens, vocabulary {setup.corpus.tokenizer.vocab_size:,}",
         *setup.corpus.notes,
-        *_attention_note(setup.config.model),
+        *attention_note(setup.config.model),
         *optim.warmup_note(setup.config.optim, setup.config.last_step),
     ]
 
 
-def _attention_note(config: ModelConfig) -> list[str]:
+def attention_note(config: ModelConfig) -> list[str]:
     """A line about a transformer's attention; none for other models."""
     config = config.network if isinstance(config, MixtureConfig) else config
     if not isinstance(config, TransformerConfig):

@@ -33,6 +33,7 @@ PREFIXES = {
     "MeshConfig": "mesh.",
     "WordsConfig": "data.tokens.",
     "ReanTokensConfig": "data.tokens.",
+    "BpeConfig": "data.tokens.",
     **{f"{name.capitalize()}Config": f"{name}." for name in ("data", "optim", "eval", "checkpoint", "sample")},
 }
 
@@ -66,7 +67,7 @@ MISTAKES: list[tuple[Any, dict[str, Any], str]] = [
     (DataConfig, {"split": (1.0, 0.0)}, "data.split wants a tuple (a number, a number, a number), got (1.0, 0.0)"),
     (DataConfig, {"tokens": "rean"}, "data.tokens wants a TokensConfig such as CharactersConfig(), got 'rean'"),
     (OptimConfig, {"factors": (1, "2")}, "optim.factors wants a tuple (a number, ...), got (1, '2')"),
-    (OptimConfig, {"name": "adam"}, "optim.name wants 'sgd' or 'adamw', got 'adam'"),
+    (OptimConfig, {"name": "adam"}, "optim.name wants 'sgd', 'adamw' or 'muon', got 'adam'"),
     (WordsConfig, {"lower": 0}, "data.tokens.lower wants True or False, got 0"),
     (
         ReanConfig,

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,7 +215,7 @@ def test_tokens_that_know_every_text(tokens, tmp_path, request):
         pytest.importorskip("tokenizers")
     texts = ["Ein schöner Tag\n\nim Juli, " * 3, "<|endoftext|> 𝄞 \t  x\n", "a a a a a"]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    vocab_size = {"vocab_size": 260} if tokens == "bpe" else {}
+    vocab_size: dict[str, Any] = {"vocab_size": 260} if tokens == "bpe" else {}
     done([tmp_path / "a.jsonl"], tmp_path / "out", PrepareConfig(tokens=tokens, held_out=0, **vocab_size))
     assert documents(tmp_path / "out", "train") == texts
     shards = open_shards(tmp_path / "out")

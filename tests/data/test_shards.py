@@ -76,7 +76,7 @@ def test_rows_of_one_shard_are_those_of_a_stream_in_memory(tmp_path):
     theirs = Dataset(config, corpus, context=None, max_length=None)
     whole = len(text) // T  # the next row also has the document's end, which a stream in memory does not have
     row_R = np.array([2, 0, whole - 1, -1, 5])
-    for a, b in zip(map(np.asarray, ours.batch(row_R)), map(np.asarray, theirs.batch(row_R)), strict=True):  # type: ignore[arg-type]
+    for a, b in zip(map(np.asarray, ours.batch(row_R)), map(np.asarray, theirs.batch(row_R)), strict=True):
         np.testing.assert_array_equal(np.where(row_R[:, None] >= 0, a, 0), np.where(row_R[:, None] >= 0, b, 0))
     assert not np.asarray(ours.batch(row_R).weight)[3].any()
 

@@ -71,9 +71,9 @@ KERNELS = {Target("cuda", 9.0): "__cudnn$fmhaSoftmaxBackward", Target("tpu"): "t
 def test_each_preset_lowers_with_the_kernel_of_a_device_that_is_not_there(monkeypatch, preset, on):
     """In bfloat16, as a loop over two layers; JAX looks for cuDNN on this machine when a program is traced."""
     monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000)
-    sizes: dict[str, Any] = {"context": 128, "n_layers": 2, "n_heads": 2, "d_model": 128, "vocab_size": V}
+    sizes: dict[str, Any] = {"context": 256, "n_layers": 2, "n_heads": 2, "d_model": 128, "vocab_size": V}
     model: Any = getattr(jaxlm.GptConfig, preset)(dtype="bfloat16", scan=True, **sizes).build()
-    tok_BT = jnp.zeros((2, 128), jnp.int32)
+    tok_BT = jnp.zeros((3, 256), jnp.int32)
     params = jax.eval_shape(model.init, jax.random.key(0), tok_BT)
 
     def loss(params: Any) -> jax.Array:
@@ -82,4 +82,4 @@ def test_each_preset_lowers_with_the_kernel_of_a_device_that_is_not_there(monkey
     with compiling_for(on):
         text = jax.jit(jax.grad(loss)).trace(params).lower(lowering_platforms=(on.platform,)).as_text()
     assert KERNELS[on] in text
-    assert "2x2x128x128x" not in text  # rows, heads, queries, keys
+    assert "3x2x256x256x" not in text  # rows, heads, queries, keys

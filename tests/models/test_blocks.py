@@ -12,7 +12,7 @@ import pytest
 
 import jaxlm
 from jaxlm.errors import UserError
-from jaxlm.models.layers import repetition
+from jaxlm.models.layers import Kind, repetition, run
 from jaxlm.ops.target import Target, compiling_for
 from tests.models.numpy_transformer import gpt_logits
 
@@ -151,6 +151,25 @@ def test_kinds_of_layers_in_order_are_as_few_blocks_as_can_be():
     assert repetition("aabaab") == (3, 2)
     assert repetition("ababb") == (2, 2)
     assert repetition("abc") == (1, 1)
+
+
+@pytest.mark.parametrize("order", ["aaaa", "bbb", "ab", "ba", "aabaab", "ababb", "aab", "b"])
+@pytest.mark.parametrize("loop", [True, False])
+def test_layers_follow_each_other_in_order(order, loop):
+    """Layers of kind b have a value; the carry is a number whose digits are the layers and their values."""
+    kinds = [Kind(None, letter == "b") for letter in order]
+    values = {"value": jnp.arange(order.count("b")) + 5} if "b" in order else {}
+
+    def block(carry, kind, own, value):
+        return carry * 100 + own * 10 + (value["value"] if kind.has_value else 0)
+
+    came = run(block, jnp.int32(0), kinds, jnp.arange(len(order)) % 4 + 1, values, loop=loop)
+    place = expected = 0
+    for i, letter in enumerate(order):
+        expected = expected * 100 + (i % 4 + 1) * 10
+        if letter == "b":
+            expected, place = expected + place + 5, place + 1
+    assert int(came) == (expected + 2**31) % 2**32 - 2**31
 
 
 def test_a_loop_of_layers_gives_the_same_numbers():

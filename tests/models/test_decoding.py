@@ -1,5 +1,6 @@
 """Cached decoding of rows that bring unequal numbers of tokens: each row as if it were alone and read in full."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -138,13 +139,14 @@ def test_a_smaller_position_takes_tokens_back(name):
         np.testing.assert_allclose(got_TV, full_TV[back : back + 3], atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["gpt", "rean", "rean-faithful"])
-def test_keys_are_kept_in_the_dtype_of_the_parameters(name):
+@pytest.mark.parametrize("name", ["gpt", "rean"])
+def test_keys_are_kept_in_the_dtype_of_products(name):
     model, params = made(name)
-    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-    cache = jax.eval_shape(lambda p: model.init_cache(p, 2, 8), half)
-    assert cache["k"].dtype == cache["v"].dtype == jnp.bfloat16
     assert jax.eval_shape(lambda p: model.init_cache(p, 2, 8), params)["k"].dtype == jnp.float32
+    config = dataclasses.replace(model.module.config, dtype="bfloat16")
+    half = dataclasses.replace(model, module=model.module.clone(config=config))
+    cache = jax.eval_shape(lambda p: half.init_cache(p, 2, 8), params)
+    assert cache["k"].dtype == cache["v"].dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("config", [BowConfig(d_embed=4, d_hidden=4), GptConfig(n_layers=1, n_heads=1, d_model=4)])

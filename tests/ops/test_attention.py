@@ -1,6 +1,7 @@
 """Attention in all its forms: the plain one against NumPy, the kernels that devices get, and which of them is taken."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ START_BT = np.array([[0, 0, 2, 2, 2, 5], [0, 1, 1, 1, 4, 4]])
 @pytest.mark.parametrize(("N", "K"), [(4, 4), (4, 2), (3, 1)])
 def test_the_plain_form_is_its_equation(N, K, masks):
     q, k, v = heads(6, N, K, 4)
-    given = {name: jnp.asarray(value) if name == "start_BT" else value for name, value in masks.items()}
+    given: dict[str, Any] = {name: jnp.asarray(value) if name == "start_BT" else value for name, value in masks.items()}
     np.testing.assert_allclose(attention(q, k, v, **given), in_loops(q, k, v, **masks), atol=1e-5)
 
 
@@ -56,7 +57,7 @@ def test_a_cpus_blocks_of_queries_are_the_whole(monkeypatch, masks):
     monkeypatch.setattr("jaxlm.ops.cpu.QUERY_BLOCKS", 3)
     monkeypatch.setattr("jaxlm.ops.cpu.LONG_QUERIES", 6)
     q, k, v = heads(6, 4, 2, 4)
-    given = {name: jnp.asarray(value) if name == "start_BT" else value for name, value in masks.items()}
+    given: dict[str, Any] = {name: jnp.asarray(value) if name == "start_BT" else value for name, value in masks.items()}
     np.testing.assert_allclose(attention(q, k, v, **given), in_loops(q, k, v, **masks), atol=1e-5)
     program = str(jax.make_jaxpr(lambda v: attention(q, k, v, **given))(v))
     assert "concatenate" in program

@@ -1,5 +1,7 @@
 """Losses over the vocabulary in chunks of rows: the numbers and gradients of the whole form, without its memory."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -59,7 +61,7 @@ def test_all_logits_never_exist_at_once(monkeypatch):
     def total(h_ND, out_VD):
         return jnp.sum(target_nats(h_ND, out_VD, target)[0])
 
-    compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1))).lower(h, out).compile()
+    compiled: Any = jax.jit(jax.value_and_grad(total, argnums=(0, 1))).lower(h, out).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 2**20
     nats_N, log_z_N = target_nats(h, out, target)
     np.testing.assert_allclose(nats_N, np.full(2048, np.log(512)), rtol=1e-6)

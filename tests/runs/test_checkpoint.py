@@ -151,7 +151,7 @@ def test_a_run_that_trains_is_read_though_its_checkpoints_go(tmp_path, mlp_run, 
     said: list[str] = []
     (one,) = checkpoints.saved(directory)
 
-    def late(directory: Path, asked: checkpoints.Saved, everywhere: Any) -> Any:
+    def late(directory: Path, asked: checkpoints.Saved, everywhere: Any, **options: Any) -> Any:
         if asked.step == one.step:  # a better one takes its place
             with checkpoints.CheckpointWriter(directory, 1) as writer:
                 items = {"params": mlp_run.params, "training": {"step": jnp.int32(0)}}
@@ -160,7 +160,7 @@ def test_a_run_that_trains_is_read_though_its_checkpoints_go(tmp_path, mlp_run, 
             if told:
                 raise UserError("left as it is")
             return None
-        return real(directory, asked, everywhere)
+        return real(directory, asked, everywhere, **options)
 
     monkeypatch.setattr(checkpoints, "load_params", late)
     assert load_run(tmp_path / "run", log=said.append).step == one.step + 1

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ WORDS_WITH_BLANKS = r"\S+\s*"
 
 def cut_by(pattern):
     """TRAINED with another pattern."""
-    content = TRAINED.to_json()
+    content = json.loads(json.dumps(TRAINED.to_json()))
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     content["huggingface"]["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, byte_level]}
@@ -183,6 +184,9 @@ def test_the_end_is_named_by_the_files_or_by_the_setting(tmp_path):
             },
             "one cut by Whitespace",
         ),
+        ({"added_tokens": [{"id": 3, "content": "hm", "special": False}]}, "no numbers of their own below 16,777,216"),
+        ({"added_tokens": [{"id": 2**24, "content": "hm", "special": False}]}, "no numbers of their own"),
+        ({"model": {"vocab": dict.fromkeys([*ALPHABET, "日"], 0)}}, "'日' is not written in bytes"),
         ({"added_tokens": [{"id": 300, "content": "hm", "special": False, "lstrip": True}]}, "'hm' takes the blanks"),
     ],
 )
@@ -202,9 +206,11 @@ def test_what_is_no_tokenizer_is_named(tmp_path):
         BpeTokenizer.open(tmp_path)
     lacks = tree(pre_tokenizer={"type": "ByteLevel", "add_prefix_space": False})
     with pytest.raises(
-        UserError, match=r"^data\.tokens\.path .* is no tokenizer\.json that can be read: missing field"
+        UserError, match=r"^data\.tokens\.path .*: tokenizers \S+ cannot read this tokenizer\.json: missing field"
     ):
         BpeTokenizer.open(written(tmp_path, lacks), "</s>")
+    with pytest.raises(UserError, match=r"^data\.tokens\.path wants .* with other parts \(KeyError: 'content'\)$"):
+        BpeTokenizer.open(written(tmp_path, tree(added_tokens=[{}])), "</s>")
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(UserError, match=r"^data\.tokens\.path wants JSON in "):
         BpeTokenizer.open(tmp_path)
@@ -228,14 +234,13 @@ def peers(shared_data):
     pytest.importorskip("transformers")
     from transformers import GPT2Tokenizer
 
-    files = [shared_data / "gpt2_bpe" / name for name in ("vocab.bpe", "encoder.json")]
+    merges, vocab = (shared_data / "gpt2_bpe" / name for name in ("vocab.bpe", "encoder.json"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", "")
-        ranks = data_gym_to_mergeable_bpe_ranks(*map(str, files))
-    merges, vocab = (path.read_text("utf-8") for path in files)
+        ranks = data_gym_to_mergeable_bpe_ranks(str(merges), str(vocab))
     one = tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
-    pairs = [tuple(line.split(" ")) for line in merges.split("\n")[1:] if line]
-    other = GPT2Tokenizer(vocab=json.loads(vocab), merges=pairs)
+    pairs: Any = [tuple(line.split(" ")) for line in merges.read_text("utf-8").split("\n")[1:] if line]
+    other = GPT2Tokenizer(vocab=json.loads(vocab.read_text("utf-8")), merges=pairs)
     return one.encode, lambda text: other.encode(text, split_special_tokens=True)
 
 

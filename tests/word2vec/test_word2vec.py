@@ -207,7 +207,7 @@ def test_a_text_without_pairs_has_no_loss_and_that_is_told(tmp_path, capfd):
     train(made, log=said.append)
     assert {line["loss"] for line in metrics.read(tmp_path / "run" / "metrics.jsonl")} == {None}
     assert json.loads((tmp_path / "run" / "eval.json").read_text())["train"] is None
-    assert re.fullmatch(r"step 12/12  no loss  [\d,.]+ words/s  00:00 left\n", capfd.readouterr().err)
+    assert re.fullmatch(r"step 12/12  no loss  [\d,.]+ words/s  00:00 left  [\d.]+ [MG]B\n", capfd.readouterr().err)
     (line,) = [line for line in said if "no pair of words" in line]
     assert "model.subsample" in line and "data.tokens.min_count" in line and "\n" not in line
 
