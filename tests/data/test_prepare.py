@@ -111,31 +111,29 @@ class Killed(BaseException):
 
 
 def test_stopped_at_any_write_it_goes_on_to_the_same_bytes(text, tmp_path, monkeypatch):
+    """Stopped while it writes the plan, the tokenizer, the first and a middle unit, each shard, and the manifest."""
+    whole_file, left = units.whole_file, 0
+
+    def stopping(path):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            path.with_name(path.name + ".part").write_bytes(b"half")
+            raise Killed
+        return whole_file(path)
+
+    for module in (units, prepare):
+        monkeypatch.setattr(module, "whole_file", stopping)
+    left = 1000
     expected = done([text], tmp_path / "whole")
-    whole_file, stops = units.whole_file, 0
-    for at in range(200):
+    writes = 1000 - left
+    shards = len([name for name in expected if name.endswith(".bin")])
+    for at in (0, 1, 2, writes // 2, *range(writes - shards - 1, writes)):
         out, left = tmp_path / f"stopped{at}", at
-
-        def stopping(path):
-            nonlocal left
-            left -= 1
-            if left < 0:
-                path.with_name(path.name + ".part").write_bytes(b"half")
-                raise Killed
-            return whole_file(path)
-
-        for module in (units, prepare):
-            monkeypatch.setattr(module, "whole_file", stopping)
-        try:
+        with pytest.raises(Killed):
             done([text], out)
-        except Killed:
-            stops += 1
-        else:
-            break
-        for module in (units, prepare):
-            monkeypatch.setattr(module, "whole_file", whole_file)
-        assert {name: content for name, content in done([text], out).items() if name[-5:] != ".part"} == expected
-    assert stops > 10
+        left = 1000
+        assert done([text], out) == expected
 
 
 def test_killed_with_its_processes_it_goes_on_to_the_same_bytes(text, tmp_path):
@@ -244,6 +242,9 @@ def test_a_tokenizer_is_trained_on_a_bounded_sample_of_train(text, tmp_path):
 def test_without_train_or_dev(text, tmp_path):
     with pytest.raises(UserError, match="at least one document for train"):
         done([text / "a.txt"], tmp_path / "none", PrepareConfig(tokens="characters", held_out=0.9999999))
+    (text / "empty.txt").write_text("")
+    with pytest.raises(UserError, match=r"1 empty files, as .*empty\.txt"):
+        done([text / "empty.txt"], tmp_path / "empty")
     lines: list[str] = []
     prepare.prepare(
         [text / "a.txt"], tmp_path / "out", PrepareConfig(tokens="characters", held_out=0.00001), 1, log=lines.append

@@ -103,6 +103,12 @@ def test_a_model_that_needs_all_of_the_text_is_refused(model, shards):
 
 
 def test_init_from_wants_the_tokens_of_the_run(shards, make_run):
-    other = make_run(MODEL, text="other characters", data={"kind": "stream", "example": "sequence", "max_length": 8})
+    other = make_run(
+        MODEL,
+        name="other",
+        text="other characters",
+        steps=1,
+        data={"kind": "stream", "example": "sequence", "max_length": 8},
+    )
     with pytest.raises(UserError, match=r"another tokenizer than the shards.*prepare the text with --tokens"):
         trained(config_of(shards, init_from=str(other)))
