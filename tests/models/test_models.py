@@ -43,7 +43,6 @@ MODELS: dict[str, tuple[ModelConfig, int | None]] = {
     "gpt": (GptConfig(context=12, n_layers=2, n_heads=2, d_model=16, vocab_size=V), 12),
     "gpt-tied": (GptConfig(context=12, n_layers=1, n_heads=2, d_model=16, tied=True, vocab_size=V), 12),
     "gpt-llama": (GptConfig.llama(**SMALL_GPT | {"n_heads": 4, "n_kv_heads": 2}), 12),
-    "gpt-modern": (GptConfig.modern(zero_init=False, embed_norm=False, window_pattern="SL", **SMALL_GPT), 12),
     "rean": (ReanConfig(context=12, n_layers=1, n_heads=2, d_model=16, d_embed=8, vocab_size=V), 12),
     "mlp-1-scaled": (MlpConfig(context=1, d_embed=4, d_hidden=16, init="scaled", vocab_size=V), 1),
     "mlp-3-scaled": (MlpConfig(context=3, d_embed=4, d_hidden=16, init="scaled", vocab_size=V), 3),
