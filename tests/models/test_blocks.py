@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import jaxlm
+from jaxlm.devices.mesh import RULES
 from jaxlm.errors import UserError
 from jaxlm.models.layers import Kind, repetition, run
 from jaxlm.ops.target import Target, compiling_for
@@ -84,6 +85,14 @@ def test_decoding_with_the_cache_is_full_decoding(name):
     np.testing.assert_allclose(next_BTV[0], logits(name)[0, 4:], atol=1e-4)
     np.testing.assert_allclose(next_BTV[1], logits(name)[1, 2:6], atol=1e-4)
     np.testing.assert_array_equal(cache["position"], [8, 6])
+
+
+@forms
+def test_every_parameter_has_a_logical_axis_for_each_dimension(name):
+    model = jaxlm.GptConfig(**SIZES, **FORMS[name]).build()
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens())
+    assert {key: len(axes) for key, axes in model.axes.items()} == {key: leaf.ndim for key, leaf in params.items()}
+    assert {axis for axes in model.axes.values() for axis in axes} <= {*RULES, None}
 
 
 def test_presets_are_settings():
