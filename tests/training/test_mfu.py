@@ -44,10 +44,10 @@ def test_it_is_known_for_a_long_run_of_a_model_with_products(tmp_path, monkeypat
         batch_size=8,
         device="cpu",
     )
-    assert prepare(short, log=lambda line: None).seconds_at_peak is None
-    job = prepare(dataclasses.replace(short, steps=2**29), log=lambda line: None)
+    assert prepare(short, log=print).seconds_at_peak is None
+    job = prepare(dataclasses.replace(short, steps=2**29), log=print)
     vocabulary = job.config.model.vocab_size
     assert vocabulary
     assert job.seconds_at_peak == 6 * 8 * (3 * 4 * 16 + 16 * vocabulary) / 1e6
     counted = dataclasses.replace(short, model=jaxlm.CountsConfig(), steps=None, batch_size=32)
-    assert prepare(counted, log=lambda line: None).seconds_at_peak is None
+    assert prepare(counted, log=print).seconds_at_peak is None

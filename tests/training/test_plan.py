@@ -25,7 +25,7 @@ TINY = jaxlm.RunConfig(
     steps=10,
     batch_size=8,
 )
-PRESETS = sorted(path for path in (REPOSITORY / "configs").glob("*gpt*.py"))
+PRESETS = sorted(p for name in ("names_gpt", "gpt2_*", "llama_*") for p in (REPOSITORY / "configs").glob(f"{name}.py"))
 HAS = {"cuda": "jax-cuda13-plugin", "tpu": "libtpu"}
 
 
