@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.config import CharactersConfig, RunConfig
+from jaxlm.config.tokens import PreparedTokensConfig
 from jaxlm.inference.evaluation import Score
 from jaxlm.inference.formatting import score_line
 from jaxlm.runs.metrics import NATS_PER_BIT
@@ -107,6 +108,8 @@ def advice(config: RunConfig, result: dict[str, Any], lines: Sequence[dict[str, 
     any_text = f"python train.py configs/any_text.py{text or ' --data.path FILE'}"
     if (result["dev"] or {}).get("impossible"):
         return "--model.smoothing kneser-ney, which leaves no token without a probability"
+    if dev is None and isinstance(config.data.tokens, PreparedTokensConfig):
+        return "shards with a dev split: python -m jaxlm.data prepare with a larger --held-out"
     if dev is None:
         return "a dev split (--data.split 0.8 0.1 0.1) shows what is learned and what is learned by heart"
     if not config.model.trained_by_steps:
