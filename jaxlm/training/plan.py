@@ -26,7 +26,7 @@ PLANNED_STEPS = 1000
 KERNELS = re.compile(
     r'custom_call_target="(?:__cudnn\$)?(fmha\w+)"|kernel_name\W+(\w*(?:attention|splash|flash|mha)\w*)'
 )
-"""Attention's kernels in the text of a compiled program: cuDNN's, and those in Pallas."""
+"""Attention's kernels in the text of a program: cuDNN's once it is compiled, and those in Pallas before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,14 +181,15 @@ def _compiled(trace: Callable[[], Any]) -> Compiled | str:
     began = time.monotonic()
     traced = trace()
     try:
-        compiled = traced.lower().compile()
+        lowered = traced.lower()
+        compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return str(error).splitlines()[0]
     seconds = time.monotonic() - began
     memory = compiled.memory_analysis()
-    kernels = {found[1] or found[2] for found in KERNELS.finditer(compiled.as_text())}
+    kernels = {found[1] or found[2] for found in KERNELS.finditer(lowered.as_text() + compiled.as_text())}
     return Compiled(
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
