@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlm.config import CharactersConfig, RunConfig
-from jaxlm.config.tokens import PreparedTokensConfig
+from jaxlm.config import CharactersConfig, PreparedTokensConfig, RunConfig
 from jaxlm.inference.evaluation import Score
 from jaxlm.inference.formatting import score_line
 from jaxlm.runs.metrics import NATS_PER_BIT

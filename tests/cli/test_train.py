@@ -101,7 +101,7 @@ def test_progress_is_plain_lines_and_pictures_are_drawn_where_there_is_no_termin
     assert pictures == {"bigrams.png", "pairs.png", "loss.png"}
     assert "\r" not in done.stderr and "\x1b" not in done.stderr
     *_, last = done.stderr.splitlines()
-    assert last.startswith("step 200/200  loss ") and "dev " in last and "steps/s" in last and "left" in last
+    assert last.startswith("step 200/200  loss ") and "dev " in last and "tokens/s" in last and "left" in last
     assert done.stdout.startswith("devices: cpu")
 
 

@@ -29,6 +29,7 @@ from tests.conftest import REPOSITORY
 GROUPS = [getattr(settings, name) for name in settings.__all__ if name not in ("ModelConfig", "TokensConfig")]
 PREFIXES = {
     "RunConfig": "",
+    "PrepareConfig": "",
     "VectorsConfig": "model.vectors_from.",
     "MeshConfig": "mesh.",
     "WordsConfig": "data.tokens.",
