@@ -22,7 +22,7 @@ LOOK = 2**20
 OVERLAP = 2**10
 """Bytes that are searched again with those after them: the longest blank line that separates documents."""
 SEPARATORS = {"lines": re.compile(rb"\n"), "blank-lines": re.compile(rb"\n[ \t\r\f\v]*\n")}
-"""What ends a document, by `document`."""
+"""The separators of documents, by `document`."""
 WITHIN = (re.compile(rb"\S\r?\n(?=\S)"), re.compile(rb"\S(?= \S)"))
 """Where a document itself may be cut, the first where it is found: after a line's end, before a blank, each between two
 others. Tokenizers that cut a text at white space give its parts the tokens that they give the whole.

@@ -14,7 +14,7 @@ UNROLLED, UNROLLED_ON_CPU = 4, 8
 
 
 class Kind(NamedTuple):
-    """What a layer's program depends on; layers of one kind are one program in a loop."""
+    """The properties on which a layer's program depends; layers of one kind are one program in a loop."""
 
     window: int | None
     """Tokens that it sees. None: all."""

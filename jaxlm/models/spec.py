@@ -1,4 +1,4 @@
-"""What a parameter is before it is drawn: its shape, its logical axes and its initialiser, in one place."""
+"""A parameter before it is drawn: its shape, its logical axes and its initialiser, in one place."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -64,7 +64,7 @@ class Compiled:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What compilers say of a run on some devices."""
+    """The compiled programs of a run on some devices, as their compilers describe them."""
 
     device: peaks.Device
     devices: int
