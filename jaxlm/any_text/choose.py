@@ -73,18 +73,19 @@ def choose(
     fitting = [
         (layers, width)
         for layers, width in LADDER
-        for size in [parameters(layers, width, vocab_size, length)]
+        for size in [parameters(layers, width, vocab_size)]
         if TOKENS_PER_PARAMETER * size <= affordable(layers, width) and size <= PARAMETERS_PER_TOKEN * tokens
     ]
     layers, width = fitting[-1] if fitting else LADDER[0]
-    size = parameters(layers, width, vocab_size, length)
+    size = parameters(layers, width, vocab_size)
     trained = min(affordable(layers, width), MANY_PASSES * tokens)
     passes = trained / tokens
     least, most = BATCH_TOKENS
     batch_size = max(1, round(min(max(trained / STEPS, least), most) / (length * filled)))
     steps = max(1, math.ceil(trained / (batch_size * length * filled)))
     dropout = round(min(0.4, max(0.0, 0.05 * math.log2(max(1.0, passes * size / tokens / 4)))), 2)
-    network = GptConfig(n_layers=layers, n_heads=max(1, width // HEAD), d_model=width, dropout=dropout)
+    heads = max(1, width // HEAD)
+    network = GptConfig.modern(n_layers=layers, n_heads=heads, d_model=width, dropout=dropout, value_embeds=False)
     config = dataclasses.replace(
         asked,
         model=MixtureConfig(network=network, order=order),
@@ -95,13 +96,12 @@ def choose(
             overlap=longest > length,
         ),
         optim=OptimConfig(
-            name="adamw",
-            lr=float(f"{3e-3 * math.sqrt(64 / width):.1g}"),
-            schedule="cosine",
-            warmup=0.03,
-            end_factor=0.05,
-            betas=(0.9, 0.99),
-            weight_decay=0.1,
+            name="muon",
+            lr=3e-3,
+            muon_lr=0.02,
+            schedule="linear",
+            warmup=0.01,
+            betas=(0.9, 0.95),
         ),
         eval=dataclasses.replace(asked.eval, patience=asked.eval.patience or (PATIENCE if has_dev else None)),
         steps=steps,
@@ -117,9 +117,9 @@ def choose(
     return Choice(config, network, work, reason)
 
 
-def parameters(layers: int, width: int, vocab_size: int, length: int) -> int:
-    """Parameters of a GPT: 12 width^2 in each layer, embedding, unembedding and positions."""
-    return 12 * layers * width**2 + (2 * vocab_size + length) * width
+def parameters(layers: int, width: int, vocab_size: int) -> int:
+    """Parameters of a GPT, about: 12 width^2 in each layer, embedding and unembedding."""
+    return 12 * layers * width**2 + 2 * vocab_size * width
 
 
 def operations_a_token(layers: int, width: int, vocab_size: int, length: int) -> float:
