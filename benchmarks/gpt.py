@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import torch
 from torch_gpt import Gpt, optimizer_of, step
 
 import jaxlm
 from jaxlm.data.corpus import Corpus
+from jaxlm.devices import peaks
 from jaxlm.models.base import axes_of
 from jaxlm.training import optim
 from jaxlm.training.setup import Setup, set_up
@@ -48,7 +48,7 @@ def main() -> None:
         for _ in range(args.rounds):
             for label, run in runs.items():
                 times[label].append(run())
-        limit = product_flops(setup) / product_speed()
+        limit = product_flops(setup) / peaks.flops_per_second(setup.mesh)
         medians = {label: statistics.median(seconds) for label, seconds in times.items()}
         peers = [label for label in medians if not label.startswith("ours")]
         head = f"{name}: {setup.parameters:,} parameters, {setup.batch_tokens:,} tokens a step"
@@ -134,19 +134,6 @@ def product_flops(setup: Setup) -> float:
     assert isinstance(config, jaxlm.GptConfig) and config.context is not None and config.vocab_size is not None
     matrices = 12 * config.n_layers * config.d_model**2 + config.vocab_size * config.d_model
     return 6.0 * setup.batch_tokens * (matrices + 2 * config.n_layers * config.d_model * config.context)
-
-
-def product_speed(size: int = 2048) -> float:
-    """Operations a second of a product of two large matrices, the best of five."""
-    product = jax.jit(jnp.matmul)
-    x = jnp.ones((size, size))
-    product(x, x).block_until_ready()
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        product(x, x).block_until_ready()
-        seconds.append(time.perf_counter() - began)
-    return 2 * size**3 / min(seconds)
 
 
 if __name__ == "__main__":

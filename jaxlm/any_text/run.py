@@ -119,7 +119,7 @@ def choose_run(config: RunConfig, text: Text, log: Callable[[str], None]) -> Run
         return counted(config, text)
     minutes = config.model.minutes  # type: ignore[attr-defined]
     minutes = max(minutes / 2, minutes - (text.seconds + COUNTING_S * tokens) / 60)
-    choice = _choose(config, text, minutes, guessed_speed())
+    choice = _choose(config, text, minutes, guessed_speed(config))
     for _ in range(MEASUREMENTS):
         network = dataclasses.replace(choice.config, model=choice.network)  # the counts cost a step nothing
         measured = choice.operations_a_step / seconds_a_step(network)

@@ -3,29 +3,20 @@
 import time
 
 import jax
-import jax.numpy as jnp
 
 from jaxlm.config import RunConfig
+from jaxlm.devices import peaks
+from jaxlm.devices.mesh import make_mesh
 
-SIZE = 1024
-"""Rows and columns of the matrices of a first guess."""
 FIRST_GUESS = 0.25
 """Share of the speed of large products that a training is guessed to reach before it is measured."""
 SECONDS, LEAST_STEPS = 1.0, 3
 """How long steps are measured, and how many at least."""
 
 
-def guessed_speed() -> float:
-    """Guess the operations a second of a training: a share of those of a product of two large matrices."""
-    product = jax.jit(jnp.matmul)
-    x = jnp.ones((SIZE, SIZE))
-    product(x, x).block_until_ready()
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        product(x, x).block_until_ready()
-        seconds.append(time.perf_counter() - began)
-    return FIRST_GUESS * 2 * SIZE**3 / min(seconds)
+def guessed_speed(config: RunConfig) -> float:
+    """Guess the operations a second of a training: a share of those of large products on the run's devices."""
+    return FIRST_GUESS * peaks.flops_per_second(make_mesh(config.mesh))
 
 
 def seconds_a_step(config: RunConfig) -> float:

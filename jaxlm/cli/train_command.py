@@ -105,10 +105,8 @@ def train_command(path: Path, config: RunConfig, args: Sequence[str]) -> TrainCo
 def parse_range(args: list[str]) -> RangeCommand | None:
     """Parse the arguments of jaxlm.lr_range; None where only the usage was wanted (it has been printed)."""
     prog = "python -m jaxlm.lr_range"
-    if not args or args[0] in ("-h", "--help"):
-        print(f"usage: {prog} CONFIG [--low 1e-5] [--high 10] [--range-steps 1000] [--out FILE] [--SETTING VALUE ...]")
-        if not args:
-            raise UserError(f"config wants a file, as in: {prog} configs/names_mlp.py")
+    options = "[--low 1e-5] [--high 10] [--range-steps 1000] [--out FILE]"
+    if _asks_for_usage(args, f"{prog} CONFIG {options}", f"{prog} configs/names_mlp.py"):
         return None
     path, config, rest = load_train(args)
     default = RangeCommand(_default(config, rest), out=Path("runs") / f"{path.stem}-lr-range.png")
@@ -118,13 +116,21 @@ def parse_range(args: list[str]) -> RangeCommand | None:
 def parse_plan(args: list[str]) -> PlanCommand | None:
     """Parse the arguments of jaxlm.devices.plan; None where only the usage was wanted (it has been printed)."""
     prog = "python -m jaxlm.devices.plan"
-    if not args or args[0] in ("-h", "--help"):
-        print(f"usage: {prog} CONFIG --on h100 [--topology 1x8] [--decode-rows 1] [--SETTING VALUE ...]")
-        if not args:
-            raise UserError(f"config wants a file, as in: {prog} configs/names_gpt.py --on h100")
+    options = "--on h100 [--topology 1x8] [--decode-rows 1]"
+    if _asks_for_usage(args, f"{prog} CONFIG {options}", f"{prog} configs/names_gpt.py --on h100"):
         return None
     path, config, rest = load_train(args)
     return parse(PlanCommand, rest, prog=f"{prog} {path}", default=PlanCommand(_default(config, rest)))
+
+
+def _asks_for_usage(args: list[str], usage: str, example: str) -> bool:
+    """Print the usage where there are no arguments, or only help is wanted. Raises UserError where there are none."""
+    if args and args[0] not in ("-h", "--help"):
+        return False
+    print(f"usage: {usage} [--SETTING VALUE ...]")
+    if not args:
+        raise UserError(f"config wants a file, as in: {example}")
+    return True
 
 
 def load_config(path: Path) -> RunConfig:

@@ -37,7 +37,7 @@ class PrepareConfig(Settings):
     vocab_size: int = 32_768
     """bpe: tokens at most."""
     document: Literal["file", "blank-lines", "lines"] = "file"
-    """What a document is in a .txt file: all of it, what stands between blank lines, or a line."""
+    """A document of a .txt file: all of it, the text between two blank lines, or a line."""
     field: str = "text"
     """The field, or column, of .jsonl and .parquet files that has a document's text."""
     held_out: float = 0.01

@@ -46,7 +46,7 @@ class TransformerConfig(PositionsConfig):
     attention_softcap: float | None = None
     """Scores of attention go through c tanh(s / c), and so stay below c. None: as they are."""
     window_pattern: str = "L"
-    """What each layer sees, repeated over the layers, as SSSL. L: all tokens so far. S: the last `window`.
+    """The tokens that each layer sees, repeated over the layers, as SSSL. L: all tokens so far. S: the last `window`.
     The last layer always sees all."""
     window: int | None = None
     """Tokens that a layer S sees, the token itself included. None: half the context."""
@@ -57,9 +57,9 @@ class TransformerConfig(PositionsConfig):
     zero_init: bool = False
     """Start the matrices that write to the stream at 0, so that every block starts as the identity."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What products and the stream are computed in. Parameters, moments, norms, softmax and losses stay float32."""
+    """The type of products and of the stream. Parameters, moments, norms, softmax and losses stay float32."""
     remat: Literal["none", "activations", "products", "blocks"] = "activations"
-    """What is computed again for the gradient, to save memory.
+    """Values that are computed again for the gradient, to save memory.
     activations: norms and activation functions, and nothing on a CPU. products: all but products with weights.
     blocks: everything inside a block."""
     scan: bool | None = None
