@@ -37,7 +37,7 @@ def generate(
     key: jax.Array,
     params: Params | None = None,
 ) -> list[str]:
-    """N texts for each prompt, prompts included, without what ends them (the end of the line or dialogue, or `stop`).
+    """N texts for each prompt, prompts included, without their ends: a line's, dialogue's or document's end, `stop`.
 
     A text is decided by the key, its place among the texts, its prompt and the settings, not by those beside it.
     `params` in place of the run's own (untrained ones, say). Raises UserError for a setting out of range or a
@@ -106,7 +106,7 @@ def decode(
     """New tokens of each row until its text ends, by `engine.decode`; ends_turn: EOS ends a dialogue's text too."""
     check_decodes(run.config.model, run.model)
     kind = run.config.data.kind
-    ends = kind == "lines" or run.marks_unknown or ends_turn
+    ends = kind == "lines" or run.marks_unknown or run.has_documents or ends_turn
     return engine.decode(
         run.model,
         run.params if params is None else params,
@@ -184,10 +184,10 @@ def tokens_of(run: Run, text: str) -> list[int]:
 
 
 def drawn_tokens(run: Run) -> np.ndarray:
-    """allowed_V: tokens that stand for text, and EOS but in running text."""
+    """allowed_V: tokens that stand for text, and EOS but in running text without documents."""
     allowed_V = np.zeros(run.model.vocab_size, bool)
     allowed_V[: run.tokenizer.vocab_size] = run.tokenizer.bytes_of_token > 0
-    if run.config.data.kind == "stream" and not run.marks_unknown:
+    if run.config.data.kind == "stream" and not (run.marks_unknown or run.has_documents):
         allowed_V[run.tokenizer.eos] = False
     return allowed_V
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxlm.config import RunConfig
+from jaxlm.config import PreparedTokensConfig, RunConfig
 from jaxlm.config.user_code import TrustCode, is_own
 from jaxlm.devices.mesh import make_mesh, replicated
 from jaxlm.errors import UserError
@@ -47,6 +47,11 @@ class Run:
     def marks_unknown(self) -> bool:
         """True if the model predicts "[NIV]" when no vector is near the predicted one."""
         return isinstance(self.model, PredictsVectors) and self.model.marks_unknown
+
+    @property
+    def has_documents(self) -> bool:
+        """True if the model was trained on token shards, in which EOS ends each document."""
+        return isinstance(self.config.data.tokens, PreparedTokensConfig)
 
     def untrained(self) -> Params:
         """Parameters before the first step: drawn from the seed again, or loaded from the run that init_from names.

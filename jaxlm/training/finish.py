@@ -10,6 +10,7 @@ from jaxlm.inference.formatting import sorted_samples
 from jaxlm.inference.generate import generate
 from jaxlm.inference.novelty import classify
 from jaxlm.models.base import BUFFERS, with_buffers, without_buffers
+from jaxlm.models.mixture import Mixture
 from jaxlm.ops import prng
 from jaxlm.runs.directory import RunDir, write_bytes
 from jaxlm.runs.loading import Run, load_parameters
@@ -38,7 +39,11 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
         if isinstance(corpus, Corpus):
             save_bigrams(count_bigrams(corpus), run.bigrams)
         draw_pictures(run, log)
-    beside = {"buffers": optim.count_parameters(best.params[BUFFERS])} if BUFFERS in best.params else {}
+    beside: dict[str, Any] = {}
+    if BUFFERS in best.params:
+        beside["buffers"] = optim.count_parameters(best.params[BUFFERS])
+    if isinstance(setup.model, Mixture):
+        beside["network_share"] = float(best.params["share"])
     return {
         **entries,
         "baselines": baselines(corpus) if isinstance(corpus, Corpus) else None,

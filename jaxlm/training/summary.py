@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlm.config import CharactersConfig, PreparedTokensConfig, RunConfig
+from jaxlm.config import CharactersConfig, MixtureConfig, PreparedTokensConfig, RunConfig
 from jaxlm.inference.evaluation import Score
 from jaxlm.inference.formatting import score_line
 from jaxlm.runs.metrics import NATS_PER_BIT
@@ -45,6 +45,8 @@ def screen(
     if config.model.trained_by_steps:
         batch = "all rows" if config.batch_size == "full" else f"{config.batch_size:,}"
         model += f", {result['steps']:,} steps of {batch}"
+    if "network_share" in result:
+        model += f"; {result['network_share']:.0%} network, the rest counts"
     name = config.data.name if config.data.path is None else Path(config.data.path).name
     rows = [
         *(line.replace("data: ", f"data: {name}: ", 1) for line in data),
@@ -127,6 +129,8 @@ def advice(config: RunConfig, result: dict[str, Any], lines: Sequence[dict[str, 
         patience = ", --eval.patience 3" if config.eval.patience is None else ""
         worse = f", or {any_text}" if dev > found.get("kneser_ney", math.inf) else ""
         return f"more text, a smaller model{dropout}{patience}{worse}"
+    if _still_falls(curve) and isinstance(config.model, MixtureConfig):
+        return f"more time: {any_text} --minutes {max(1, round(3 * result['train_time_s'] / 60))} --restart"
     if _still_falls(curve):
         return f"more steps: --steps {2 * result['steps']} in another --run-dir"
     if dev > found.get("kneser_ney", math.inf):

@@ -58,6 +58,13 @@ def test_a_run_on_shards_has_all_that_does_not_need_the_text(shards):
     assert len(jaxlm.score(run, "emma").tokens) == 4
 
 
+def test_a_sample_ends_where_its_document_ends(shards):
+    run = jaxlm.load_run(trained(config_of(shards, plots=False, optim=jaxlm.OptimConfig(name="adamw", lr=0.05))))
+    texts = jaxlm.generate(run, n=20, max_tokens=200, key=jax.random.key(0))
+    assert max(map(len, texts)) < 200 and sum(map(len, texts)) / 20 < 40
+    assert set("".join(texts)) <= set("".join(NAMES))
+
+
 def test_stopped_and_resumed_it_is_the_same_run_bit_for_bit(shards, monkeypatch):
     whole = jaxlm.load_run(trained(config_of(shards, plots=False)), which="last")
     config = config_of(shards, plots=False, run_dir=str(shards.with_name("stopped")))

@@ -21,7 +21,8 @@ def entry(nats: float) -> dict[str, Any]:
 def result(dev: float | None, step: int = 100, steps: int = 100, **more: Any) -> dict[str, Any]:
     """An eval.json."""
     splits = {"train": entry(2.0), "dev": None if dev is None else entry(dev), "test": entry(2.4)}
-    return {**splits, "baselines": COUNTS, "params": 12_345, "step": step, "steps": steps, "train_time_s": 9.0, **more}
+    rest = {"params": 12_345, "step": step, "steps": steps, "train_time_s": 9.0}
+    return {**splits, "baselines": COUNTS, **rest, **more}
 
 
 def curve(dev: list[float], train: list[float] | None = None) -> list[dict[str, Any]]:
@@ -106,6 +107,15 @@ def test_advice_is_of_settings_that_the_model_has_and_of_the_users_file():
     told = advice(counts, result(2.5), [])
     assert told == "python train.py configs/names_kneser_ney.py --data.path my.txt (about 2.0000)"
     assert advice(counts, result(2.0), []) == "python train.py configs/any_text.py --data.path my.txt"
+
+
+def test_of_a_mixture_its_network_share_is_told_and_more_time_wanted():
+    mixed = config(jaxlm.MixtureConfig(), data=jaxlm.DataConfig(path="my.txt"))
+    rows = screen(mixed, result(2.1, network_share=0.63), FALLING, data=[], losses=[], samples="")
+    assert rows[0].endswith("; 63% network, the rest counts")
+    longer = result(2.1, train_time_s=120.0)
+    told = "more time: python train.py configs/any_text.py --data.path my.txt --minutes 6 --restart"
+    assert advice(mixed, longer, FALLING) == told
 
 
 def test_vectors_of_words_that_have_no_neighbours_to_learn_are_told():
