@@ -52,7 +52,7 @@ class Gpt(Transformer):
     def init_cache(self, batch: int, length: int) -> Cache:
         cache = super().init_cache(batch, length)
         if self.config.documents:
-            cache["start"] = jnp.zeros(cache["k"].shape[1:3], jnp.int32)
+            cache["start"] = jnp.zeros((batch, cache["k"].shape[3]), jnp.int32)
         return cache
 
     def extend(self, cache: Cache, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:

@@ -15,8 +15,8 @@ from jaxlm.models.base import Axes, needed
 from jaxlm.models.layers import Kind
 from jaxlm.models.norm_block import norm
 from jaxlm.models.spec import Spec, Specs, axes
-from jaxlm.ops import causal_attention, dropout, rms_norm
-from jaxlm.ops.attention import AttentionKind, attention, attention_kind
+from jaxlm.ops import dropout, rms_norm
+from jaxlm.ops.attention import AttentionKind, attention, attention_kind, cached_attention
 from jaxlm.ops.ragged import places, write_rows
 
 Cache = dict[str, jax.Array]
@@ -134,7 +134,7 @@ class Transformer(nn.Module):
 
     def init_cache(self, batch: int, length: int) -> Cache:
         config, S = self.config, min(length, self.context)
-        shape = (config.n_layers, batch, S, config.kv_heads, config.head_width)
+        shape = (config.n_layers, batch, config.kv_heads, S, config.head_width)
         k, v = (jnp.zeros(shape, config.dtype) for _ in range(2))
         return {"k": k, "v": v, "position": jnp.zeros(batch, jnp.int32)}
 
@@ -153,7 +153,7 @@ class Transformer(nn.Module):
         ValueError for T > S. A smaller position in a cache takes tokens back: what lies behind it is written over.
         With begins_BT the cache has "start", where the document of each token in it begins.
         """
-        config, position_B, T, S = self.config, cache["position"], x_BTD.shape[1], cache["k"].shape[2]
+        config, position_B, T, S = self.config, cache["position"], x_BTD.shape[1], cache["k"].shape[3]
         if T > S:
             raise ValueError(f"the cache has room for {S} tokens, got {T} at once")
         row_B1, place_BT = jnp.arange(x_BTD.shape[0])[:, None], places(position_B, length_B, T, S)
@@ -173,12 +173,12 @@ class Transformer(nn.Module):
 
             def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> jax.Array:
                 nonlocal k, v
-                k = k.at[number, row_B1, place_BT].set(k_BTKH.astype(k.dtype), mode="drop")
-                v = v.at[number, row_B1, place_BT].set(v_BTKH.astype(v.dtype), mode="drop")
+                k = k.at[number, row_B1, :, place_BT].set(k_BTKH.astype(k.dtype), mode="drop")
+                v = v.at[number, row_B1, :, place_BT].set(v_BTKH.astype(v.dtype), mode="drop")
                 masks: dict[str, Any] = {"window": kind.window, "start_BT": start_BT}
-                return causal_attention(
+                return cached_attention(
                     q_BTNH, k[number], v[number], position_B, softcap=config.attention_softcap, **masks
-                )[0]
+                )
 
             x_BTD = self._block(x_BTD, x0_BTD, p, value, place_BT, attend, (None, None))
             return x_BTD, k, v

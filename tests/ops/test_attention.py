@@ -3,13 +3,14 @@
 import math
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxlm.ops import flash
-from jaxlm.ops.attention import attention, attention_kind, causal_attention
+from jaxlm.ops.attention import attention, attention_kind, cached_attention, causal_attention
 from jaxlm.ops.target import Target, compiling_for, target
 
 H100, T4, V5E, CPU = Target("cuda", 9.0), Target("cuda", 7.5), Target("tpu"), Target("cpu")
@@ -155,3 +156,12 @@ def test_splash_attention_tells_documents_apart():
     start_BT = jnp.where(jnp.arange(128) >= 50, 50, 0)[None].repeat(2, axis=0)
     y_BTNH = flash.splash(q, k, v, None, start_BT, interpret=True)
     np.testing.assert_allclose(y_BTNH, causal_attention(q, k, v, start_BT=start_BT)[0], atol=2e-5)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_a_cache_with_its_heads_first_gives_the_same(kv_heads):
+    q, k, v = heads(2, 4, kv_heads, 6, S=8)
+    masks: dict[str, Any] = {"window": 4, "softcap": 2.0}
+    y_BTNH = cached_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), jnp.array([5, 1]), **masks)
+    chex.assert_shape(y_BTNH, (2, 2, 4, 6))
+    np.testing.assert_allclose(y_BTNH, in_loops(q, k, v, first_B=(5, 1), **masks), atol=1e-5)
