@@ -33,6 +33,10 @@ def run(args: list[str]) -> int:
     else:
         from jaxlm.training import train
 
+    if command.config.seeds > 1:
+        from jaxlm.devices.replicas import use_cores
+
+        use_cores(command.config)
     raise_on_signals()
     try:
         train(command.config, restart=command.restart, dry_run=command.dry_run, log=show)

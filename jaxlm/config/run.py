@@ -12,6 +12,7 @@ from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.models import ModelConfig
 from jaxlm.config.optim import OptimConfig
 from jaxlm.config.rean import TableConfig
+from jaxlm.config.seeds import check_seeds
 from jaxlm.config.settings import Settings, expand_home, refuse_unused
 from jaxlm.errors import UserError
 
@@ -19,6 +20,8 @@ DEFAULT_DIRECTORY = "runs/run"
 """The run directory without run_dir; train.py sets runs/ and the config file's name."""
 DEFAULT_BATCH = 32
 """Rows in a batch without batch_size and batch_tokens."""
+MOST_SEEDS = 1024
+"""Runs that one program trains together at most."""
 MOST_SAMPLES = 2**20
 """Samples at once at most, and tokens of one."""
 
@@ -87,6 +90,8 @@ class RunConfig(Settings):
     sample: SampleConfig = SampleConfig()
     seed: int = 0
     """Seed of parameters, batches and samples."""
+    seeds: int = 1
+    """Runs of these settings, of seeds `seed`, `seed` + 1, ..., that one program trains together."""
     steps: int | None = None
     """Updates of the parameters. None: as many as `epochs` takes."""
     epochs: float | None = None
@@ -117,7 +122,8 @@ class RunConfig(Settings):
     """FIRST:LAST: write a trace of the steps after FIRST up to LAST, as 20:30, into the run's profile/."""
 
     def __post_init__(self) -> None:
-        check.between("seed", self.seed, 0, 2**32 - 1)
+        check.between("seeds", self.seeds, 1, MOST_SEEDS)
+        check.between("seed", self.seed, 0, 2**32 - self.seeds)
         expand_home(self, "run_dir", "init_from")
         for name in ("run_dir", "init_from"):
             if getattr(self, name) == "":
@@ -149,6 +155,7 @@ class RunConfig(Settings):
         if not self.model.predicts_text:
             names = ("temperature", "max_tokens")  # n is the words in samples.txt
             refuse_unused(self.sample, names, f"a {type(self.model).__name__}", "a language model")
+        check_seeds(self)
 
     @property
     def directory(self) -> Path:

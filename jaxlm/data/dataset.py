@@ -1,5 +1,6 @@
 """A corpus on the device, and a run's batches of it as a function of (seed, step)."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -95,6 +96,16 @@ class Dataset:
             return self._full_batch
         row_KB = self.row_numbers(step, K).astype(np.int32)
         return _batches(self._shape, self._shard_rows, self._tokens, row_KB)
+
+    def with_seed(self, seed: int) -> "Dataset":
+        """The same rows in the order of another seed. The corpus on the device is shared."""
+        other = copy.copy(self)
+        other._seed = seed
+        return other
+
+    def gather(self, row_XB: jax.Array) -> Batch:
+        """The batches of some of train's row numbers, int32 on the device, laid out over devices as they are."""
+        return _batches(self._shape, None, self._tokens, row_XB)
 
     def batch(self, row_B: np.ndarray) -> Batch:
         """One batch of given rows, on the device; a prediction that several rows have counts in one. -1: weight 0."""

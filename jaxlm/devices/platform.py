@@ -1,5 +1,6 @@
 """Which devices are used, how much memory they have, and what numbers depend on beside the settings."""
 
+import contextlib
 import os
 import resource
 import sys
@@ -27,6 +28,16 @@ def choose_device(device: str, gpu_memory: float | None = None) -> None:
                 f"device wants {device}, but JAX finds none: install the extra (jaxlm[cuda], jaxlm[tpu]) or take "
                 "--device auto"
             ) from error
+
+
+def split_cpu(devices: int) -> None:
+    """Make the CPU so many devices, if JAX has not been used and XLA_FLAGS does not say how many it is.
+
+    Programs without exchange between devices then keep as many cores busy, which a small step does not do by itself.
+    """
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with contextlib.suppress(RuntimeError):  # JAX has been used
+            jax.config.update("jax_num_cpu_devices", devices)
 
 
 def describe(gpu_memory: float) -> str:

@@ -132,6 +132,11 @@ class RunDir:
         return dict(found)
 
 
+def seed_directory(run_dir: Path, seed: int) -> Path:
+    """The run directory of one seed within that of several seeds which one program trains."""
+    return run_dir / f"seed-{seed}"
+
+
 def checkpoint_steps(directory: Path) -> list[int]:
     """Steps of all checkpoints, including broken ones, oldest first."""
     entries = directory.iterdir() if directory.exists() else ()

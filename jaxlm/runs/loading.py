@@ -18,7 +18,7 @@ from jaxlm.models.base import BUFFERS, LanguageModel, Params, PredictsVectors, w
 from jaxlm.models.check import build
 from jaxlm.models.initialization import abstract_state, untrained_params
 from jaxlm.runs import checkpoints
-from jaxlm.runs.directory import RunDir, open_existing, read_json
+from jaxlm.runs.directory import RunDir, open_existing, read_json, seed_directory
 from jaxlm.runs.fingerprint import content_hash
 from jaxlm.runs.parameter_changes import changed_parameters
 from jaxlm.tokenizers import Tokenizer
@@ -122,6 +122,7 @@ def load_parameters(
 
     A training may delete checkpoints meanwhile: if none can be read and some are gone, they are listed again.
     """
+    _refuse_seeds(run)
     everywhere = replicated(make_mesh())
     averages = _has_average(run)
     if weights == "raw" and not averages:
@@ -156,6 +157,16 @@ def _has_average(run: RunDir) -> bool:
     """True if the run's checkpoints have a running average of the parameters."""
     settings = read_json(run.config).get("optim")
     return isinstance(settings, dict) and settings.get("ema") is not None
+
+
+def _refuse_seeds(run: RunDir) -> None:
+    """Raise UserError for the directory of several runs that one program trained, naming the first of them."""
+    settings = read_json(run.config)
+    if settings.get("seeds", 1) > 1:
+        first = seed_directory(run.path, settings["seed"])
+        raise UserError(
+            f"run {str(run.path)!r} holds the runs of {settings['seeds']} seeds: open one of them, as in {first}"
+        )
 
 
 def _is_gone(run: RunDir, step: int) -> bool:

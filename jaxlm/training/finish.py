@@ -1,6 +1,6 @@
 """The end of a language model's run: evaluation of all splits, samples and plots."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxlm.data.bigrams import count_bigrams, save_bigrams
@@ -19,11 +19,13 @@ from jaxlm.training.baselines import baselines
 from jaxlm.training.setup import Setup, some_rows
 
 
-def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]) -> dict[str, Any]:
+def finish(
+    setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None], counted: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Evaluate the best parameters on every split, write samples.txt and the plots; returns the content of eval.json.
 
     Train is evaluated on at most eval.max_tokens of its predictions, as is dev where the data is in shards; those have
-    no counts to compare with, and no pictures of them.
+    no counts to compare with, and no pictures of them. `counted` are the losses of counts, where they are known.
     """
     config, corpus = setup.config, setup.corpus
     params, step = load_parameters(run, log=log)
@@ -46,7 +48,7 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
         beside["network_share"] = float(best.params["share"])
     return {
         **entries,
-        "baselines": baselines(corpus) if isinstance(corpus, Corpus) else None,
+        "baselines": counted or (baselines(corpus) if isinstance(corpus, Corpus) else None),
         "params": optim.count_parameters(without_buffers(best.params)),
         **beside,
         "step": step,

@@ -94,6 +94,10 @@ class Job(abc.ABC):
         """Recompute the parameters that steps do not train, as a function of those that they do."""
         return params
 
+    def where_not_finite(self, params: Params) -> str:
+        """The words " of ..." for where a parameter is not finite, after `all_finite` has found one; "" for one run."""
+        return ""
+
     @abc.abstractmethod
     def loss_fields(self, mean: float) -> dict[str, Any]:
         """The fields of a train line beside the mean loss: "unit", "nats_per_token" and "bits_per_byte"."""

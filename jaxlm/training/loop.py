@@ -21,7 +21,14 @@ from jaxlm.training.signals import catch_signals
 from jaxlm.training.state import TrainState
 
 
-def fit(job: Job, run: RunDir, log: Callable[[str], None]) -> float:
+def fit(
+    job: Job,
+    run: RunDir,
+    log: Callable[[str], None],
+    *,
+    recorder: type[Recorder] = Recorder,
+    writer_of: type[checkpoints.CheckpointWriter] = checkpoints.CheckpointWriter,
+) -> float:
     """Train from the newest checkpoint, or from step 0, to the last step; returns the seconds of the whole run.
 
     A signal also ends an evaluation, which is made again when the run resumes. Training ends early where the dev loss
@@ -34,8 +41,8 @@ def fit(job: Job, run: RunDir, log: Callable[[str], None]) -> float:
     saves = step > 0
     with (
         catch_signals() as caught,
-        checkpoints.CheckpointWriter(run.checkpoints, job.config.checkpoint.keep) as writer,
-        Recorder(job, run, steps=cadence.steps, step=step, sums=sums, log=log) as record,
+        writer_of(run.checkpoints, job.config.checkpoint.keep) as writer,
+        recorder(job, run, steps=cadence.steps, step=step, sums=sums, log=log) as record,
         traced(job, run, log) as run_chunk,
     ):
         while evaluates or not (step == cadence.steps or record.out_of_patience):
@@ -57,7 +64,7 @@ def fit(job: Job, run: RunDir, log: Callable[[str], None]) -> float:
                 saves = saves or bool(caught) or record.out_of_patience
             if step and saves:
                 if not all_finite(state.params):
-                    record.fail("a parameter is not a number", step)
+                    record.fail(f"a parameter{job.where_not_finite(state.params)} is not a number", step)
                 if not (cadence.saves(step) or record.out_of_patience):
                     dev_loss = None  # not among the checkpoints of which an uninterrupted run takes the best
                 metadata = {"chunk": cadence.chunk, "evaluates": evaluates, "numerics": platform.numerics()}

@@ -62,7 +62,17 @@ class Sums:
 class Recorder:
     """Writes the metrics of a run. Chunks are fetched one late, so that the device never waits for the log."""
 
-    def __init__(self, job: Job, run: RunDir, *, steps: int, step: int, sums: Sums, log: Callable[[str], None] = print):
+    def __init__(
+        self,
+        job: Job,
+        run: RunDir,
+        *,
+        steps: int,
+        step: int,
+        sums: Sums,
+        log: Callable[[str], None] = print,
+        progress: Progress | None = None,
+    ):
         self._job, self._steps, self._sums, self._patience = job, steps, sums, job.config.eval.patience
         self.last_saved = step or None
         """Step of the newest checkpoint."""
@@ -71,7 +81,8 @@ class Recorder:
         self._seconds_at_peak = job.seconds_at_peak
         kept = step or -1
         self._log = MetricsLog(run.metrics, open_sinks(job.config, run, kept), step=kept)
-        self._progress = Progress(steps, step, unit="tokens" if job.config.model.predicts_text else "words")
+        unit = "tokens" if job.config.model.predicts_text else "words"
+        self._progress = progress or Progress(steps, step, unit=unit)
         self._shown: tuple[int, float | None, dict[str, float]] | None = None
         """Step, loss and speeds of a chunk that the progress line does not show yet."""
         self._clock = time.monotonic()

@@ -13,6 +13,7 @@ from jaxlm.training import summary
 from jaxlm.training.job import Job
 from jaxlm.training.loop import fit
 from jaxlm.training.profile import check_steps
+from jaxlm.training.seeds.run import train as train_seeds
 
 
 def train(
@@ -24,6 +25,8 @@ def train(
     Raises UserError for settings, data or a run directory that cannot be used, before anything is written, and
     NonFiniteLoss and Stopped as `fit` does.
     """
+    if config.seeds > 1:
+        return train_seeds(config, restart=restart, dry_run=dry_run, log=log)
     job = config.model.prepare(config, restart=restart, dry_run=dry_run, log=log)
     check_steps(job.config)
     for line in job.summary():

@@ -130,7 +130,23 @@ class Program:
     ) -> Callable[[TrainState, Batch, Params, int], tuple[TrainState, Chunk]]:
         """Build the compiled chunk: (state, K batches, buffers, K) -> (state after K steps, metrics).
 
-        The state is donated. The metrics have the gradient's norm where clipping computes it anyway.
+        The state is donated.
+        """
+        lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
+        return jax.jit(
+            self.chunk(optimizer, rate),
+            donate_argnums=0,
+            static_argnums=3,
+            out_shardings=(lies, None),
+            compiler_options=compilation.step_options(self.mesh),
+        )
+
+    def chunk(
+        self, optimizer: optax.GradientTransformation, rate: optax.Schedule
+    ) -> Callable[..., tuple[TrainState, Chunk]]:
+        """The chunk as a function to be compiled; see `make_chunk`.
+
+        The metrics have the gradient's norm where clipping computes it anyway.
         """
         settings = self.config.optim
         loss: Any = self.objective.loss
@@ -142,14 +158,7 @@ class Program:
             accumulate=settings.accumulate,
             grad_norm=settings.clip is not None,
         )
-        lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
-        return jax.jit(
-            make_chunk(step, rate, self.config.seed, settings.ema),
-            donate_argnums=0,
-            static_argnums=3,
-            out_shardings=(lies, None),
-            compiler_options=compilation.step_options(self.mesh),
-        )
+        return make_chunk(step, rate, self.config.seed, settings.ema)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -130,11 +130,14 @@ def make_chunk(
     """Build K steps as a function of (state, batches, buffers, K), to be compiled with the state donated and K static.
 
     Batches are stacked along the first axis; if its size is 1 and K is not, every step uses the same batch. Step s
-    draws its dropout with fold_in(key, s). `ema` is the decay of the state's running average.
+    draws its dropout with fold_in(key, s), the key being the seed's unless the chunk is given another one. `ema` is the
+    decay of the state's running average.
     """
 
-    def chunk(state: TrainState, batches: Batch, buffers: Params | None, K: int) -> tuple[TrainState, Chunk]:
-        dropout_key = prng.derive(seed, prng.DROPOUT)
+    def chunk(
+        state: TrainState, batches: Batch, buffers: Params | None, K: int, key: jax.Array | None = None
+    ) -> tuple[TrainState, Chunk]:
+        dropout_key = prng.derive(seed, prng.DROPOUT) if key is None else key
         first = jax.tree.map(lambda x: x[0], batches)
         repeated = batches.target.shape[0] != K
 
