@@ -24,6 +24,10 @@ def check_seeds(config: "RunConfig") -> None:
             f"seeds wants a model whose training is steps on text alone, got {config.seeds} for a {model.__name__}: "
             f"train the seeds one after another, by --sweep.seed {config.seed} {config.seed + 1} ..."
         )
+    if getattr(config.model, "attention", "auto") == "flash":
+        raise UserError(
+            f"model.attention flash cannot be with {many}, whose attention is plain: give --model.attention plain"
+        )
     refuse_unused(config, ("wandb", "profile"), many, "seeds 1")
     refuse_unused(config.eval, ("patience",), many, "seeds 1")
     refuse_unused(config.mesh, ("fsdp", "tensor"), many, "seeds 1")

@@ -13,8 +13,10 @@ import numpy as np
 from jaxlm.config import RunConfig
 from jaxlm.config.transformer import TransformerConfig
 from jaxlm.data.dataset import Dataset
+from jaxlm.data.shards import is_directory
 from jaxlm.devices import compilation, replicas
 from jaxlm.devices.mesh import must_block, replicated
+from jaxlm.errors import UserError
 from jaxlm.inference.evaluation import Stop, never
 from jaxlm.models.base import Params
 from jaxlm.ops import prng
@@ -221,11 +223,12 @@ def prepare(
     config: RunConfig, *, restart: bool = False, dry_run: bool = False, log: Callable[[str], None] = print
 ) -> SeedsJob:
     """Prepare the job of config.seeds runs on one corpus. Raises UserError."""
-    if isinstance(config.model, TransformerConfig):
+    if is_directory(config.data):
+        raise UserError(f"seeds wants a text in memory, got the shards {config.data.path!r}: train them one by one")
+    if isinstance(config.model, TransformerConfig):  # vmap has no rule for the fused kernels
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention="plain"))
     setup = set_up(config, resumes=not restart, dry_run=dry_run)
-    if not isinstance(setup.dataset, Dataset):
-        raise AssertionError(setup.dataset)
+    assert isinstance(setup.dataset, Dataset)
     replicas.check_runs(config.seeds, setup.mesh)
     jobs = []
     for seed in range(config.seed, config.seed + config.seeds):
@@ -236,5 +239,5 @@ def prepare(
 
 
 def _in_memory(job: LanguageJob) -> Dataset:
-    assert isinstance(job.setup.dataset, Dataset)  # `set_up` gives no shards unless they are asked for
+    assert isinstance(job.setup.dataset, Dataset)  # `prepare` refuses shards
     return job.setup.dataset

@@ -125,7 +125,7 @@ def best_steps(dev_losses: Mapping[int, Sequence[float | None] | None]) -> list[
     """The step of each seed's least dev loss, the newest where several have it; none where no step has dev losses."""
     known = {step: [NO_DEV_LOSS if x is None else x for x in losses] for step, losses in dev_losses.items() if losses}
     count = len(next(iter(known.values()), ()))
-    return [min(known, key=lambda step, n=n: (known[step][n], -step)) for n in range(count)]
+    return [min((losses[n], -step, step) for step, losses in known.items())[2] for n in range(count)]
 
 
 def _sums_at(run: RunDir, step: int) -> list[Sums] | None:
