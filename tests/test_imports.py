@@ -33,7 +33,7 @@ FLOORS = (
     {"any_text"},
     {"sweep"},
     {"cli"},
-    {"leaderboard", "lr_range", "exercises"},
+    {"leaderboard", "lr_range", "exercises", "compare"},
 )
 """The rooms from the ground up: each imports from lower floors and from itself."""
 CONFIG = [name for name in MODULES if f"{name}.".startswith("jaxlm.config.")]

@@ -1,4 +1,4 @@
-"""Arguments of the commands that report on finished runs: jaxlm.plots and jaxlm.leaderboard."""
+"""Arguments of the commands that report on finished runs: jaxlm.plots, jaxlm.leaderboard and jaxlm.compare."""
 
 import dataclasses
 from pathlib import Path
@@ -46,4 +46,50 @@ def parse_leaderboard(args: list[str]) -> LeaderboardCommand:
     check.at_least("--samples", command.samples, 0)
     if not command.runs:
         raise UserError("runs wants at least one run directory, as in: python -m jaxlm.leaderboard runs/*")
+    return command
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareCommand:
+    """Say which of two runs is better on one text, by how much, with what confidence, and on which tokens.
+
+    Two single runs are compared by a paired bootstrap over the text's lines, dialogues or blocks; two directories of
+    seeds (train.py --seeds N) by t-tests over the seeds. Where the tokenizers differ, the loss is in bits per byte.
+    """
+
+    a: Annotated[Path, tyro.conf.Positional]
+    """A run directory, or that of several seeds."""
+    b: Annotated[Path, tyro.conf.Positional]
+    """Another one."""
+    text: Path | None = None
+    """The text to predict. None: the dev split, which must be the same for both."""
+    tokens: int = 10
+    """Tokens in each table."""
+    resamples: int = 10_000
+    """Times that the text is resampled."""
+    seed: int = 0
+    """Seed of the resampling."""
+    json: bool = False
+    """Print JSON."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where the text is scored. auto: the best that JAX finds."""
+    trust_code: TrustOption = None
+    """Run the files of your own that runs name for their model classes; FILE.py after it where one was moved."""
+
+    @property
+    def trusted(self) -> bool | Path:
+        """The `trust_code` of `load_run`."""
+        return trust_code(self.trust_code)
+
+
+def parse_compare(args: list[str]) -> CompareCommand:
+    """Parse the arguments of python -m jaxlm.compare. Raises UserError before anything is read."""
+    if not args:
+        raise UserError(
+            "compare wants two run directories, as in: python -m jaxlm.compare runs/names_mlp runs/names_gpt"
+        )
+    command = parse(CompareCommand, trust_last(args), prog="python -m jaxlm.compare")
+    check.at_least("--tokens", command.tokens, 0)
+    check.between("--resamples", command.resamples, 100, 10**7)
+    check.between("--seed", command.seed, 0, 2**32 - 1)
     return command
