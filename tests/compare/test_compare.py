@@ -129,9 +129,10 @@ def test_a_run_and_itself_do_not_differ(trained, capsys):
 
 
 def test_a_difference_that_is_there_is_found(trained, capsys, tmp_path):
-    """Of add-1 counts of a short text, the bigram is clearly better, whichever side it is on."""
+    """Counts of pairs of letters are clearly better than those of letters, whichever side they are on."""
     (tmp_path / "text.txt").write_text(LINES)
-    places = [str(trained / name) for name in ("bigram", "trigram")]
+    write_run(tmp_path, jaxlm.CountsConfig(order=1), text=LINES, name="unigram")
+    places = [str(trained / "bigram"), str(tmp_path / "unigram")]
     losses = [jaxlm.score(jaxlm.load_run(place), LINES).nats_per_token or 0.0 for place in places]
     for sides, better, share in ((places, "A", "100.0%"), (places[::-1], "B", "0.0%")):
         main([*sides, "--text", str(tmp_path / "text.txt"), "--seed", "4"])

@@ -70,11 +70,11 @@ def test_the_seed_decides_the_resamples():
 
 
 def test_intervals_hold_the_true_difference_as_often_as_they_say():
-    """Lines of 2 to 12 tokens whose differences share a part of their line: of 400 texts, 95 % hold it, give or take
+    """Lines of 2 to 12 tokens whose differences share a part of their line: of 250 texts, 95 % hold it, give or take
     three standard errors.
     """
     rng, truth, held = np.random.default_rng(3), 0.05, {"bootstrap": 0, "paired": 0, "welch": 0}
-    for number in range(400):
+    for number in range(250):
         size_N = rng.integers(2, 13, 150).astype(float)
         mean_N = truth + rng.exponential(0.3, 150) - 0.3
         sum_N = mean_N * size_N + rng.normal(0, 0.5, 150) * np.sqrt(size_N)
@@ -85,9 +85,9 @@ def test_intervals_hold_the_true_difference_as_often_as_they_say():
         held["paired"] += paired.low <= truth <= paired.high
         welch = welch_t(rng.normal(truth, 1.0, 5), rng.normal(0.0, 0.2, 9)).difference
         held["welch"] += welch.low <= truth <= welch.high
-    error = math.sqrt(0.95 * 0.05 / 400)
+    error = math.sqrt(0.95 * 0.05 / 250)
     for name, count in held.items():
-        assert abs(count / 400 - 0.95) < 3 * error, (name, count)
+        assert abs(count / 250 - 0.95) < 3 * error, (name, count)
 
 
 @pytest.mark.parametrize("test", [paired_t, welch_t])
