@@ -34,6 +34,8 @@ class Result(NamedTuple):
     """Nats per token (word2vec: per pair) by eval.json; NaN where training stopped at a loss that is not a number."""
     texts: tuple[str, ...]
     """Hashes of data, tokenizer and split: losses compare where they are the same."""
+    error: float | None = None
+    """The standard error of the loss, a mean over seeds; None of a run of one seed."""
 
 
 def named(runs: Sequence[Variant]) -> list[Variant]:
@@ -89,7 +91,7 @@ def table(results: Sequence[Result]) -> str:
     """Each run's values and loss, in the given order, and the first one's directory."""
     names = list(results[0].variant.values)
     head = [*names, "/".join(sorted({result.split for result in results}))]
-    rows = [[*map(_text, result.variant.values.values()), _loss(result.loss)] for result in results]
+    rows = [[*map(_text, result.variant.values.values()), _loss(result)] for result in results]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
     if len({(result.split, *result.texts) for result in results}) > 1:
@@ -105,10 +107,12 @@ def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool, log: Callab
     from jaxlm.rean.training import vectors_first
     from jaxlm.runs.create import check_run, is_free, set_aside
     from jaxlm.runs.fingerprint import fingerprint
+    from jaxlm.training.seeds import job as seeds
 
     configs = [variant.config for variant in runs]
     for config in configs:
-        job = config.model.prepare(config, restart=restart, dry_run=True, log=lambda line: None)
+        prepare = seeds.prepare if config.seeds > 1 else config.model.prepare
+        job = prepare(config, restart=restart, dry_run=True, log=lambda line: None)
         path, vectors = config.directory, vectors_first(job.config, restart=restart)
         if vectors is not None and vectors not in configs:
             configs.append(vectors)
@@ -139,7 +143,8 @@ def _result(variant: Variant) -> Result:
     scores = run.read_eval()
     split = "dev" if scores["dev"] else "train"
     nats = scores[split].get("loss", scores[split]["nats_per_token"])
-    return Result(variant, split, math.inf if nats is None else nats, texts)
+    error = scores[split].get("standard_error")
+    return Result(variant, split, math.inf if nats is None else nats, texts, error)
 
 
 def _in_a_name(value: Any) -> str:
@@ -151,5 +156,8 @@ def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _loss(nats: float) -> str:
-    return "not a number" if math.isnan(nats) else f"{nats:.4f}" if nats < 1e4 else f"{nats:.3g}"
+def _loss(result: Result) -> str:
+    if math.isnan(result.loss):
+        return "not a number"
+    loss = f"{result.loss:.4f}" if result.loss < 1e4 else f"{result.loss:.3g}"
+    return loss if result.error is None else f"{loss} ± {result.error:.4f}"

@@ -13,7 +13,7 @@ from jaxlm.errors import UserError
 from jaxlm.sweep import Variant, named
 
 PREFIX = "--sweep."
-ONE_FOR_ALL = ("run_dir", "device", "gpu_memory")
+ONE_FOR_ALL = ("run_dir", "device", "gpu_memory", "seeds")
 """Settings that name the sweep's place, or that a process cannot change once it has begun."""
 
 

@@ -6,9 +6,13 @@ Quickly imported, so that Ctrl-C is handled from the start.
 import math
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 from jaxlm.cli.process import EXIT_NON_FINITE, exit_codes, raise_on_signals, show
 from jaxlm.errors import Stopped
+
+if TYPE_CHECKING:
+    from jaxlm.config import RunConfig
 
 
 def main() -> None:
@@ -33,10 +37,7 @@ def run(args: list[str]) -> int:
     else:
         from jaxlm.training import train
 
-    if command.config.seeds > 1:
-        from jaxlm.devices.replicas import use_cores
-
-        use_cores(command.config)
+    _use_cores(command.config)
     raise_on_signals()
     try:
         train(command.config, restart=command.restart, dry_run=command.dry_run, log=show)
@@ -52,12 +53,21 @@ def _sweep(args: list[str]) -> int:
     command = parse_sweep(args)
     import jaxlm.training  # noqa: F401 - before signals raise: an exception in an import may be swallowed
 
+    _use_cores(command.runs[0].config)
     raise_on_signals()
     try:
         results = sweep(command.runs, restart=command.restart, dry_run=command.dry_run, log=show)
     except Stopped as stopped:
         return _stopped(args, stopped)
     return EXIT_NON_FINITE if any(math.isnan(result.loss) for result in results) else 0
+
+
+def _use_cores(config: "RunConfig") -> None:
+    """Let several seeds have a CPU's core each, which must be said before JAX is used."""
+    if config.seeds > 1:
+        from jaxlm.devices.replicas import use_cores
+
+        use_cores(config)
 
 
 def _stopped(args: list[str], stopped: Stopped) -> int:
