@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
+from jaxlm.devices import processes
 from jaxlm.errors import UserError, check_fields, disk_reason, one_line
 from jaxlm.runs import quiet_orbax
 from jaxlm.runs.checksums import CHECKSUMS, checksums, is_intact, write_checksums
@@ -65,7 +66,7 @@ class CheckpointWriter:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
-            self.wait()
+            self.wait(lists=error is None or processes.count() == 1)  # others need not come this far
         except Exception:
             if error is None:
                 raise
@@ -99,15 +100,22 @@ class CheckpointWriter:
             )
             self._pending = (step, response)
 
-    def wait(self) -> None:
-        """Wait until the pending checkpoint is on disk. Raises UserError if it cannot be written."""
+    def wait(self, *, lists: bool = True) -> None:
+        """Wait until the pending checkpoint is on disk, and list its checksums, of which each process computes a share.
+
+        Raises UserError if it cannot be written.
+        """
         if self._pending is None:
             return
         (step, response), self._pending = self._pending, None
         with self._disk_errors():
             response.result()
+            if not lists:
+                return
             place = self._directory / str(step)
-            write_checksums(place, checksums(place))
+            found = processes.merged(checksums(place, processes.index(), processes.count()))
+            if found is not None:
+                write_checksums(place, found)
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:
@@ -199,7 +207,7 @@ def _read(
     place = directory / str(one.step)
     with quiet_orbax.quiet():
         try:
-            return work(place.resolve()) if is_intact(place) else None
+            return work(place.resolve()) if _is_intact(place) else None
         except Exception as error:
             refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
             broken = not (refused or disk_reason(error) or (place / CHECKSUMS).exists())
@@ -218,6 +226,11 @@ def _read(
         f"{left}: {changed or 'it holds other arrays than this version trains'}; put the model back as it was, or "
         "begin anew with train.py --restart"
     )
+
+
+def _is_intact(place: Path) -> bool:
+    """True if a checkpoint's files have their checksums, of which each process checks its share."""
+    return processes.all_true(is_intact(place, processes.index(), processes.count()))
 
 
 def _reason(error: Exception) -> str | None:

@@ -1,10 +1,13 @@
 """The end of a language model's run: evaluation of all splits, samples and plots."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from jaxlm.data.bigrams import count_bigrams, save_bigrams
 from jaxlm.data.corpus import Corpus
+from jaxlm.devices import processes
+from jaxlm.devices.placing import local
 from jaxlm.errors import one_line
 from jaxlm.inference.formatting import sorted_samples
 from jaxlm.inference.generate import generate
@@ -23,7 +26,7 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
     """Evaluate the best parameters on every split, write samples.txt and the plots; returns the content of eval.json.
 
     Train is evaluated on at most eval.max_tokens of its predictions, as is dev where the data is in shards; those have
-    no counts to compare with, and no pictures of them.
+    no counts to compare with, and no pictures of them. Several processes evaluate together; the first samples and draws.
     """
     config, corpus = setup.config, setup.corpus
     params, step = load_parameters(run, log=log)
@@ -33,6 +36,9 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
         is_whole = split != "train" and isinstance(corpus, Corpus)
         most = len(row_R) if is_whole else max(1, config.eval.max_tokens // setup.dataset.targets_per_row)
         entries[split] = setup.evaluator(best.params, some_rows(row_R, most)).to_json() if len(row_R) else None
+    if not processes.is_first():
+        return {}
+    best = dataclasses.replace(best, params=local(best.params))
     write_bytes(run.samples, _samples(best, run).encode("utf-8", "surrogatepass"))
     if config.plots:
         run.plots.mkdir(exist_ok=True)
