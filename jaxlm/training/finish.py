@@ -26,7 +26,8 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
     """Evaluate the best parameters on every split, write samples.txt and the plots; returns the content of eval.json.
 
     Train is evaluated on at most eval.max_tokens of its predictions, as is dev where the data is in shards; those have
-    no counts to compare with, and no pictures of them. Several processes evaluate together; the first samples and draws.
+    no counts to compare with, and no pictures of them. Several processes evaluate together; the first one samples and
+    draws.
     """
     config, corpus = setup.config, setup.corpus
     params, step = load_parameters(run, log=log)

@@ -25,10 +25,10 @@ from jaxlm.training.state import TrainState
 def fit(job: Job, run: RunDir, log: Callable[[str], None]) -> float:
     """Train from the newest checkpoint, or from step 0, to the last step; returns the seconds of the whole run.
 
-    A signal, in any of several processes, also ends an evaluation, which is made again when the run resumes. Training ends early where the dev loss
-    has not fallen for eval.patience evaluations. Raises NonFiniteLoss if a loss or parameter is not finite or the loss
-    far above its start, Stopped after SIGINT or SIGTERM with the state saved, and UserError if a file cannot be
-    written.
+    A signal, in any of several processes, also ends an evaluation, which is made again when the run resumes. Training
+    ends early where the dev loss has not fallen for eval.patience evaluations. Raises NonFiniteLoss if a loss or
+    parameter is not finite or the loss far above its start, Stopped after SIGINT or SIGTERM with the state saved, and
+    UserError if a file cannot be written.
     """
     state, sums, chunk, evaluates = resumed(job, run, log) or (job.initial_state(), Sums(), None, True)
     step, cadence = int(state.step), job.cadence(chunk)

@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jaxlm.devices import processes
-
 
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
     """Context that catches the first SIGINT or SIGTERM and appends it to the list it yields.
 
-    A second signal has its previous effect. Only the main thread can catch signals; elsewhere the list stays empty. Of
-    several processes SIGTERM is left to JAX until the end of the context (see `processes.agreed`).
+    A second signal has its previous effect. Only the main thread can catch signals; elsewhere the list stays empty.
     """
     caught: list[int] = []
     before: dict[int, Any] = {}
@@ -25,8 +22,7 @@ def catch_signals() -> Iterator[list[int]]:
 
     if threading.current_thread() is threading.main_thread():
         for signum in (signal.SIGINT, signal.SIGTERM):
-            is_ours = signum == signal.SIGINT or processes.count() == 1
-            before[signum] = signal.signal(signum, remember) if is_ours else signal.getsignal(signum)
+            before[signum] = signal.signal(signum, remember)
     try:
         yield caught
     finally:

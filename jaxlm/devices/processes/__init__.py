@@ -15,7 +15,6 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 import jax
-from jax.experimental import multihost_utils
 
 from jaxlm.config import ModelConfig, RunConfig
 from jaxlm.config.serialization import to_json
@@ -116,23 +115,20 @@ def check_same(facts: preflight.Facts, config: RunConfig) -> None:
 def agreed(caught: list[int]) -> Callable[[], bool]:
     """A function that says whether a signal ends the training, with the same answer in all processes.
 
-    `caught` has the signals of this process. Several processes call it at the same places. There JAX watches for
-    SIGTERM, and for what else it takes as a preemption notice; after one in any process, it agrees with the others on
-    the next call at which all answer True. SIGTERM is then added to `caught`.
+    `caught` has the signals of this process. Several processes call it at the same places, where they wait for each
+    other; the first signal that one of them has caught is then in `caught` of all.
     """
     if _channel is None:
         return lambda: bool(caught)
-    calls, told, ends = 0, False, False
+    channel, ends = _channel, False
 
     def stops() -> bool:
-        nonlocal calls, told, ends
-        if caught and not told:
-            os.kill(os.getpid(), signal.SIGTERM)  # Ctrl-C of one process becomes a notice to all
-            told = True
-        calls += 1
-        if not ends and multihost_utils.reached_preemption_sync_point(calls):
-            ends = told = True
-            caught.append(signal.SIGTERM)
+        nonlocal ends
+        if not ends:
+            found = channel.gather(caught[:1])
+            signals = channel.share(None if found is None else [signum for one in found for signum in one][:1])
+            ends = bool(signals)
+            caught[:] = signals or caught
         return ends
 
     return stops
@@ -158,6 +154,8 @@ def _start(config: RunConfig) -> None:
     channel = preflight.meet(settings, _facts(config, settings.processes))
     if config.device != "auto":
         jax.config.update("jax_platforms", "cuda" if config.device == "gpu" else config.device)
+    # JAX's own would take SIGTERM from Python, and Orbax asks it at each save, out of step with the training.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             settings.coordinator,

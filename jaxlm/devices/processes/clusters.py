@@ -19,7 +19,7 @@ class Place(NamedTuple):
 
 
 def place(settings: DistributedConfig) -> Place | None:
-    """This process's place, by the settings or the environment; None where it is alone.
+    """The place of this process, by the settings or the environment; None where it is alone.
 
     Raises UserError where the environment describes several processes and JAX cannot find their coordinator.
     """

@@ -23,7 +23,7 @@ Facts = Mapping[str, Any]
 RETRY = 0.25
 """Seconds between attempts to reach process 0."""
 LATE = 3.0
-"""Seconds after which a process of one host is told that process 0 is not on it, if the address is of that host alone."""
+"""Seconds after which a process is told that process 0 is not on its host, if the address is of that host alone."""
 STRANGER = 5.0
 """Seconds after which a connection that has not said who it is, is closed."""
 MARGIN = 15.0
@@ -166,14 +166,13 @@ def _connected(settings: DistributedConfig, host: str) -> socket.socket:
             if time.monotonic() + RETRY > until:
                 break
             time.sleep(RETRY)
+    advice = "is it running there, and may its port be reached?"
+    if _is_loopback(settings.host):
+        advice = _loopback_rule(settings, host)
     raise UserError(
         f"process {settings.process} ({host}) has not reached process 0 at distributed.coordinator "
         f"{settings.coordinator!r} in {settings.timeout:g} s ({reason})"
-        + (
-            f": {_loopback_rule(settings, host)}"
-            if _is_loopback(settings.host)
-            else ": is it running there, and may its port be reached?"
-        )
+        f": {advice}"
     )
 
 
