@@ -21,6 +21,7 @@ KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_K
 """Seconds of silence, seconds between probes and number of probes after which a host counts as gone."""
 LAST_WORDS = 3.0
 """Seconds that process 0 waits at its end for others to have read why, before JAX's coordinator ends with it."""
+GO_ON = ": see its own output; all processes started again go on from the last checkpoint"
 DIED = 1
 """Exit code of the processes that are left when one dies."""
 
@@ -159,7 +160,7 @@ class Channel:
                 self._selector.unregister(peer.connection)
                 if not peer.has_left:
                     peer.has_left = True
-                    found.append((peer, {"end": f"{peer} died", "code": DIED}))
+                    found.append((peer, {"end": f"{peer} died{GO_ON}", "code": DIED}))
                 continue
             peer.has_left = peer.has_left or any("bye" in message or "end" in message for message in messages)
             found += [(peer, message) for message in messages]
