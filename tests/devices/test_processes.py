@@ -26,6 +26,10 @@ import os
 
 from jaxlm import *
 
+if "VERSION" in os.environ:
+    import jaxlm
+
+    jaxlm.__version__ = os.environ["VERSION"]
 if "PLANTED" in os.environ:  # a signal that this process sends itself once it has trained so many steps
     from jaxlm.training.recorder import Recorder
 
@@ -87,19 +91,19 @@ class Place:
         devices: int = 1,
         each: Any = ((), ()),
         delay: float = 0.0,
-        planted: tuple[int, int] | None = None,
+        planted: tuple[int, str, Any] = (0, "NOTHING", ""),
     ) -> Job:
         """Two processes of train.py; `each` gives further arguments of one, `delay` the seconds before the second.
 
-        `planted` is a signal, and the process that it meets after FAULT steps.
+        `planted` is a process and a variable of its environment, which CONFIG reads.
         """
         port, started = free_port(), []
         for number, more in enumerate(each):
             where = ("--distributed.coordinator", f"127.0.0.1:{port}", "--distributed.processes", len(each))
             command = ("train.py", config, *args, *where, "--distributed.process", number, *more)
             env = self.env(devices)
-            if planted and planted[1] == number:
-                env["PLANTED"] = f"{planted[0]} {FAULT}"
+            if planted[0] == number:
+                env[planted[1]] = str(planted[2])
             started.append(self.cli.start(*command, env=env))
             time.sleep(delay)
         return Job(started)
@@ -131,6 +135,11 @@ def whole(place: Place, lines: Path) -> Path:
     done = place.alone(lines, "--run-dir", run)
     assert done.code == 0, done.stderr
     return run
+
+
+def killed(process: int) -> tuple[int, str, str]:
+    """A process that is killed after FAULT steps."""
+    return process, "PLANTED", f"{int(signal.SIGKILL)} {FAULT}"
 
 
 def losses(run: Path) -> list[tuple[int, str, float]]:
@@ -170,7 +179,7 @@ def test_two_processes_train_as_one_with_the_same_mesh(place, lines, steps, mesh
 def test_a_killed_process_ends_the_other_and_one_process_goes_on(place, lines, whole):
     """The second process starts late, which changes nothing."""
     run = place.base / "killed"
-    first, second = place.start(lines, "--run-dir", run, delay=2.0, planted=(signal.SIGKILL, 1)).ended()
+    first, second = place.start(lines, "--run-dir", run, delay=2.0, planted=killed(1)).ended()
     assert second.code == -signal.SIGKILL and first.code == 1
     assert len(errors(first)) == 1 and re.search(r"process 1 \(\S+\) died", errors(first)[0]), first.stderr
     assert "Traceback" not in first.stderr
@@ -181,13 +190,15 @@ def test_a_killed_process_ends_the_other_and_one_process_goes_on(place, lines, w
 
 def test_the_first_process_killed_ends_the_second(place, lines):
     run = place.base / "headless"
-    _, second = place.start(lines, "--run-dir", run, planted=(signal.SIGKILL, 0)).ended()
+    _, second = place.start(lines, "--run-dir", run, planted=killed(0)).ended()
     assert second.code != 0 and re.search(r"error: process 0 \(\S+\) died", second.stderr), second.stderr
 
 
 def test_a_signal_to_one_process_saves_and_ends_both_and_both_go_on(place, lines, whole):
     run = place.base / "stopped"
-    first, second = place.start(lines, "--run-dir", run, planted=(signal.SIGTERM, 1)).ended()
+    first, second = place.start(
+        lines, "--run-dir", run, planted=(1, "PLANTED", f"{int(signal.SIGTERM)} {FAULT}")
+    ).ended()
     assert (first.code, second.code) == (143, 143), first.stderr + second.stderr
     assert "saved at step " in first.stderr and "saved at step" not in second.stderr
     assert second.stdout.replace("[Gloo]", "").count("\n") <= 1  # gloo's own line
@@ -214,20 +225,22 @@ def test_shards_are_read_by_two_processes_as_by_one(place):
 
 
 @pytest.mark.parametrize(
-    ("second", "words"),
+    ("second", "version", "words"),
     [
-        (("--optim.lr", 0.02), ("optim.lr 0.02, not 0.01",)),
-        (("--data.path", "OTHER"), ("data ", "not ")),
-        (("--run-dir", "elsewhere"), ("run_dir elsewhere, not ",)),
+        (("--optim.lr", 0.02), None, ("optim.lr 0.02, not 0.01",)),
+        (("--data.path", "OTHER"), None, ("data ", "not ")),
+        (("--run-dir", "elsewhere"), None, ("run_dir elsewhere, not ",)),
+        ((), "9.9", ("jaxlm 9.9, not ",)),
     ],
-    ids=["config", "data", "run directory"],
+    ids=["config", "data", "run directory", "version"],
 )
-def test_a_process_that_differs_is_named(place, lines, second, words):
+def test_a_process_that_differs_is_named(place, lines, second, version, words):
     other = place.base / "other.txt"
     other.write_text(place.cli.text.read_text() + "abe\n")
     run = place.base / "differs"
     second = tuple(other if value == "OTHER" else value for value in second)
-    for done in place.start(lines, "--run-dir", run, each=((), second)).ended():
+    planted = (1, "VERSION" if version else "NOTHING", version)
+    for done in place.start(lines, "--run-dir", run, each=((), second), planted=planted).ended():
         told = errors(done)
         assert done.code == 2 and len(told) == 1, done.stderr
         assert all(word in told[0] for word in ("process 1 (", *words)), told[0]

@@ -78,7 +78,7 @@ def _listen(settings: DistributedConfig, facts: Facts, host: str) -> Channel:
     until, N = time.monotonic() + settings.timeout, settings.processes
     peers: dict[int, Peer] = {}
     found: dict[int, Facts] = {}
-    twice: list[str] = []
+    twice: Peer | None = None
     try:
         both = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both else socket.AF_INET
@@ -89,7 +89,7 @@ def _listen(settings: DistributedConfig, facts: Facts, host: str) -> Channel:
             "port for all processes"
         ) from error
     with server:
-        while len(peers) < N - 1 and not twice and (left := until - time.monotonic()) > 0:
+        while len(peers) < N - 1 and twice is None and (left := until - time.monotonic()) > 0:
             server.settimeout(left)
             try:
                 connection, _ = server.accept()
@@ -100,19 +100,24 @@ def _listen(settings: DistributedConfig, facts: Facts, host: str) -> Channel:
                 connection.close()
                 continue
             process = hello["process"]
+            peer = Peer(connection, process, hello["host"])
             if process in peers:
-                twice.append(f"process {process} ({peers[process].host}) is there twice, also on {hello['host']}")
-            peers[process], found[process] = Peer(connection, process, hello["host"]), hello["facts"]
+                twice = peer
+            else:
+                peers[process], found[process] = peer, hello["facts"]
     order = sorted(peers)
     try:
         names = [f"process 0 ({host})", *(str(peers[process]) for process in order)]
-        differing = twice + differences(names, [facts, *(found[process] for process in order)])
+        differing = differences(names, [facts, *(found[process] for process in order)])
+        if twice is not None:
+            differing.insert(0, f"{twice} is there twice, also on {peers[twice.process].host}")
         missing = [f"process {process}" for process in range(1, N) if process not in peers]
         hint = f" ({_loopback_rule(settings, host)})" if missing and _is_loopback(settings.host) else ""
         refuse([] if twice else missing, differing, processes=N, timeout=settings.timeout, hint=hint)
     except UserError as error:
-        for peer in peers.values():
+        for peer in (*peers.values(), *([twice] if twice else [])):
             peer.send({"refused": f"process 0 ({host}): {one_line(str(error))}"})
+            peer.connection.close()
         raise
     hosts = [host, *(peers[process].host for process in order)]
     for peer in peers.values():
@@ -132,6 +137,8 @@ def _join(settings: DistributedConfig, facts: Facts, host: str) -> Channel:
         while messages == []:
             messages = peer.read()
         answer = messages[0] if messages else {}
+    if "hosts" not in answer:
+        connection.close()
     if "refused" in answer:
         raise UserError(answer["refused"])
     if "hosts" not in answer:
