@@ -43,7 +43,7 @@ class ProcessRows:
         position_N, sharding = self.own(size), self._sharding(axis)
 
         def global_array(x: np.ndarray) -> jax.Array:
-            def part(at: tuple[slice, ...]) -> np.ndarray:
+            def part(at: Any) -> np.ndarray:
                 here_N = np.searchsorted(position_N, np.arange(size)[at[axis]])
                 return np.take(x, here_N, axis)
 

@@ -45,8 +45,8 @@ def claimed(
     others open the same directory.
     """
     if not processes.is_first():
-        state = processes.share(None)
-        yield _made_by_first(config.directory), state
+        found: State = processes.share(None)
+        yield _made_by_first(config.directory), found
         return
     path, now = config.directory, fingerprint(config, data, buffers, init_from)
     if restart:

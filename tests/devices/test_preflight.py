@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -124,7 +125,7 @@ def test_a_number_that_is_there_twice_is_named():
 
 def test_a_stranger_at_the_port_is_passed_over(monkeypatch):
     monkeypatch.setattr(preflight, "STRANGER", 0.2)
-    port, found = free_port(), {}
+    port, found = free_port(), dict[str, Any]()
     first = threading.Thread(target=lambda: found.update(a=preflight.meet(settings(0, port=port), FACTS)))
     first.start()
     strangers = []
@@ -214,6 +215,7 @@ def test_slurm_gives_the_place(monkeypatch):
     for name, value in slurm.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     place = clusters.place(DistributedConfig(timeout=9.0))
+    assert place is not None
     assert place.settings == DistributedConfig(coordinator="node03:61447", processes=8, process=3, timeout=9.0)
     assert place.devices == [1]
     assert clusters.place(DistributedConfig(processes=1)) is None

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 
@@ -71,14 +71,14 @@ def joined(config: RunConfig) -> Iterator[None]:
         raise
 
 
-def share(value: T) -> T:
+def share(value: Any) -> Any:
     """The JSON value that the first process gives, on all of them."""
     return value if _channel is None else _channel.share(value)
 
 
 def from_first(function: Callable[[], T]) -> T:
     """Call a function, which returns a JSON value, in the first process alone; all return its value."""
-    return share(function() if is_first() else None)  # type: ignore[return-value]
+    return cast(T, share(function() if is_first() else None))
 
 
 def merged(value: dict[str, T]) -> dict[str, T] | None:
@@ -94,7 +94,7 @@ def all_true(value: bool) -> bool:
     if _channel is None:
         return value
     values = _channel.gather(value)
-    return share(values is None or all(values))
+    return bool(share(values is None or all(values)))
 
 
 def check_same(facts: preflight.Facts, config: RunConfig) -> None:
