@@ -60,6 +60,10 @@ QUICK = 10.0
 """Seconds in which a planted fault is told; a process's start is not counted."""
 
 
+NOTHING = (0, "NOTHING", "")
+"""A variable that nobody reads."""
+
+
 class Job(NamedTuple):
     """Processes of one job, in order."""
 
@@ -91,7 +95,7 @@ class Place:
         devices: int = 1,
         each: Any = ((), ()),
         delay: float = 0.0,
-        planted: tuple[int, str, Any] = (0, "NOTHING", ""),
+        planted: tuple[int, str, Any] = NOTHING,
     ) -> Job:
         """Two processes of train.py; `each` gives further arguments of one, `delay` the seconds before the second.
 
@@ -225,21 +229,21 @@ def test_shards_are_read_by_two_processes_as_by_one(place):
 
 
 @pytest.mark.parametrize(
-    ("second", "version", "words"),
+    ("second", "planted", "words"),
     [
-        (("--optim.lr", 0.02), None, ("optim.lr 0.02, not 0.01",)),
-        (("--data.path", "OTHER"), None, ("data ", "not ")),
-        (("--run-dir", "elsewhere"), None, ("run_dir elsewhere, not ",)),
-        ((), "9.9", ("jaxlm 9.9, not ",)),
+        (("--optim.lr", 0.02), NOTHING, ("optim.lr 0.02, not 0.01",)),
+        (("--data.path", "OTHER"), NOTHING, ("data ", "not ")),
+        (("--run-dir", "elsewhere"), NOTHING, ("run_dir elsewhere, not ",)),
+        ((), (1, "VERSION", "9.9"), ("jaxlm 9.9, not ",)),
+        ((), (1, "XLA_FLAGS", "--xla_force_host_platform_device_count=3"), ("devices 3 x cpu, not 1 x cpu",)),
     ],
-    ids=["config", "data", "run directory", "version"],
+    ids=["config", "data", "run directory", "version", "devices"],
 )
-def test_a_process_that_differs_is_named(place, lines, second, version, words):
+def test_a_process_that_differs_is_named(place, lines, second, planted, words):
     other = place.base / "other.txt"
     other.write_text(place.cli.text.read_text() + "abe\n")
     run = place.base / "differs"
     second = tuple(other if value == "OTHER" else value for value in second)
-    planted = (1, "VERSION" if version else "NOTHING", version)
     for done in place.start(lines, "--run-dir", run, each=((), second), planted=planted).ended():
         told = errors(done)
         assert done.code == 2 and len(told) == 1, done.stderr

@@ -51,21 +51,21 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def joined(config: RunConfig) -> Iterator[None]:
-    """Context of a job: the processes meet, start JAX together, and end together.
+    """Context of a training: the processes meet, start JAX together, and end together.
 
-    An error within ends all of them with its exit code and a line that names the process. Entered again, as by a run
-    that is trained first, it is the same job. Raises UserError where processes are missing or differ.
+    An error within ends all of them with its exit code and a line that names the process. The processes meet once: a
+    further training in the same processes is of the same job. Raises UserError where processes are missing or differ.
     """
-    entered = _channel is not None
-    if not entered:
+    if _channel is None:
         _start(config)
-    if entered or _channel is None:
+    if _channel is None:
         yield
         return
     try:
         yield
         share(None)  # the first one has written what is written last
-        _channel.leave()
+    except Stopped:
+        raise
     except BaseException as error:
         _end(_channel, error)
         raise
@@ -170,6 +170,7 @@ def _start(config: RunConfig) -> None:
         channel.fail(f"JAX could not start: {error}", 1)
         raise
     _channel = channel
+    atexit.register(channel.leave)  # before JAX's own, which waits for the others
 
 
 def _facts(config: RunConfig, processes: int | None) -> dict[str, Any]:
@@ -192,9 +193,6 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _end(channel: Channel, error: BaseException) -> None:
     """Tell the other processes why this one ends, so that none waits for it."""
-    if isinstance(error, Stopped):
-        channel.leave()
-        return
     if isinstance(error, UserError):
         reason, code = str(error), 2
     elif isinstance(error, NonFiniteLoss):
@@ -207,10 +205,11 @@ def _end(channel: Channel, error: BaseException) -> None:
         time.sleep(DEATH_NOTICE)  # a collective fails as soon as another process dies; the channel then ends this one
         reason, code = f"{type(error).__name__}: {error}", 1
     channel.fail(reason, code)
-    atexit.register(_leave, code)  # before JAX's own, which would wait for the others
+    atexit.register(_leave, code)
 
 
 def _leave(code: int) -> None:
+    """End the process before JAX waits for the others, which have ended."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

@@ -117,7 +117,9 @@ class Channel:
         self._tell({"end": f"process {self.process} ({self.hosts[self.process]}): {one_line(reason)}", "code": code})
 
     def leave(self) -> None:
-        """Say that this process ends in order."""
+        """Say that this process ends in order; nothing after it has failed."""
+        if self._ending.is_set():
+            return
         self._ending.set()
         for peer in self._peers:
             peer.send({"bye": True})
