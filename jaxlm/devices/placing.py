@@ -23,8 +23,8 @@ def place(tree: Any, shardings: Any) -> Any:
 
 
 def local(tree: Any) -> Any:
-    """Replicated arrays as this process's first device holds them, for work that one process does alone."""
-    return jax.tree.map(lambda x: x if x.is_fully_addressable else x.addressable_data(0), tree)
+    """Whole arrays on this process's first device, for work that one process does alone; all processes call this."""
+    return jax.tree.map(_local, tree)
 
 
 class ProcessRows:
@@ -58,6 +58,16 @@ class ProcessRows:
 def process_rows(mesh: Mesh) -> ProcessRows | None:
     """How each of several processes reads its rows; None where one process reads all."""
     return ProcessRows(mesh) if jax.process_count() > 1 else None
+
+
+def _local(x: jax.Array) -> jax.Array:
+    if x.is_fully_addressable:
+        return x
+    if not x.is_fully_replicated:
+        assert isinstance(x.sharding, NamedSharding), x.sharding
+        everywhere = NamedSharding(x.sharding.mesh, PartitionSpec())
+        x = jax.block_until_ready(jax.jit(lambda x: x, out_shardings=everywhere)(x))
+    return x.addressable_data(0)
 
 
 def _placed(x: Any, sharding: jax.sharding.Sharding) -> jax.Array:

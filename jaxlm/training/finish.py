@@ -37,9 +37,10 @@ def finish(setup: Setup, run: RunDir, seconds: float, log: Callable[[str], None]
         is_whole = split != "train" and isinstance(corpus, Corpus)
         most = len(row_R) if is_whole else max(1, config.eval.max_tokens // setup.dataset.targets_per_row)
         entries[split] = setup.evaluator(best.params, some_rows(row_R, most)).to_json() if len(row_R) else None
+    if config.sample.n:
+        best = dataclasses.replace(best, params=local(best.params))
     if not processes.is_first():
         return {}
-    best = dataclasses.replace(best, params=local(best.params))
     write_bytes(run.samples, _samples(best, run).encode("utf-8", "surrogatepass"))
     if config.plots:
         run.plots.mkdir(exist_ok=True)
