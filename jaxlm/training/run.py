@@ -46,9 +46,9 @@ def train(
                 log(f"{run.path} is trained already; --restart trains it again")
             else:
                 seconds = fit(job, run, log)
-                result = job.finish(run, seconds)
-                if processes.is_first():
-                    with writing(run.path):
+                with writing(run.path):
+                    result = job.finish(run, seconds)
+                    if processes.is_first():
                         write_json(run.eval, result)
             for line in _summary(job, run) if processes.is_first() else ():
                 log(line)
