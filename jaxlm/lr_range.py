@@ -13,6 +13,7 @@ from jaxlm.cli.process import run_main
 from jaxlm.cli.train_command import parse_range
 from jaxlm.config import RunConfig, check
 from jaxlm.config.rean import TableConfig
+from jaxlm.devices.processes import refuse_several
 from jaxlm.errors import UserError, check_folder
 from jaxlm.models.base import axes_of
 from jaxlm.training import optim
@@ -95,6 +96,7 @@ def measure(
             "model.vectors_from wants vectors to be trained first: train the run, then give their directory (it ends "
             "in _vectors) as model.vectors"
         )
+    refuse_several(config, "the range test")
     settings = config.optim.at_constant_rate()
     config = dataclasses.replace(config, optim=settings, steps=steps, epochs=None, tokens=None)
     job = config.model.prepare(config, restart=True, dry_run=True, log=log)

@@ -104,11 +104,13 @@ def table(results: Sequence[Result]) -> str:
 
 def _check(runs: Sequence[Variant], *, restart: bool, dry_run: bool, log: Callable[[str], None]) -> None:
     """Find what would stop a run before one trains; with `restart`, old runs are set aside when all else is good."""
+    from jaxlm.devices.processes import refuse_several
     from jaxlm.rean.training import vectors_first
     from jaxlm.runs.create import check_run, is_free, set_aside
     from jaxlm.runs.fingerprint import fingerprint
     from jaxlm.training.seeds import job as seeds
 
+    refuse_several(runs[0].config, "a sweep, whose runs follow each other in one process")
     configs = [variant.config for variant in runs]
     for config in configs:
         prepare = seeds.prepare if config.seeds > 1 else config.model.prepare

@@ -16,6 +16,7 @@ from jaxlm.data import corpus as corpora
 from jaxlm.data.corpus import Corpus
 from jaxlm.data.source import cache_dir, read
 from jaxlm.devices import compilation, platform
+from jaxlm.devices.processes import refuse_several
 from jaxlm.errors import UserError
 from jaxlm.runs.create import is_free, set_aside
 from jaxlm.runs.directory import RunDir, open_existing
@@ -56,6 +57,7 @@ def train(
     for settings that the recipe chooses.
     """
     check_asked(config)
+    refuse_several(config, "the recipe for any text")
     path = config.directory
     platform.choose_device(config.device, config.gpu_memory)
     compilation.enable_cache(cache_dir())

@@ -72,6 +72,10 @@ def _use_cores(config: "RunConfig") -> None:
 
 def _stopped(args: list[str], stopped: Stopped) -> int:
     """Say how to go on after a signal; return its exit code."""
+    from jaxlm.devices import processes
+
+    if not processes.is_first():
+        return 128 + stopped.signum
     again = shlex.join(["python", "train.py", *(arg for arg in args if arg != "--restart")])
     done = f"saved at step {stopped.step}" if stopped.step else "stopped before the first step"
     print(f"{done}; to go on, run: {again}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from jaxlm.config.any_text import AnyTextConfig
 from jaxlm.config.data import DataConfig, PrepareConfig, PreparedTokensConfig
+from jaxlm.config.distributed import DistributedConfig
 from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.mixture import MixtureConfig
 from jaxlm.config.models import (
@@ -29,6 +30,7 @@ __all__ = [
     "CheckpointConfig",
     "CountsConfig",
     "DataConfig",
+    "DistributedConfig",
     "EvalConfig",
     "FaithfulReanConfig",
     "GptConfig",

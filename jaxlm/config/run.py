@@ -8,6 +8,7 @@ from typing import Literal
 
 from jaxlm.config import check
 from jaxlm.config.data import DataConfig
+from jaxlm.config.distributed import DistributedConfig
 from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.models import ModelConfig
 from jaxlm.config.optim import OptimConfig
@@ -110,6 +111,8 @@ class RunConfig(Settings):
     """auto: the best that JAX finds."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     """How many devices share the work, and how."""
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
+    """Several processes that train one run together."""
     gpu_memory: float = 0.75
     """Share of a GPU's memory that JAX takes at the start; 0: as needed."""
     plots: bool = True

@@ -27,6 +27,7 @@ SAME_NUMBERS = (
     "run_dir",
     "device",
     "mesh",
+    "distributed",
     "gpu_memory",
     "tensorboard",
     "wandb",

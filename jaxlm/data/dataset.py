@@ -15,6 +15,7 @@ from jaxlm.config.check import MOST
 from jaxlm.data import order
 from jaxlm.data.corpus import Corpus
 from jaxlm.data.rows import Batch, Tokens, row_table, sequence_length, sequences_at, windows_at
+from jaxlm.devices.placing import place
 from jaxlm.errors import UserError
 
 ShardRows = Callable[[Any, int], Any]
@@ -85,7 +86,7 @@ class Dataset:
         self.targets_per_row: int = 1 if window else width
         """Predictions in a row of a batch, padding counted."""
         host: Any = (corpus.tokens_N, corpus.age_N, *columns, np.int32(corpus.tokenizer.eos))
-        self._tokens = jax.device_put(Tokens(*host), replicated)
+        self._tokens = place(Tokens(*host), replicated)
 
     def batches(self, step: int, K: int) -> Batch:
         """The batches of K steps from `step` on, on the device, with leading axes (K, B); (1, B) where full.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,18 @@ OPEN_SHARDS = 256
 """Shards that are mapped at once at most: each map holds a file open."""
 
 
+class OwnRows(Protocol):
+    """Interface of the share that one of several processes has in a batch."""
+
+    def own(self, size: int) -> np.ndarray:
+        """Positions of its rows in a batch of so many, in order."""
+        ...
+
+    def place(self, tree: Any, axis: int, size: int) -> Any:
+        """Arrays of all processes' rows along an axis, on their devices, from those of its own."""
+        ...
+
+
 class Windows(NamedTuple):
     """Rows on the host, with any leading axes: the token before the first prediction, and the predictions."""
 
@@ -34,8 +46,8 @@ class ShardDataset:
 
     A row is a window of T = `targets_per_row` predictions: windows lie side by side from each shard's start, and the
     last one of a shard is padded. So every token is predicted once an epoch, from the tokens before it in its row (a
-    shard's first from EOS). With `workers` processes this one reads the columns of `worker`, an equal part of each
-    batch. Raises UserError for settings of the batch that such data cannot have.
+    shard's first from EOS). Of several processes this one reads its `own_rows` of each batch alone. Raises UserError
+    for settings of the batch that such data cannot have.
     """
 
     full = False
@@ -47,16 +59,13 @@ class ShardDataset:
         *,
         max_length: int | None,
         shard_rows: ShardRows | None = None,
-        worker: int = 0,
-        workers: int = 1,
+        own_rows: OwnRows | None = None,
     ):
         if config.batch_size == "full":
             raise UserError("batch_size wants a number with shards, which need not fit into memory, got full")
-        if config.batch_size % workers:
-            raise UserError(f"batch_size wants a multiple of the {workers} processes, got {config.batch_size}")
         T = min(config.data.max_length, max_length or config.data.max_length)
         self._seed, self._order, self._shards, self._shard_rows = config.seed, config.data.order, shards, shard_rows
-        self._worker, self._workers = worker, workers
+        self._own_rows = own_rows
         rows_F = np.array([-(-shard.tokens // T) for shard in shards.shards], np.int64)
         self._first_F = np.cumsum(rows_F) - rows_F
         train = int(rows_F[: len(shards.of_split(SPLITS[0]))].sum())
@@ -87,11 +96,12 @@ class ShardDataset:
         ahead = self._ahead.pop((step, K), None)
         windows = ahead.result() if ahead else self._read_steps(step, K)
         self._ahead = {(step + K, K): self._reader.submit(self._read_steps, step + K, K)}
-        return _batch(self._shard_rows, 1, self._shards.eos, windows)
+        return _batch(self._shard_rows, 1, self._shards.eos, self._global(windows, 1, self.batch_size))
 
     def batch(self, row_B: np.ndarray) -> Batch:
         """One batch of given rows, on the device; -1: weight 0."""
-        return _batch(self._shard_rows, 0, self._shards.eos, self.read(row_B))
+        own_B = row_B[self._own_rows.own(len(row_B))] if self._own_rows else row_B
+        return _batch(self._shard_rows, 0, self._shards.eos, self._global(self.read(own_B), 0, len(row_B)))
 
     def row_numbers(self, step: int, K: int) -> np.ndarray:
         """The rows of K steps from `step` on, of all processes: row_KB, int64.
@@ -120,11 +130,16 @@ class ShardDataset:
         return Windows(token_NS, length_N)
 
     def _read_steps(self, step: int, K: int) -> Windows:
-        """Read this process's columns of the batches of K steps, with leading axes (K, B / workers)."""
-        size = self.batch_size // self._workers
-        row_KB = self.row_numbers(step, K)[:, self._worker * size : (self._worker + 1) * size]
+        """Read this process's rows of the batches of K steps, with leading axes (K, B) or fewer than B."""
+        row_KB = self.row_numbers(step, K)
+        if self._own_rows:
+            row_KB = row_KB[:, self._own_rows.own(self.batch_size)]
         windows = self.read(row_KB.reshape(-1))
-        return Windows(windows.token_NS.reshape(K, size, -1), windows.length_N.reshape(K, size))
+        return Windows(windows.token_NS.reshape(*row_KB.shape, -1), windows.length_N.reshape(row_KB.shape))
+
+    def _global(self, windows: Windows, axis: int, size: int) -> Windows:
+        """The windows of all processes, of which this one has its own rows along an axis."""
+        return self._own_rows.place(windows, axis, size) if self._own_rows else windows
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -4,10 +4,8 @@ import contextlib
 import gc
 import itertools
 import json
-import os
 import re
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,17 +13,17 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
+from jaxlm.devices import processes
 from jaxlm.errors import UserError, check_fields, disk_reason, one_line
 from jaxlm.runs import quiet_orbax
-from jaxlm.runs.directory import checkpoint_steps, write_bytes
+from jaxlm.runs.checksums import CHECKSUMS, checksums, is_intact, write_checksums
+from jaxlm.runs.directory import checkpoint_steps
 from jaxlm.runs.parameter_changes import changed_parameters
 
 T = TypeVar("T")
 
 NO_DEV_LOSS = float("inf")
 """Dev loss of a checkpoint at which none was evaluated."""
-CHECKSUMS = "files.json"
-"""The file in each checkpoint that lists a checksum of each of its other files."""
 LONGEST_REASON = 200
 """Most characters of a reason of the system that an error repeats."""
 METADATA = "_CHECKPOINT_METADATA"
@@ -68,7 +66,7 @@ class CheckpointWriter:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
-            self.wait()
+            self.wait(lists=error is None or processes.count() == 1)  # others need not come this far
         except Exception:
             if error is None:
                 raise
@@ -102,15 +100,22 @@ class CheckpointWriter:
             )
             self._pending = (step, response)
 
-    def wait(self) -> None:
-        """Wait until the pending checkpoint is on disk. Raises UserError if it cannot be written."""
+    def wait(self, *, lists: bool = True) -> None:
+        """Wait until the pending checkpoint is on disk, and list its checksums, of which each process computes a share.
+
+        Raises UserError if it cannot be written.
+        """
         if self._pending is None:
             return
         (step, response), self._pending = self._pending, None
         with self._disk_errors():
             response.result()
+            if not lists:
+                return
             place = self._directory / str(step)
-            write_bytes(place / CHECKSUMS, json.dumps(_checksums(place)).encode())
+            found = processes.merged(checksums(place, processes.index(), processes.count()))
+            if found is not None:
+                write_checksums(place, found)
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:
@@ -202,7 +207,7 @@ def _read(
     place = directory / str(one.step)
     with quiet_orbax.quiet():
         try:
-            return work(place.resolve()) if _intact(place) else None
+            return work(place.resolve()) if _is_intact(place) else None
         except Exception as error:
             refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
             broken = not (refused or disk_reason(error) or (place / CHECKSUMS).exists())
@@ -221,6 +226,11 @@ def _read(
         f"{left}: {changed or 'it holds other arrays than this version trains'}; put the model back as it was, or "
         "begin anew with train.py --restart"
     )
+
+
+def _is_intact(place: Path) -> bool:
+    """True if a checkpoint's files have their checksums, of which each process checks its share."""
+    return processes.all_true(is_intact(place, processes.index(), processes.count()))
 
 
 def _reason(error: Exception) -> str | None:
@@ -271,28 +281,3 @@ def _is_leftover(place: Path) -> bool:
     except (OSError, ValueError):
         return True
     return any(not (place / name).exists() for name in names - {METADATA})
-
-
-def _intact(place: Path) -> bool:
-    """True if all files have their saved checksums, or the list of checksums is missing.
-
-    Orbax does not notice a flipped bit in a larger array, and reports a missing file from other threads. A kill right
-    after a save leaves no list.
-    """
-    if not (place / CHECKSUMS).exists():
-        return True
-    try:
-        wanted = json.loads((place / CHECKSUMS).read_text())
-    except ValueError:
-        return False
-    return bool(wanted == _checksums(place))
-
-
-def _checksums(place: Path) -> dict[str, int]:
-    """CRC-32 of each file of a checkpoint. Raises OSError if a file or directory cannot be read."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    paths = [Path(folder, name) for folder, _, names in os.walk(place, onerror=refuse) for name in names]
-    return {str(path.relative_to(place)): zlib.crc32(path.read_bytes()) for path in paths if path.name != CHECKSUMS}

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from jaxlm.config import RunConfig
 from jaxlm.config.serialization import to_json
 from jaxlm.data.corpus import line_hashes
+from jaxlm.devices import processes
 from jaxlm.errors import UserError, writing
 from jaxlm.runs.directory import FORMAT, RunDir, open_existing, read_json, write_arrays, write_json
 from jaxlm.runs.fingerprint import Buffers, RunData, fingerprint, refuse_changes
@@ -20,6 +22,9 @@ State = Literal["new", "resume", "done"]
 """The work left in a run directory: training from step 0, resuming from a checkpoint, or none."""
 UNNAMEABLE = re.compile(r"[*?\[\\\ud800-\udfff]|gs:(/|$)|^/(gs|s3|az|hf)/")
 """Parts of a path that Orbax reads as a pattern or a cloud storage address, or cannot encode."""
+
+SHARED = 10.0
+"""Seconds after which another host sees what was written into a shared file system."""
 
 
 @contextlib.contextmanager
@@ -36,8 +41,13 @@ def claimed(
 
     The fingerprint is written first and the other files after it, so that a kill at any moment leaves either a run
     that the same command completes or a directory that counts as free. Raises UserError, changing nothing, if the
-    directory cannot be used or belongs to other data or settings.
+    directory cannot be used or belongs to other data or settings. Of several processes the first does this, and the
+    others open the same directory.
     """
+    if not processes.is_first():
+        found: State = processes.share(None)
+        yield _made_by_first(config.directory), found
+        return
     path, now = config.directory, fingerprint(config, data, buffers, init_from)
     if restart:
         set_aside(path, log)
@@ -56,7 +66,20 @@ def claimed(
             state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
             if state != "done" or not _settings_readable(run):
                 _fill(run, config, data, now, buffers)
-        yield run, state
+        yield run, processes.share(state)
+
+
+def _made_by_first(path: Path) -> RunDir:
+    """The run directory that the first of several processes has made. Raises UserError if it is not here."""
+    until = time.monotonic() + SHARED
+    while not RunDir(path).fingerprint.is_file():
+        if time.monotonic() > until:
+            raise UserError(
+                f"run_dir {str(path)!r} wants a file system that all hosts share: process 0 has written into it, but "
+                f"process {processes.index()} does not see it; take another --run-dir"
+            )
+        time.sleep(0.1)
+    return RunDir(path)
 
 
 def check_run(path: Path, now: dict[str, Any] | None, config: RunConfig) -> None:

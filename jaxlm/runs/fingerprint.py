@@ -50,14 +50,18 @@ def fingerprint(
 
     Only settings that change numbers are part of it.
     """
+    settings = settings_that_change_numbers(to_json(config))
+    return {"format": FORMAT, **data_hashes(data, buffers, init_from), "settings": settings}
+
+
+def data_hashes(data: RunData, buffers: Buffers | None = None, init_from: str | None = None) -> dict[str, str]:
+    """The hashes of a fingerprint: of data, tokenizer, split, and of buffers and initial parameters where there are."""
     return {
-        "format": FORMAT,
         "data": data.data_hash,
         "tokenizer": hash_of_json(data.tokenizer.to_json()),
         "split": data.split_hash,
         **({"buffers": hash_of(buffers)} if buffers else {}),
         **({"init_from": init_from} if init_from else {}),
-        "settings": settings_that_change_numbers(to_json(config)),
     }
 
 

@@ -14,6 +14,16 @@ NATS_PER_BIT = math.log(2)
 """Nats in a bit."""
 
 
+class NoLog:
+    """The log of a process that writes none, beside the one that does."""
+
+    def write(self, **values: Any) -> None:
+        """Drop a line."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class MetricsLog:
     """Appends lines to metrics.jsonl, one JSON object each, and gives each to the sinks.
 

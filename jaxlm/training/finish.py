@@ -1,10 +1,13 @@
 """The end of a language model's run: evaluation of all splits, samples and plots."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxlm.data.bigrams import count_bigrams, save_bigrams
 from jaxlm.data.corpus import Corpus
+from jaxlm.devices import processes
+from jaxlm.devices.placing import local
 from jaxlm.errors import one_line
 from jaxlm.inference.formatting import sorted_samples
 from jaxlm.inference.generate import generate
@@ -26,6 +29,7 @@ def finish(
 
     Train is evaluated on at most eval.max_tokens of its predictions, as is dev where the data is in shards; those have
     no counts to compare with, and no pictures of them. `counted` are the losses of counts, where they are known.
+    Several processes evaluate together; the first one samples and draws.
     """
     config, corpus = setup.config, setup.corpus
     params, step = load_parameters(run, log=log)
@@ -35,6 +39,10 @@ def finish(
         is_whole = split != "train" and isinstance(corpus, Corpus)
         most = len(row_R) if is_whole else max(1, config.eval.max_tokens // setup.dataset.targets_per_row)
         entries[split] = setup.evaluator(best.params, some_rows(row_R, most)).to_json() if len(row_R) else None
+    if config.sample.n:
+        best = dataclasses.replace(best, params=local(best.params))
+    if not processes.is_first():
+        return {}
     write_bytes(run.samples, _samples(best, run).encode("utf-8", "surrogatepass"))
     if config.plots:
         run.plots.mkdir(exist_ok=True)

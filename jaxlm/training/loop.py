@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxlm.devices import platform
+from jaxlm.devices import platform, processes
 from jaxlm.errors import Stopped, UserError
 from jaxlm.inference.evaluation import Interrupted, Stop
 from jaxlm.models.base import Params
@@ -31,10 +32,10 @@ def fit(
 ) -> float:
     """Train from the newest checkpoint, or from step 0, to the last step; returns the seconds of the whole run.
 
-    A signal also ends an evaluation, which is made again when the run resumes. Training ends early where the dev loss
-    has not fallen for eval.patience evaluations. Raises NonFiniteLoss if a loss or parameter is not finite or the loss
-    far above its start, Stopped after SIGINT or SIGTERM with the state saved, and UserError if a file cannot be
-    written.
+    A signal, in any of several processes, also ends an evaluation, which is made again when the run resumes. Training
+    ends early where the dev loss has not fallen for eval.patience evaluations. Raises NonFiniteLoss if a loss or
+    parameter is not finite or the loss far above its start, Stopped after SIGINT or SIGTERM with the state saved, and
+    UserError if a file cannot be written.
     """
     state, sums, chunk, evaluates = resumed(job, run, log) or (job.initial_state(), Sums(), None, True)
     step, cadence = int(state.step), job.cadence(chunk)
@@ -45,13 +46,14 @@ def fit(
         recorder(job, run, steps=cadence.steps, step=step, sums=sums, log=log) as record,
         traced(job, run, log) as run_chunk,
     ):
+        stops = processes.agreed(caught)
         while evaluates or not (step == cadence.steps or record.out_of_patience):
             if not evaluates:
                 K = cadence.size_at(step)
                 state, metrics = run_chunk(state, step, K)
                 step += K
                 record.chunk(step, metrics, logs=cadence.logs(step))
-                evaluates, saves = cadence.evaluates(step), cadence.saves(step) or bool(caught)
+                evaluates, saves = cadence.evaluates(step), cadence.saves(step) or stops()
             if step and (evaluates or saves):
                 record.flush()
                 average = None if state.ema is None else job.calibrate(state.ema)
@@ -59,9 +61,9 @@ def fit(
             dev_loss = None
             if evaluates:
                 with contextlib.suppress(Interrupted):
-                    dev_loss = record.scores(step, evaluated(job, state, lambda: bool(caught)))
+                    dev_loss = record.scores(step, evaluated(job, state, stops))
                     evaluates = False
-                saves = saves or bool(caught) or record.out_of_patience
+                saves = saves or stops() or record.out_of_patience
             if step and saves:
                 if not all_finite(state.params):
                     record.fail(f"a parameter{job.where_not_finite(state.params)} is not a number", step)
@@ -70,10 +72,10 @@ def fit(
                 metadata = {"chunk": cadence.chunk, "evaluates": evaluates, "numerics": platform.numerics()}
                 writer.save(step, state.items(), dev_loss=dev_loss, metadata={**metadata, **record.metadata()})
                 record.last_saved = step
-            if saves and caught:
+            if saves and stops():
                 break
         writer.wait()
-        if caught:
+        if stops():
             raise Stopped(caught[0], step)
         if step < cadence.steps:
             log(
@@ -104,7 +106,7 @@ def resumed(job: Job, run: RunDir, log: Callable[[str], None]) -> tuple[TrainSta
     like = job.abstract_state()
     if like is None:
         return None
-    broken = checkpoints.set_aside_unreadable(run.checkpoints)
+    broken = processes.from_first(lambda: checkpoints.set_aside_unreadable(run.checkpoints))
     found: tuple[TrainState, Sums, int, bool] | None = None
     for one in reversed(checkpoints.saved(run.checkpoints)):
         items = checkpoints.load(run.checkpoints, one, like.items())
@@ -112,7 +114,7 @@ def resumed(job: Job, run: RunDir, log: Callable[[str], None]) -> tuple[TrainSta
         if items is not None and sums is not None and isinstance(chunk, int):
             found = TrainState.of_items(items), sums, chunk, bool(one.metadata.get("evaluates"))
             break
-        checkpoints.set_aside(run.checkpoints, one.step)
+        processes.from_first(partial(checkpoints.set_aside, run.checkpoints, one.step))
         broken.append(one.step)
     for step in broken:
         log(f"checkpoint {step} of {run.path} is broken: moved to {run.broken}, resuming without it")

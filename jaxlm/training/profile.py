@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 
 from jaxlm.config import RunConfig
+from jaxlm.devices import processes
 from jaxlm.errors import UserError
 from jaxlm.runs.directory import RunDir
 from jaxlm.training.job import Job
@@ -28,7 +29,7 @@ def traced(job: Job, run: RunDir, log: Callable[[str], None]) -> Iterator[RunChu
 
     Chunks must end where those steps begin and end, as Cadence has them.
     """
-    if job.config.profile_steps is None:
+    if job.config.profile_steps is None or not processes.is_first():
         yield job.run_chunk
         return
     first, last = job.config.profile_steps

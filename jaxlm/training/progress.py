@@ -1,8 +1,9 @@
 """The progress line on the terminal during a training."""
 
+import io
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from tqdm import tqdm
 
@@ -10,6 +11,17 @@ from jaxlm.devices.platform import bytes_in_words
 
 SECONDS_BETWEEN_LINES = 5.0
 """Least seconds between lines if the output is not a terminal."""
+
+
+class _Nowhere(io.TextIOBase):
+    """A stream that drops what is written to it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+NOWHERE = cast(TextIO, _Nowhere())
+"""The output of a process that shows no progress."""
 
 
 class Progress:

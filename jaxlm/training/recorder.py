@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxlm.devices import platform
+from jaxlm.devices import platform, processes
 from jaxlm.errors import NonFiniteLoss, check_fields
 from jaxlm.runs.directory import RunDir
-from jaxlm.runs.metrics import MetricsLog
+from jaxlm.runs.metrics import MetricsLog, NoLog
 from jaxlm.runs.sinks import open_sinks
 from jaxlm.training.job import Job, SplitScore
-from jaxlm.training.progress import Progress
+from jaxlm.training.progress import NOWHERE, Progress
 from jaxlm.training.state import Chunk
 
 DIVERGED = 4.0
@@ -60,7 +60,10 @@ class Sums:
 
 
 class Recorder:
-    """Writes the metrics of a run. Chunks are fetched one late, so that the device never waits for the log."""
+    """Writes the metrics of a run. Chunks are fetched one late, so that the device never waits for the log.
+
+    Of several processes the first writes; the others follow the same losses.
+    """
 
     def __init__(
         self,
@@ -80,9 +83,9 @@ class Recorder:
         self._say, self._most_skipped = log, job.config.optim.skip_nonfinite
         self._seconds_at_peak = job.seconds_at_peak
         kept = step or -1
-        self._log = MetricsLog(run.metrics, open_sinks(job.config, run, kept), step=kept)
-        unit = "tokens" if job.config.model.predicts_text else "words"
-        self._progress = progress or Progress(steps, step, unit=unit)
+        unit, first = "tokens" if job.config.model.predicts_text else "words", processes.is_first()
+        self._log = MetricsLog(run.metrics, open_sinks(job.config, run, kept), step=kept) if first else NoLog()
+        self._progress = progress or Progress(steps, step, None if first else NOWHERE, unit=unit)
         self._shown: tuple[int, float | None, dict[str, float]] | None = None
         """Step, loss and speeds of a chunk that the progress line does not show yet."""
         self._clock = time.monotonic()

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from jaxlm.config import RunConfig
 from jaxlm.config.serialization import to_json
+from jaxlm.devices import processes
 from jaxlm.errors import writing
 from jaxlm.runs import metrics
 from jaxlm.runs.create import claimed
 from jaxlm.runs.directory import RunDir, dump, write_json
+from jaxlm.runs.fingerprint import data_hashes
 from jaxlm.training import summary
 from jaxlm.training.job import Job
 from jaxlm.training.loop import fit
@@ -21,33 +23,43 @@ def train(
 ) -> Path | None:
     """Train the model that the settings describe, or resume it, or report that it is done. Returns the run directory.
 
+    Several processes that call this train one run together; the first of them logs and writes (see docs/scale.md).
     `restart` renames an old run and begins anew; `dry_run` logs the resolved settings and sizes, and trains nothing.
     Raises UserError for settings, data or a run directory that cannot be used, before anything is written, and
     NonFiniteLoss and Stopped as `fit` does.
     """
     if config.seeds > 1:
         return train_seeds(config, restart=restart, dry_run=dry_run, log=log)
-    job = config.model.prepare(config, restart=restart, dry_run=dry_run, log=log)
-    check_steps(job.config)
-    for line in job.summary():
-        log(line)
-    if dry_run:
-        for line in (dump(to_json(job.config)), *job.details()):
+    with processes.joined(config):
+        log = log if processes.is_first() else silent
+        job = config.model.prepare(config, restart=restart, dry_run=dry_run, log=log)
+        check_steps(job.config)
+        processes.check_same(data_hashes(job.data, job.buffers, job.init_hash), config)
+        for line in job.summary():
             log(line)
-        return None
-    with claimed(job.config, job.data, buffers=job.buffers, init_from=job.init_hash, restart=restart, log=log) as (
-        run,
-        state,
-    ):
-        if state == "done":
-            log(f"{run.path} is trained already; --restart trains it again")
-        else:
-            seconds = fit(job, run, log)
-            with writing(run.path):
-                write_json(run.eval, job.finish(run, seconds))
-        for line in _summary(job, run):
-            log(line)
-    return run.path
+        if dry_run:
+            for line in (dump(to_json(job.config)), *job.details()):
+                log(line)
+            return None
+        with claimed(job.config, job.data, buffers=job.buffers, init_from=job.init_hash, restart=restart, log=log) as (
+            run,
+            state,
+        ):
+            if state == "done":
+                log(f"{run.path} is trained already; --restart trains it again")
+            else:
+                seconds = fit(job, run, log)
+                with writing(run.path):
+                    result = job.finish(run, seconds)
+                    if processes.is_first():
+                        write_json(run.eval, result)
+            for line in _summary(job, run) if processes.is_first() else ():
+                log(line)
+        return run.path
+
+
+def silent(line: str) -> None:
+    """Drop a line: the log of a process that is not the first."""
 
 
 def _summary(job: Job, run: RunDir) -> list[str]:

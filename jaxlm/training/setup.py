@@ -32,6 +32,7 @@ from jaxlm.devices.mesh import (
     rows_multiple,
     state_sharding,
 )
+from jaxlm.devices.placing import place, process_rows
 from jaxlm.errors import UserError
 from jaxlm.inference.evaluation import EVAL_TOKENS, NATS_PER_TOKEN, Evaluator
 from jaxlm.models.base import LanguageModel, Params, SequenceModel, axes_of
@@ -119,10 +120,10 @@ class Program:
             key = prng.derive(self.config.seed, prng.PARAMETERS)
             params, opt_state = init_state(self.model, optimizer.init, key, (lies.params, lies.opt_state))
         else:
-            params = jax.device_put(self.start.params, lies.params)
+            params = place(self.start.params, lies.params)
             opt_state = jax.jit(optimizer.init, out_shardings=lies.opt_state)(params)
         average = None if self.config.optim.ema is None else jax.tree.map(jnp.copy, params)
-        step = jax.device_put(np.int32(0), lies.step)
+        step = place(np.int32(0), lies.step)
         return TrainState(step=step, params=params, opt_state=opt_state, ema=average)
 
     def compiled_chunk(
@@ -137,7 +138,7 @@ class Program:
             self.chunk(optimizer, rate),
             donate_argnums=0,
             static_argnums=3,
-            out_shardings=(lies, None),
+            out_shardings=(lies, replicated(self.mesh)),
             compiler_options=compilation.step_options(self.mesh),
         )
 
@@ -173,7 +174,7 @@ class Setup(Program):
     @cached_property
     def placed_buffers(self) -> Params:
         """The buffers, replicated on every device."""
-        return jax.device_put(self.buffers, replicated(self.mesh))
+        return place(self.buffers, replicated(self.mesh))
 
     @property
     def text(self) -> Corpus:
@@ -241,7 +242,9 @@ def set_up(config: RunConfig, *, resumes: bool = False, dry_run: bool = False, t
     shard_rows = row_sharder(mesh) if mesh.size > 1 else None
     dataset: Dataset | ShardDataset
     if isinstance(corpus, Shards):
-        dataset = ShardDataset(config, corpus, max_length=model.max_length, shard_rows=shard_rows)
+        dataset = ShardDataset(
+            config, corpus, max_length=model.max_length, shard_rows=shard_rows, own_rows=process_rows(mesh)
+        )
     else:
         dataset = Dataset(
             config,

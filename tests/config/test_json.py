@@ -313,7 +313,7 @@ def test_only_what_changes_numbers_decides_whether_a_run_is_the_same():
     tree = to_json(FULL)
     before = settings_that_change_numbers(tree)
     same = {name for name in flat(tree) if settings_that_change_numbers(changed(tree, name)) == before}
-    groups = {"eval", "checkpoint", "sample", "mesh"}
+    groups = {"eval", "checkpoint", "sample", "mesh", "distributed"}
     plain = {"data.path", "data.encoding", "data.name", "data.labels", "run_dir", "device", "gpu_memory"}
     plain |= {"tensorboard", "wandb", "profile", "plots", "data.tokens.path"}
     plain |= {"model.attention", "model.remat", "model.scan"}

@@ -36,8 +36,21 @@ def config_of(out, **settings):
     return jaxlm.RunConfig(model=jaxlm.GptConfig(), data=data, **{"steps": 1, "batch_size": 3, **settings})
 
 
-def dataset_of(out, worker=0, workers=1, **settings):
-    return ShardDataset(config_of(out, **settings), open_shards(out), max_length=None, worker=worker, workers=workers)
+class Share:
+    """The rows of one of several processes, whose arrays stay on the host."""
+
+    def __init__(self, process, processes):
+        self.process, self.processes = process, processes
+
+    def own(self, size):
+        return np.array_split(np.arange(size), self.processes)[self.process]
+
+    def place(self, tree, axis, size):
+        return tree
+
+
+def dataset_of(out, own_rows=None, **settings):
+    return ShardDataset(config_of(out, **settings), open_shards(out), max_length=None, own_rows=own_rows)
 
 
 def tokens_of(shards, split):
@@ -97,13 +110,18 @@ def test_a_step_has_the_same_rows_in_whatever_chunk_and_after_whatever_was_read_
                 np.testing.assert_array_equal(a[k], b[0])
 
 
-def test_each_process_reads_its_own_columns(out):
-    whole = dataset_of(out, batch_size=6).batches(3, 2)
-    parts = [dataset_of(out, worker, 3, batch_size=6).batches(3, 2) for worker in range(3)]
-    for i, array in enumerate(whole):
-        np.testing.assert_array_equal(np.concatenate([part[i] for part in parts], axis=1), array)
-    with pytest.raises(UserError, match="multiple of the 3 processes"):
-        dataset_of(out, 0, 3, batch_size=4)
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_the_rows_of_a_step_are_the_same_on_any_number_of_processes(out, processes):
+    """Each process reads its own rows alone, of batches as of evaluations."""
+    whole = dataset_of(out, batch_size=8)
+    parts = [dataset_of(out, Share(process, processes), batch_size=8) for process in range(processes)]
+    for axis, call in ((1, lambda dataset: dataset.batches(3, 2)), (0, lambda dataset: dataset.batch(np.arange(8)))):
+        for array, *own in zip(call(whole), *map(call, parts), strict=True):
+            assert {one.shape[axis] for one in own} == {8 // processes}
+            np.testing.assert_array_equal(np.concatenate(own, axis=axis), array)
+
+
+def test_a_batch_of_all_rows_is_refused(out):
     with pytest.raises(UserError, match="batch_size wants a number"):
         dataset_of(out, batch_size="full")
 

@@ -8,6 +8,7 @@ from typing import Any
 from jaxlm.config import RunConfig
 from jaxlm.config.serialization import to_json
 from jaxlm.devices import platform
+from jaxlm.devices.processes import refuse_several
 from jaxlm.errors import UserError, writing
 from jaxlm.runs import checkpoints
 from jaxlm.runs.create import claimed
@@ -27,6 +28,7 @@ def train(
     It has settings, metrics (means over the seeds) and checkpoints of all seeds together, and for each seed an ordinary
     run directory seed-N, which is complete once the training has ended. Raises as `jaxlm.train` does.
     """
+    refuse_several(config, f"a training of {config.seeds} seeds, which share one program")
     job = prepare(config, restart=restart, dry_run=dry_run, log=log)
     for line in job.summary():
         log(line)
