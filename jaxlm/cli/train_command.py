@@ -77,11 +77,6 @@ class PlanCommand:
     mfu: float | None = None
     """The share of the peak that steps are known to reach, as 0.4: hours and price by it too. None: bounds alone."""
 
-    def __post_init__(self) -> None:
-        check.more_than("price_per_hour", self.price_per_hour, 0)
-        check.half_open("mfu", self.mfu, 0, 1)
-        check.at_least("decode_rows", self.decode_rows, 1)
-
 
 def parse_train(args: list[str]) -> TrainCommand | None:
     """Parse the arguments of train.py; None where only help was wanted (it has been printed)."""
@@ -130,7 +125,11 @@ def parse_plan(args: list[str]) -> PlanCommand | None:
         return None
     path, config, rest = load_train(args)
     default = PlanCommand(_default(config, rest))
-    return parse(PlanCommand, _one_word(rest, "--on"), prog=f"{prog} {path}", default=default)
+    command = parse(PlanCommand, _one_word(rest, "--on"), prog=f"{prog} {path}", default=default)
+    check.more_than("--price-per-hour", command.price_per_hour, 0)
+    check.half_open("--mfu", command.mfu, 0, 1)
+    check.at_least("--decode-rows", command.decode_rows, 1)
+    return command
 
 
 def _one_word(args: Sequence[str], option: str) -> list[str]:

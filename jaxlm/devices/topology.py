@@ -57,12 +57,13 @@ FLAT = tuple(name for name, (_, single) in TPUS.items() if single.count("x") == 
 NAMES = (*GPUS, *TPUS)
 HOST_GPUS = 8
 """GPUs in a host where nothing else is said: NVIDIA's HGX and DGX machines have so many."""
-LIBTPU = {
+COMPILERS = {
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # else the plugin wants NVIDIA's driver
     "TPU_SKIP_MDS_QUERY": "1",  # else it asks a server of Google Cloud's which TPU this is
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else two plans at a time exclude each other by a file, as if for a TPU
 }
-"""Environment of libtpu where there is no TPU."""
+"""Environment of the compilers on a machine without these devices, read when JAX first looks for devices."""
 
 
 def platform_of(name: str) -> str:
@@ -129,7 +130,7 @@ def devices_of(slice: Slice) -> list[Any]:
 
     Raises UserError where the compiler is not installed or does not know the topology.
     """
-    for setting, value in LIBTPU.items():
+    for setting, value in COMPILERS.items():
         os.environ.setdefault(setting, value)
     from jax.experimental import topologies
 

@@ -11,10 +11,11 @@ import jaxlm
 from jaxlm.cli.plan import table
 from jaxlm.config import MeshConfig
 from jaxlm.devices import topology
+from jaxlm.devices.mesh import make_mesh
 from jaxlm.errors import UserError
 from jaxlm.training import mesh_search
 from jaxlm.training.mesh_search import Candidate, meshes, ranked, search
-from jaxlm.training.plan import Compiled, Roofline
+from jaxlm.training.plan import Compiled, Roofline, program
 from tests.training.test_plan import TINY, installed
 
 MIB = 2**20
@@ -66,7 +67,7 @@ def eight_devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     asked: list[str] = []
 
     def planned(config: Any, name: str, devices: Any) -> Any:
-        made, rows, length = mesh_search.program(config, mesh_search.make_mesh(config.mesh, devices))
+        made, rows, length = program(config, make_mesh(config.mesh, devices))
         asked.append("x".join(map(str, made.mesh.shape.values())))
         return made, rows, length, step()
 
@@ -79,7 +80,7 @@ def test_a_mesh_that_the_batch_or_the_model_refuses_does_not_end_the_search(eigh
     found = search(dataclasses.replace(TINY, batch_size=4), "h100x8")
     assert len(found) == 10
     by_mesh = {tuple(one.mesh.sizes.values()): one for one in found}
-    assert "batch_size wants a multiple of the 8 devices, got 4; take 8" in by_mesh[8, 1, 1].step
+    assert "batch_size wants a multiple of the 8 devices, got 4; take 8" in str(by_mesh[8, 1, 1].step)
     assert by_mesh[4, 1, 2].roofline and by_mesh[4, 1, 2].fits
     assert eight_devices == ["4x1x2", "2x2x2", "2x1x4", "1x4x2", "1x2x4", "1x1x8"]
 
