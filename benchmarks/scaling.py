@@ -1,8 +1,8 @@
-"""Measure and compute how cost grows with devices, hosts and data: `python benchmarks/scaling.py virtual|links|disk|start`.
+"""Measure and compute how cost grows: `python benchmarks/scaling.py virtual|links|disk|start`.
 
     virtual  weak scaling of a small GPT on 1 to 8 virtual devices of this CPU, and what of it is the shared cores
     links    bytes over links of data, fsdp and tensor parallelism against products, by the tables of peaks and links
-    disk     tokens/s that the reader of shards gives, and what a corpus of 1 TB needs
+    disk     tokens/s that the reader of shards gives
     start    seconds in which many processes meet at the coordinator, as threads of one process on loopback
 
 docs/scale.md says what they printed. JAX_PLATFORMS=cpu keeps `virtual` from the devices of an accelerator.
@@ -139,13 +139,10 @@ def disk(directory: Path | None, gigabytes: float) -> None:
         shards = written(Path(place), gigabytes)
         for order in ("replacement", "shuffled"):
             for cold in (True, False):
-                tokens, elapsed = read(Path(place), shards, order, cold)
-                where = "disk" if cold else "page cache"
-                print(
-                    f"{order:11}  {where:10}  {2 * tokens / elapsed / 1e6:7.0f} MB/s  {tokens / elapsed:,.0f} tokens/s"
-                )
-    for name, rate in (("124M on 8 H100", 4e6), ("7B on 8 H100", 7e4), ("7B on 1,024 H100", 9e6)):
-        print(f"{name}, at most about {rate:,.0f} tokens/s, wants {2 * rate / 1e6:,.1f} MB/s of all hosts together")
+                tokens, elapsed, busy = read(Path(place), shards, order, cold)
+                where, rate = "disk" if cold else "page cache", f"{2 * tokens / elapsed / 1e6:7.0f} MB/s"
+                each = f"{tokens / elapsed:11,.0f} tokens/s, {tokens / busy:11,.0f} for a second of a core"
+                print(f"{order:11}  {where:10}  {rate}  {each}")
 
 
 def written(place: Path, gigabytes: float) -> Any:
@@ -164,8 +161,8 @@ def written(place: Path, gigabytes: float) -> Any:
     return Shards(place, Any, np.dtype("<u2"), 0, tuple(found), "", "")  # type: ignore[arg-type]
 
 
-def read(place: Path, shards: Any, order: str, cold: bool) -> tuple[int, float]:
-    """Tokens read in some seconds, in rows of 1,025, and the seconds."""
+def read(place: Path, shards: Any, order: str, cold: bool) -> tuple[int, float, float]:
+    """Tokens read in rows of 1,025, the seconds for them, and those that a core was busy."""
     from jaxlm import DataConfig, GptConfig, OptimConfig, RunConfig
     from jaxlm.data.shard_dataset import ShardDataset
 
@@ -177,11 +174,11 @@ def read(place: Path, shards: Any, order: str, cold: bool) -> tuple[int, float]:
     data = DataConfig(kind="stream", example="sequence", max_length=1024, order=order)  # type: ignore[arg-type]
     config = RunConfig(GptConfig(), data, OptimConfig(), steps=1, batch_size=512)
     dataset = ShardDataset(config, shards, max_length=None)
-    tokens, step, began = 0, 0, time.perf_counter()
+    tokens, step, began, worked = 0, 0, time.perf_counter(), time.process_time()
     while (elapsed := time.perf_counter() - began) < 5 and (step + 1) * 512 <= dataset.examples:
         tokens += dataset.read(dataset.row_numbers(step, 1).reshape(-1)).token_NS.size
         step += 1
-    return tokens, elapsed
+    return tokens, elapsed, time.process_time() - worked
 
 
 def start(most: int) -> None:
