@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import processes
 from tests.conftest import REPOSITORY
 
 LAUNCH = REPOSITORY / "examples" / "launch"
@@ -121,6 +123,27 @@ def test_a_signal_to_the_launcher_reaches_the_first_process(nodes):
     assert launcher.poll() is None  # the other process has not ended
     Path(f"{nodes['CALLS']}ended").touch()
     assert launcher.wait(60) == 143
+
+
+@pytest.mark.slow
+def test_ssh_trains_one_run_in_two_processes(nodes, tmp_path_factory):
+    """Twelve steps on two processes of this machine, which stand for two hosts."""
+    if importlib.util.find_spec("jaxlm.config.distributed") is None:
+        pytest.skip("wants runs of several processes")
+    cli = processes.cli(tmp_path_factory)
+    out = cli.base / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    env = cli.env | {name: nodes[name] for name in ("PATH", "SSH_LOG", "PYTHON")} | {"PORT": port}
+    command = [str(LAUNCH / "ssh.sh"), "127.0.0.1 localhost", str(cli.config), "--steps", "12", "--run-dir", str(out)]
+    done = subprocess.run(
+        command, env=env, cwd=REPOSITORY, capture_output=True, text=True, timeout=processes.SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "devices: cpu (2 x cpu)" in done.stdout
+    assert json.loads((out / "eval.json").read_text())["step"] == 12
+    assert done.stdout.count("step 12 of 12") == 1  # the first process alone prints
 
 
 def test_ssh_without_hosts_is_a_line(nodes):
