@@ -1,6 +1,6 @@
 """Llama 2 7B (Touvron et al. 2023) in bfloat16: 32 blocks, 4,096 wide, a context of 2,048, 32,000 tokens.
 
-    python -m jaxlm.devices.plan configs/llama_7b.py --on h100
+    python -m jaxlm.devices.plan configs/llama_7b.py --on h100x8 --mesh.fsdp 8 --batch-size 64
 
 For planning: 6.7 billion parameters in float32 with AdamW's moments do not fit one device.
 """

@@ -13,7 +13,7 @@ import tyro
 
 from jaxlm.cli.parsing import parse
 from jaxlm.cli.suggestions import near_value
-from jaxlm.config import AnyTextConfig, DataConfig, PreparedTokensConfig, RunConfig
+from jaxlm.config import AnyTextConfig, DataConfig, PreparedTokensConfig, RunConfig, check
 from jaxlm.config.rean import TableConfig
 from jaxlm.config.run import DEFAULT_BATCH
 from jaxlm.config.settings import at_home
@@ -67,11 +67,15 @@ class PlanCommand:
 
     config: Annotated[tyro.conf.AvoidSubcommands[RunConfig], tyro.conf.arg(name="")]
     on: str = "h100"
-    """The device: a100, h100, h200, b200, l4, rtx4090, v5e, v5p, v6e, v7, ..."""
-    topology: str | None = None
-    """Several devices: hosts x GPUs, as 4x8, or the shape of a slice of TPUs, as 2x4. None: one."""
+    """The devices: h100, h100x8, "4x8 h100" (hosts x GPUs), v5p:2x2x2; a100, h200, b200, l4, v5e, v6e, v7, ..."""
+    search: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compile the train step for every mesh of these devices, and list them with the fastest first."""
     decode_rows: int = 1
     """Rows that the decoding step continues together."""
+    price_per_hour: float | None = None
+    """What a device costs in an hour, in any currency: prices the run. None: no price."""
+    mfu: float | None = None
+    """The share of the peak that steps are known to reach, as 0.4: hours and price by it too. None: bounds alone."""
 
 
 def parse_train(args: list[str]) -> TrainCommand | None:
@@ -116,11 +120,25 @@ def parse_range(args: list[str]) -> RangeCommand | None:
 def parse_plan(args: list[str]) -> PlanCommand | None:
     """Parse the arguments of jaxlm.devices.plan; None where only the usage was wanted (it has been printed)."""
     prog = "python -m jaxlm.devices.plan"
-    options = "--on h100 [--topology 1x8] [--decode-rows 1]"
+    options = "--on h100x8 [--search] [--price-per-hour 2.5] [--mfu 0.4] [--decode-rows 1]"
     if _asks_for_usage(args, f"{prog} CONFIG {options}", f"{prog} configs/names_gpt.py --on h100"):
         return None
     path, config, rest = load_train(args)
-    return parse(PlanCommand, rest, prog=f"{prog} {path}", default=PlanCommand(_default(config, rest)))
+    default = PlanCommand(_default(config, rest))
+    command = parse(PlanCommand, _one_word(rest, "--on"), prog=f"{prog} {path}", default=default)
+    check.more_than("--price-per-hour", command.price_per_hour, 0)
+    check.half_open("--mfu", command.mfu, 0, 1)
+    check.at_least("--decode-rows", command.decode_rows, 1)
+    return command
+
+
+def _one_word(args: Sequence[str], option: str) -> list[str]:
+    """Join the two words after an option, as those of --on 4x8 h100, into one."""
+    joined = list(args)
+    for at in range(len(joined) - 2, 0, -1):
+        if joined[at - 1] == option and not any(word.startswith("-") for word in joined[at : at + 2]):
+            joined[at : at + 2] = [" ".join(joined[at : at + 2])]
+    return joined
 
 
 def _asks_for_usage(args: list[str], usage: str, example: str) -> bool:

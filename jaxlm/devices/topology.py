@@ -3,8 +3,9 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
@@ -51,13 +52,18 @@ GPUS = {
 """NVIDIA's by the names of peaks.DEVICES; memory and bandwidth stand there."""
 TPUS = {"v5e": ("v5e", "1x1"), "v5p": ("v5p", "1x1x1"), "v6e": ("v6e", "1x1"), "v7": ("tpu7x", "1x1x1")}
 """TPUs: the name that libtpu has for each, and the topology of a single chip."""
+FLAT = tuple(name for name, (_, single) in TPUS.items() if single.count("x") == 1)
+"""TPUs whose chips lie in a plane, linked with four others; those of the others are linked with six, in three axes."""
 NAMES = (*GPUS, *TPUS)
-LIBTPU = {
+HOST_GPUS = 8
+"""GPUs in a host where nothing else is said: NVIDIA's HGX and DGX machines have so many."""
+COMPILERS = {
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # else the plugin wants NVIDIA's driver
     "TPU_SKIP_MDS_QUERY": "1",  # else it asks a server of Google Cloud's which TPU this is
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else two plans at a time exclude each other by a file, as if for a TPU
 }
-"""Environment of libtpu where there is no TPU."""
+"""Environment of the compilers on a machine without these devices, read when JAX first looks for devices."""
 
 
 def platform_of(name: str) -> str:
@@ -65,32 +71,85 @@ def platform_of(name: str) -> str:
     return "cuda" if name in GPUS else "tpu"
 
 
-def devices_of(name: str, topology: str | None = None) -> list[Any]:
-    """Devices of a kind that JAX compiles for and nothing runs on.
+class Slice(NamedTuple):
+    """Devices of one kind that are linked with each other."""
 
-    `topology` is HOSTSxGPUS of NVIDIA's, as 4x8, and the shape of the slice of TPUs, as 2x4 or 2x2x2; None: one device.
+    name: str
+    """One of NAMES."""
+    sizes: tuple[int, ...] = ()
+    """Hosts and GPUs of each, or the shape of a slice of TPU chips; empty: a single device."""
+
+    def __str__(self) -> str:
+        return f"{self.name}:{'x'.join(map(str, self.sizes))}" if self.sizes else self.name
+
+
+def parse_slice(text: str) -> Slice:
+    """The devices that a text names: h100, h100x32, "4x8 h100" (hosts x GPUs), h100:4x8, or v5p:2x2x2.
+
+    Without a number of hosts they have HOST_GPUS each. Raises UserError for any other text.
+    """
+    if text in NAMES:
+        return Slice(text)
+    if before := re.fullmatch(r"(\S+) +(\S+)", text):
+        shape, name = before.groups()
+    elif ":" in text:
+        name, _, shape = text.partition(":")
+    elif count := re.fullmatch(r"(.+)x(\d+)", text):
+        return _of_count(text, count[1], int(count[2]))
+    else:
+        name, shape = text, ""
+    _check_name(name)
+    wanted = 2 if name in GPUS else TPUS[name][1].count("x") + 1
+    parts = shape.split("x")
+    if len(parts) != wanted or not all(part.isdecimal() and int(part) for part in parts):
+        raise UserError(f"on wants {wanted} numbers for {name}, as {_example(name)}, got {text!r}")
+    return Slice(name, tuple(map(int, parts)))
+
+
+def _of_count(text: str, name: str, count: int) -> Slice:
+    """So many GPUs, in full hosts where one does not hold them."""
+    _check_name(name)
+    if name in TPUS:
+        raise UserError(f"on wants the shape of a slice for {name}, as {_example(name)}, got {text!r}")
+    if not count or (count > HOST_GPUS and count % HOST_GPUS):
+        raise UserError(f"on wants hosts of {HOST_GPUS} GPUs, or their number, as '3x4 {name}', got {text!r}")
+    return Slice(name, (1, count) if count <= HOST_GPUS else (count // HOST_GPUS, HOST_GPUS))
+
+
+def _check_name(name: str) -> None:
+    if name not in NAMES:
+        raise UserError(f"on wants one of {', '.join(NAMES)}, or several as h100x8 or v5p:2x2x2, got {name!r}")
+
+
+def _example(name: str) -> str:
+    return f"'4x8 {name}', hosts x GPUs" if name in GPUS else f"{name}:{'2x4' if name in FLAT else '2x2x2'}"
+
+
+def devices_of(slice: Slice) -> list[Any]:
+    """Devices that JAX compiles for and nothing runs on. Their `coords` are (host, GPU, 0), or the chip's in its slice.
+
     Raises UserError where the compiler is not installed or does not know the topology.
     """
-    for setting, value in LIBTPU.items():
+    for setting, value in COMPILERS.items():
         os.environ.setdefault(setting, value)
     from jax.experimental import topologies
 
-    sizes = _sizes(name, topology)
+    name = slice.name
     try:
         if name in GPUS:
-            shape = "x".join(map(str, (*sizes, 1)))
+            shape = "x".join(map(str, (*(slice.sizes or (1, 1)), 1)))
             found = topologies.get_topology_desc(platform="cuda", target_config=target_config(name), topology=shape)
         else:
+            sizes = slice.sizes or [int(size) for size in TPUS[name][1].split("x")]
             host = [2 if size % 2 == 0 else 1 for size in sizes[:2]] + [1]
             full = f"{TPUS[name][0]}:{'x'.join(map(str, sizes))}"
             found = topologies.get_topology_desc(platform="tpu", topology_name=full, chips_per_host_bounds=host)
     except jax.errors.JaxRuntimeError as error:
-        given = f"topology {topology}" if topology else f"on {name}"
-        raise UserError(f"{given} is refused by the compiler for {name}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"on {slice} is refused by the compiler for {name}: {str(error).splitlines()[0]}") from error
     except (NotImplementedError, RuntimeError) as error:
         extra = f"jaxlm[plan-{platform_of(name)}]"
         raise UserError(f"on {name} wants the compiler of that device: pip install '{extra}'") from error
-    return list(found.devices) if topology else list(found.devices)[:1]
+    return list(found.devices) if slice.sizes else list(found.devices)[:1]
 
 
 @contextlib.contextmanager
@@ -136,14 +195,3 @@ dnn_version_info {{ major: {CUDNN[0]} minor: {CUDNN[1]} patch: {CUDNN[2]} }}
 runtime_version {{ major: 13 minor: 0 patch: 0 }}
 device_description_str: "{name}"
 """
-
-
-def _sizes(name: str, topology: str | None) -> Sequence[int]:
-    """The numbers of a topology; those of one device for None."""
-    given = topology or ("1x1" if name in GPUS else TPUS[name][1])
-    wanted = 2 if name in GPUS else TPUS[name][1].count("x") + 1
-    parts = given.split("x")
-    if len(parts) != wanted or not all(part.isdecimal() and int(part) for part in parts):
-        example = "1x8, hosts x GPUs" if name in GPUS else "2x4" if wanted == 2 else "2x2x1"
-        raise UserError(f"topology wants {wanted} numbers for {name}, as {example}, got {topology!r}")
-    return [int(part) for part in parts]

@@ -3,8 +3,9 @@
 import dataclasses
 import re
 import time
-from collections.abc import Callable
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ from jaxlm.config import RunConfig
 from jaxlm.config.models import ModelConfig
 from jaxlm.devices import peaks, topology
 from jaxlm.devices.flops import of_jaxpr
+from jaxlm.devices.links import LINKS, Exchange, exchanges
 from jaxlm.devices.mesh import abstract_rows, check_batch, make_mesh, replicated, rows_multiple
+from jaxlm.devices.plan.collectives import collectives
 from jaxlm.errors import UserError
 from jaxlm.models.base import axes_of
 from jaxlm.models.check import build
@@ -23,10 +26,38 @@ from jaxlm.training.setup import Program, attention_note
 
 PLANNED_STEPS = 1000
 """Steps of a run that is as long as some epochs of data that a plan does not read."""
+WORDS = 200
+"""Characters of a compiler's message that are shown."""
 KERNELS = re.compile(
     r'custom_call_target="(?:__cudnn\$)?(fmha\w+)"|kernel_name\W+(\w*(?:attention|splash|flash|mha)\w*)'
 )
 """Attention's kernels in the text of a program: cuDNN's once it is compiled, and those in Pallas before."""
+
+
+class Roofline(NamedTuple):
+    """The least seconds of a call of a program by each of a device's peaks."""
+
+    products: float
+    """By its operations/s."""
+    memory: float
+    """By its memory's bytes/s."""
+    links: float
+    """By the bytes/s of the links between devices."""
+
+    @property
+    def overlapped(self) -> float:
+        """Seconds where devices exchange all while they compute."""
+        return max(self)
+
+    @property
+    def in_turn(self) -> float:
+        """Seconds where devices exchange all before and after they compute."""
+        return max(self.products, self.memory) + self.links
+
+    @property
+    def bound(self) -> str:
+        """What takes the longest."""
+        return max(zip(self, self._fields, strict=True))[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +79,22 @@ class Compiled:
     seconds: float
     """Seconds that it took to compile."""
 
+    exchanges: tuple[Exchange, ...] = ()
+    """What the devices exchange in a call, the longest first."""
+
     @property
     def memory(self) -> int:
         """Bytes of memory that it wants."""
         return self.arguments + self.outputs + self.temporaries + self.code
 
-    def seconds_at_peak(self, device: peaks.Device, devices: int, dtype: str) -> tuple[float, float]:
-        """Least seconds of a call by the device's operations/s, and by its memory's bytes/s: (products, memory).
-
-        Arguments and outputs cross the memory once, temporaries twice.
-        """
+    def at_peak(self, device: peaks.Device, devices: int, dtype: str) -> Roofline:
+        """The least seconds of a call. Arguments and outputs cross the memory once, temporaries twice."""
         crossing = self.arguments + self.outputs + 2 * self.temporaries
-        return self.flops / devices / getattr(device, dtype), crossing / device.bandwidth
+        return Roofline(
+            products=self.flops / devices / getattr(device, dtype),
+            memory=crossing / device.bandwidth,
+            links=sum(one.seconds for one in self.exchanges),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +103,12 @@ class Plan:
 
     device: peaks.Device
     devices: int
+    mesh: dict[str, int]
+    """The size of each axis of the mesh that the train step is compiled for."""
+    room: float
+    """Bytes of a device's memory that JAX takes for programs: of a GPU, the share gpu_memory."""
+    steps: int | None
+    """Steps of the run; None where its length is one in epochs, which takes data."""
     parameters: int
     state: int
     """Bytes of parameters and moments, on all devices together."""
@@ -138,33 +179,33 @@ def traced_decode(program: Program, rows: int, length: int) -> Any:
     return jax.jit(lambda *args: model.extend(*args), donate_argnums=1).trace(*placed)
 
 
-def plan(config: RunConfig, on: str, shape: str | None = None, *, decode_rows: int = 1) -> Plan:
+def plan(config: RunConfig, on: str, *, decode_rows: int = 1) -> Plan:
     """Compile the train step and a decoding step of a run for devices that are not there.
 
-    `on` is one of topology.NAMES, `shape` a topology of several. Raises UserError for settings that cannot be planned
-    and for a compiler that is not installed.
+    `on` names them as `topology.parse_slice` reads it; the mesh is the config's. Raises UserError for settings that
+    cannot be planned and for a compiler that is not installed.
     """
-    if on not in topology.NAMES:
-        raise UserError(f"on wants one of {', '.join(topology.NAMES)}, got {on!r}")
-    devices = topology.devices_of(on, shape)
-    with topology.tracing_for(on, len(devices)):
-        training, rows, length = program(config, make_mesh(config.mesh, devices))
-        step = _compiled(lambda: traced_step(training, rows, length))
-        flops = training.flops(rows, length)
-        notes = tuple(attention_note(training.config.model))
-    with topology.tracing_for(on):
+    slice = topology.parse_slice(on)
+    devices = topology.devices_of(slice)
+    training, rows, length, step = planned_step(config, slice.name, devices)
+    with topology.tracing_for(slice.name):
         alone = dataclasses.replace(training, mesh=make_mesh(absent=devices[:1]))
-        decode = _compiled(lambda: traced_decode(alone, decode_rows, length))
+        decode = _compiled(lambda: traced_decode(alone, decode_rows, length), slice.name, devices[:1])
+        notes = tuple(attention_note(training.config.model))
+        flops = training.flops(rows, length)
     state = training.abstract_state(_optimizer(training))
     return Plan(
-        device=peaks.DEVICES[on],
+        device=peaks.DEVICES[slice.name],
         devices=len(devices),
+        mesh=dict(training.mesh.shape),
+        room=room(config, slice.name),
+        steps=training.config.steps if config.epochs is None else None,
         parameters=training.parameters,
         state=sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)),
         rows=rows,
         length=length,
         flops=flops,
-        dtype=getattr(training.config.model, "dtype", "float32"),
+        dtype=dtype_of(training),
         step=step,
         decode=decode,
         decode_rows=decode_rows,
@@ -172,24 +213,48 @@ def plan(config: RunConfig, on: str, shape: str | None = None, *, decode_rows: i
     )
 
 
+def planned_step(config: RunConfig, name: str, devices: Sequence[Any]) -> tuple[Program, int, int, Compiled | str]:
+    """The program of a run on absent devices, its rows and predictions a row, and its train step (see Plan)."""
+    with topology.tracing_for(name, len(devices)):
+        training, rows, length = program(config, make_mesh(config.mesh, devices))
+        return training, rows, length, _compiled(lambda: traced_step(training, rows, length), name, devices)
+
+
+def room(config: RunConfig, name: str) -> float:
+    """Bytes of a device's memory that programs may take: JAX reserves the share gpu_memory of a GPU's at the start."""
+    share = config.gpu_memory or 1.0 if topology.platform_of(name) == "cuda" else 1.0
+    return share * peaks.DEVICES[name].memory
+
+
+def dtype_of(program: Program) -> str:
+    """The type that a program's products are computed in."""
+    return getattr(program.config.model, "dtype", "float32")
+
+
 def _optimizer(program: Program) -> Any:
     return optim.transformation(program.config.optim, program.config.last_step, axes_of(program.model))
 
 
-def _compiled(trace: Callable[[], Any]) -> Compiled | str:
-    """Trace and compile a program; the compiler's words where the device has no place for it."""
+def _compiled(trace: Callable[[], Any], name: str, devices: Sequence[Any]) -> Compiled | str:
+    """Trace and compile a program; the compiler's words where the device has no place for it.
+
+    Raises UserError with them where the compiler fails in another way.
+    """
     began = time.monotonic()
     traced = trace()
+    lowered = traced.lower()
     try:
-        lowered = traced.lower()
-        compiled = lowered.compile()
+        compiled = _by_compiler(lowered, topology.platform_of(name))
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return str(error).splitlines()[0]
+        words = str(error).splitlines()[0]
+        if "RESOURCE_EXHAUSTED" not in words:
+            raise UserError(f"on {name}, the compiler fails: {words[:WORDS]}") from error
+        return words
     seconds = time.monotonic() - began
     memory = compiled.memory_analysis()
-    kernels = {found[1] or found[2] for found in KERNELS.finditer(lowered.as_text() + compiled.as_text())}
+    text = compiled.as_text()
+    kernels = {found[1] or found[2] for found in KERNELS.finditer(lowered.as_text() + text)}
+    exchanged = collectives(text, len(devices)) if len(devices) > 1 else []
     return Compiled(
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
@@ -198,4 +263,17 @@ def _compiled(trace: Callable[[], Any]) -> Compiled | str:
         flops=of_jaxpr(traced.jaxpr.jaxpr),
         kernels=tuple(sorted(kernels)),
         seconds=seconds,
+        exchanges=exchanges(exchanged, [device.coords for device in devices], LINKS[name]),
     )
+
+
+def _by_compiler(lowered: Any, platform: str) -> Any:
+    """Compile a lowered program. Without autotuning, XLA's products by Triton fail on CUDA for some sizes, as 96."""
+    with warnings.catch_warnings():  # a program for an absent device cannot be read back from JAX's cache
+        warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
+        try:
+            return lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if platform != "cuda" or "tile sizes" not in str(error):
+                raise
+        return lowered.compile(compiler_options={"xla_gpu_enable_triton_gemm": False})

@@ -1,6 +1,10 @@
 """Token shards: what is opened, what is refused by name, and the rows that training reads."""
 
+import ctypes
 import json
+import mmap
+import os
+import time
 from pathlib import Path
 
 import jax
@@ -12,7 +16,7 @@ from jaxlm.config import PrepareConfig, PreparedTokensConfig
 from jaxlm.data.corpus import from_stream
 from jaxlm.data.dataset import Dataset
 from jaxlm.data.prepare import prepare
-from jaxlm.data.shard_dataset import ShardDataset
+from jaxlm.data.shard_dataset import ShardDataset, _read_ahead
 from jaxlm.data.shards import open_shards, refuse_settings_of_text, verify
 from jaxlm.errors import UserError
 from tests.conftest import NAMES
@@ -144,6 +148,35 @@ def test_a_shard_is_not_loaded_whole(out):
     assert row_KB.max() > tokens // T // 2
     assert dataset.batches(0, 2).target.shape == (2, 64, T)
     assert resident_bytes() - before < 2**27
+
+
+def resident_pages(mapped):
+    """Which pages of a map are in memory, by mincore(2)."""
+    pages = (ctypes.c_ubyte * -(-mapped.nbytes // mmap.PAGESIZE))()
+    address = ctypes.c_void_p(mapped.ctypes.data)
+    assert ctypes.CDLL(None).mincore(address, ctypes.c_size_t(mapped.nbytes), pages) == 0
+    return np.array(pages) & 1
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="wants posix_fadvise and mincore")
+def test_rows_are_asked_for_before_they_are_read_and_nothing_beside_them(tmp_path):
+    with (tmp_path / "a.bin").open("wb") as file:
+        np.ones(2**23, np.uint16).tofile(file)
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    mapped = np.memmap(tmp_path / "a.bin", np.uint16, mode="r")
+    if resident_pages(mapped).any():
+        pytest.skip("this file system keeps its files in memory")
+    tokens = mmap.PAGESIZE // 2
+    start_N = np.array([0, 100 * tokens, len(mapped) - tokens])
+    _read_ahead(mapped, start_N, tokens)
+    wanted = [0, 99, 100, len(mapped) // tokens - 1]
+    for _ in range(200):
+        if resident_pages(mapped)[wanted].all():
+            break
+        time.sleep(0.05)
+    found = np.flatnonzero(resident_pages(mapped))
+    assert set(wanted) <= set(found.tolist()) and len(found) <= 6
 
 
 def damage_manifest(out, **changes):
