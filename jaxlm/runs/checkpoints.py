@@ -4,10 +4,8 @@ import contextlib
 import gc
 import itertools
 import json
-import os
 import re
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,15 +15,14 @@ import jax
 
 from jaxlm.errors import UserError, check_fields, disk_reason, one_line
 from jaxlm.runs import quiet_orbax
-from jaxlm.runs.directory import checkpoint_steps, write_bytes
+from jaxlm.runs.checksums import CHECKSUMS, checksums, is_intact, write_checksums
+from jaxlm.runs.directory import checkpoint_steps
 from jaxlm.runs.parameter_changes import changed_parameters
 
 T = TypeVar("T")
 
 NO_DEV_LOSS = float("inf")
 """Dev loss of a checkpoint at which none was evaluated."""
-CHECKSUMS = "files.json"
-"""The file in each checkpoint that lists a checksum of each of its other files."""
 LONGEST_REASON = 200
 """Most characters of a reason of the system that an error repeats."""
 METADATA = "_CHECKPOINT_METADATA"
@@ -110,7 +107,7 @@ class CheckpointWriter:
         with self._disk_errors():
             response.result()
             place = self._directory / str(step)
-            write_bytes(place / CHECKSUMS, json.dumps(_checksums(place)).encode())
+            write_checksums(place, checksums(place))
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:
@@ -202,7 +199,7 @@ def _read(
     place = directory / str(one.step)
     with quiet_orbax.quiet():
         try:
-            return work(place.resolve()) if _intact(place) else None
+            return work(place.resolve()) if is_intact(place) else None
         except Exception as error:
             refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
             broken = not (refused or disk_reason(error) or (place / CHECKSUMS).exists())
@@ -271,28 +268,3 @@ def _is_leftover(place: Path) -> bool:
     except (OSError, ValueError):
         return True
     return any(not (place / name).exists() for name in names - {METADATA})
-
-
-def _intact(place: Path) -> bool:
-    """True if all files have their saved checksums, or the list of checksums is missing.
-
-    Orbax does not notice a flipped bit in a larger array, and reports a missing file from other threads. A kill right
-    after a save leaves no list.
-    """
-    if not (place / CHECKSUMS).exists():
-        return True
-    try:
-        wanted = json.loads((place / CHECKSUMS).read_text())
-    except ValueError:
-        return False
-    return bool(wanted == _checksums(place))
-
-
-def _checksums(place: Path) -> dict[str, int]:
-    """CRC-32 of each file of a checkpoint. Raises OSError if a file or directory cannot be read."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    paths = [Path(folder, name) for folder, _, names in os.walk(place, onerror=refuse) for name in names]
-    return {str(path.relative_to(place)): zlib.crc32(path.read_bytes()) for path in paths if path.name != CHECKSUMS}

@@ -21,6 +21,7 @@ from jaxlm.errors import UserError
 from jaxlm.inference import novelty
 from jaxlm.plots import __main__ as plots_command
 from jaxlm.runs import checkpoints, metrics
+from jaxlm.runs.checksums import CHECKSUMS
 from jaxlm.runs.directory import FORMAT, MADE_ANEW, RunDir, hash_of, write_arrays
 from jaxlm.runs.loading import load_run
 from jaxlm.training import train
@@ -216,7 +217,7 @@ def test_a_checkpoint_with_damaged_sums_or_chunk_gives_way(run, again, change):
     place = run.checkpoints / str(one.step) / checkpoints.METADATA
     metadata = {name: value for name, value in (one.metadata | change).items() if value is not ...}
     edit(place, custom_metadata=metadata)
-    (place.parent / checkpoints.CHECKSUMS).unlink()
+    (place.parent / CHECKSUMS).unlink()
     before = run.read_eval()
     run.eval.unlink()
     assert any(f"checkpoint {one.step} of {run.path} is broken" in line for line in again())

@@ -14,6 +14,7 @@ from jaxlm.errors import NonFiniteLoss, Stopped, UserError
 from jaxlm.inference.evaluation import Score, never
 from jaxlm.runs import checkpoints, metrics
 from jaxlm.runs.checkpoints import CheckpointWriter
+from jaxlm.runs.checksums import CHECKSUMS
 from jaxlm.training.cadence import Cadence
 from tests.loops import FakeJob, fitted, lines, saved_steps
 
@@ -66,7 +67,7 @@ def test_the_first_loss_that_is_no_number_is_named_with_its_step(run, bad, good,
     assert saved_steps(run) == [step for step in (8, 16) if step < bad]
     assert max(step for step, *_ in lines(run)) < bad
     for one in checkpoints.saved(run / "checkpoints"):
-        assert (run / "checkpoints" / str(one.step) / checkpoints.CHECKSUMS).exists()
+        assert (run / "checkpoints" / str(one.step) / CHECKSUMS).exists()
 
 
 def skipping(run: Path, most: int) -> FakeJob:
