@@ -23,6 +23,7 @@ from jaxlm.data.shards import Shards, is_directory, open_shards, refuse_settings
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
 from jaxlm.devices.flops import flops
+from jaxlm.devices.layout import traced_on
 from jaxlm.devices.mesh import (
     check_batch,
     make_mesh,
@@ -143,8 +144,14 @@ class Program:
             grad_norm=settings.clip is not None,
         )
         lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
+        chunk = make_chunk(step, rate, self.config.seed, settings.ema)
+
+        def on_mesh(*args: Any) -> tuple[TrainState, Chunk]:
+            with traced_on(self.mesh):
+                return chunk(*args)
+
         return jax.jit(
-            make_chunk(step, rate, self.config.seed, settings.ema),
+            on_mesh,
             donate_argnums=0,
             static_argnums=3,
             out_shardings=(lies, None),

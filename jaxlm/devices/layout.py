@@ -1,0 +1,56 @@
+"""How the arrays inside a program lie on several devices. On one device every function here returns what it is given.
+
+The compiler adds the collectives by itself, but not the right ones: it may split the stream by its width in place of
+gathering weights, and gather and sum in float32 what products take in bfloat16. What is here says so where it matters.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from jaxlm.devices.mesh import spec_of
+
+T = TypeVar("T")
+
+_traced_on: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
+
+
+@contextlib.contextmanager
+def traced_on(mesh: Mesh) -> Iterator[None]:
+    """Context in which a program is traced for a mesh; to be entered inside of the function under jit.
+
+    What jit traced outside of it is not traced again: give jit a function of its own for each mesh.
+    """
+    token = _traced_on.set(mesh if mesh.size > 1 else None)
+    try:
+        yield
+    finally:
+        _traced_on.reset(token)
+
+
+def mesh_of_trace() -> Mesh | None:
+    """The mesh of `traced_on` where it has several devices, else None."""
+    return _traced_on.get()
+
+
+def lay(x: jax.Array, *axes: str | None) -> jax.Array:
+    """An array with these logical axes, laid on the mesh by devices.mesh.RULES."""
+    mesh = mesh_of_trace()
+    if mesh is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec_of(mesh, x.shape, axes)))
+
+
+def exchanged(tree: T) -> T:
+    """Arrays that devices exchange as they are here: the compiler moves no conversion of types over the barrier."""
+    return tree if mesh_of_trace() is None else jax.lax.optimization_barrier(tree)
+
+
+def rounded(x: Any, dtype: Any) -> Any:
+    """An array rounded to the type in which devices exchange it, in its own type; on one device it is not rounded."""
+    return x if mesh_of_trace() is None else exchanged(jnp.asarray(x, dtype)).astype(x.dtype)
