@@ -5,13 +5,13 @@ gathering weights, and gather and sum in float32 what products take in bfloat16.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxlm.devices.mesh import spec_of
 
@@ -54,3 +54,18 @@ def exchanged(tree: T) -> T:
 def rounded(x: Any, dtype: Any) -> Any:
     """An array rounded to the type in which devices exchange it, in its own type; on one device it is not rounded."""
     return x if mesh_of_trace() is None else exchanged(jnp.asarray(x, dtype)).astype(x.dtype)
+
+
+def over_all(function: Callable[..., jax.Array], x_L: jax.Array, *rest: jax.Array) -> jax.Array:
+    """function(x_L, *rest), where parts along the first axis do not depend on each other, over all devices of the mesh.
+
+    Each device takes as many whole parts as another, zeros where there are too few.
+    """
+    mesh = mesh_of_trace()
+    if mesh is None:
+        return function(x_L, *rest)
+    L = x_L.shape[0]
+    parts = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    padded = jnp.pad(x_L, [(0, -L % mesh.size), *[(0, 0)] * (x_L.ndim - 1)])
+    y_L = function(jax.lax.with_sharding_constraint(padded, parts), *rest)
+    return jax.lax.with_sharding_constraint(y_L, parts)[:L]

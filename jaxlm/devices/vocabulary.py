@@ -59,7 +59,8 @@ class SplitTable(NamedTuple):
                 return w_VD[tok_BT]
             place_BT = tok_BT - jax.lax.axis_index(axis) * w_VD.shape[0]
             own_BT1 = ((place_BT >= 0) & (place_BT < w_VD.shape[0]))[..., None]
-            return jax.lax.psum(jnp.where(own_BT1, w_VD[jnp.clip(place_BT, 0, w_VD.shape[0] - 1)], 0), axis)
+            x_BTD = jnp.where(own_BT1, w_VD[jnp.clip(place_BT, 0, w_VD.shape[0] - 1)], 0)
+            return jax.lax.psum(x_BTD.astype(w_1VD.dtype), axis).astype(jnp.float32)
 
         specs = self._spec, PartitionSpec(ROWS)
         return jax.shard_map(of_device, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(ROWS))(
