@@ -64,8 +64,14 @@ def over_all(function: Callable[..., jax.Array], x_L: jax.Array, *rest: jax.Arra
     mesh = mesh_of_trace()
     if mesh is None:
         return function(x_L, *rest)
-    L = x_L.shape[0]
-    parts = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    padded = jnp.pad(x_L, [(0, -L % mesh.size), *[(0, 0)] * (x_L.ndim - 1)])
-    y_L = function(jax.lax.with_sharding_constraint(padded, parts), *rest)
-    return jax.lax.with_sharding_constraint(y_L, parts)[:L]
+    L, free = x_L.shape[0], [PartitionSpec.UNCONSTRAINED] * (x_L.ndim - 1)
+    names = ("fsdp", "tensor", "data")
+    steps = [NamedSharding(mesh, PartitionSpec(names[:count], *free)) for count in (1, 2)]
+    parts = NamedSharding(mesh, PartitionSpec(names))
+    x_L = jnp.pad(x_L, [(0, -L % mesh.size), *[(0, 0)] * (x_L.ndim - 1)])
+    for lies in (*steps, parts):
+        x_L = jax.lax.with_sharding_constraint(x_L, lies)
+    y_L = function(x_L, *rest)
+    for lies in (parts, *reversed(steps)):
+        y_L = jax.lax.with_sharding_constraint(y_L, lies)
+    return y_L[:L]
