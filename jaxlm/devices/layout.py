@@ -1,11 +1,11 @@
 """How the arrays inside a program lie on several devices. On one device every function here returns what it is given.
 
-The compiler adds the collectives by itself, but not the right ones: it may split the stream by its width in place of
-gathering weights, and gather and sum in float32 what products take in bfloat16. What is here says so where it matters.
+XLA would find a layout of its own, but not a good one: it splits the stream by its width in place of gathering weights,
+gathers in float32 what products take in bfloat16, and gathers again for each iteration of Muon.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -17,61 +17,70 @@ from jaxlm.devices.mesh import spec_of
 
 T = TypeVar("T")
 
-_traced_on: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
+_traced_for: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
 
 
-@contextlib.contextmanager
-def traced_on(mesh: Mesh) -> Iterator[None]:
-    """Context in which a program is traced for a mesh; to be entered inside of the function under jit.
+def on_mesh(mesh: Mesh, function: Callable[..., T]) -> Callable[..., T]:
+    """The function, to be given to jit, traced for a mesh: what it calls of this module lays arrays on the mesh.
 
-    What jit traced outside of it is not traced again: give jit a function of its own for each mesh.
+    Give jit another function for each mesh, as this one returns: what it has traced it does not trace again.
     """
-    token = _traced_on.set(mesh if mesh.size > 1 else None)
-    try:
-        yield
-    finally:
-        _traced_on.reset(token)
+
+    @functools.wraps(function)
+    def traced(*args: Any, **options: Any) -> T:
+        token = _traced_for.set(mesh if mesh.size > 1 else None)
+        try:
+            return function(*args, **options)
+        finally:
+            _traced_for.reset(token)
+
+    return traced
 
 
-def mesh_of_trace() -> Mesh | None:
-    """The mesh of `traced_on` where it has several devices, else None."""
-    return _traced_on.get()
+def traced_for() -> Mesh | None:
+    """The mesh of `on_mesh` if it has several devices, else None."""
+    return _traced_for.get()
 
 
 def lay(x: jax.Array, *axes: str | None) -> jax.Array:
     """An array with these logical axes, laid on the mesh by devices.mesh.RULES."""
-    mesh = mesh_of_trace()
+    mesh = traced_for()
     if mesh is None:
         return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec_of(mesh, x.shape, axes)))
 
 
 def exchanged(tree: T) -> T:
-    """Arrays that devices exchange as they are here: the compiler moves no conversion of types over the barrier."""
-    return tree if mesh_of_trace() is None else jax.lax.optimization_barrier(tree)
+    """Arrays in the types in which devices exchange them: the compiler moves no conversion of types over the barrier.
+
+    Without it, part of the parameters are gathered in float32 and converted afterwards.
+    """
+    return tree if traced_for() is None else jax.lax.optimization_barrier(tree)
 
 
-def rounded(x: Any, dtype: Any) -> Any:
+def rounded(x: jax.Array, dtype: Any) -> jax.Array:
     """An array rounded to the type in which devices exchange it, in its own type; on one device it is not rounded."""
-    return x if mesh_of_trace() is None else exchanged(jnp.asarray(x, dtype)).astype(x.dtype)
+    return x if traced_for() is None else exchanged(x.astype(dtype)).astype(x.dtype)
 
 
 def over_all(function: Callable[..., jax.Array], x_L: jax.Array, *rest: jax.Array) -> jax.Array:
-    """function(x_L, *rest), where parts along the first axis do not depend on each other, over all devices of the mesh.
+    """function(x_L, *rest), computed by all devices: each takes whole parts of x along its first axis.
 
-    Each device takes as many whole parts as another, zeros where there are too few.
+    The function must treat them each alone. Where the devices do not divide their number, zeros are added. Parts are
+    sent to their device once, along one mesh axis after the other: XLA cannot change all axes at once without that each
+    device gathers everything.
     """
-    mesh = mesh_of_trace()
+    mesh = traced_for()
     if mesh is None:
         return function(x_L, *rest)
-    L, free = x_L.shape[0], [PartitionSpec.UNCONSTRAINED] * (x_L.ndim - 1)
-    names = ("fsdp", "tensor", "data")
+    L, names = x_L.shape[0], ("fsdp", "tensor", "data")
+    free = [PartitionSpec.UNCONSTRAINED] * (x_L.ndim - 1)
     steps = [NamedSharding(mesh, PartitionSpec(names[:count], *free)) for count in (1, 2)]
-    parts = NamedSharding(mesh, PartitionSpec(names))
+    whole = NamedSharding(mesh, PartitionSpec(names))
     x_L = jnp.pad(x_L, [(0, -L % mesh.size), *[(0, 0)] * (x_L.ndim - 1)])
-    for lies in (*steps, parts):
+    for lies in (*steps, whole):
         x_L = jax.lax.with_sharding_constraint(x_L, lies)
     y_L = function(x_L, *rest)
-    for lies in (parts, *reversed(steps)):
+    for lies in (whole, *reversed(steps)):
         y_L = jax.lax.with_sharding_constraint(y_L, lies)
     return y_L[:L]

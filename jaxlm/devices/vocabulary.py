@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxlm.devices.layout import exchanged, mesh_of_trace
+from jaxlm.devices.layout import exchanged, traced_for
 from jaxlm.devices.mesh import RULES, spec_of
 from jaxlm.ops.unembedding import chunk_rows, chunked_gradients, chunked_values, project_logits, target_nats
 
@@ -35,9 +35,7 @@ class Table(NamedTuple):
 
     def nats(self, h_BTD: jax.Array, target_BT: jax.Array, softcap: float | None) -> tuple[jax.Array, jax.Array]:
         """nats_BT and log_z_BT, see `target_nats`."""
-        nats_N, log_z_N = target_nats(
-            h_BTD.reshape(-1, h_BTD.shape[-1]), self.w_VD, target_BT.reshape(-1), softcap
-        )
+        nats_N, log_z_N = target_nats(h_BTD.reshape(-1, h_BTD.shape[-1]), self.w_VD, target_BT.reshape(-1), softcap)
         return nats_N.reshape(target_BT.shape), log_z_N.reshape(target_BT.shape)
 
 
@@ -87,7 +85,7 @@ class SplitTable(NamedTuple):
 
 def table(w_VD: jax.Array, dtype: Any) -> Table | SplitTable:
     """A table with the logical axes vocab and embed, for products in a type."""
-    mesh = mesh_of_trace()
+    mesh = traced_for()
     if mesh is None:
         return Table(w_VD)
     vocab, embed = spec_of(mesh, w_VD.shape, ("vocab", "embed"))

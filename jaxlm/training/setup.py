@@ -23,11 +23,10 @@ from jaxlm.data.shards import Shards, is_directory, open_shards, refuse_settings
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
 from jaxlm.devices.flops import flops
-from jaxlm.devices.layout import traced_on
+from jaxlm.devices.layout import on_mesh
 from jaxlm.devices.mesh import (
     check_batch,
     make_mesh,
-    must_block,
     replicated,
     row_sharder,
     rows_multiple,
@@ -144,14 +143,8 @@ class Program:
             grad_norm=settings.clip is not None,
         )
         lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
-        chunk = make_chunk(step, rate, self.config.seed, settings.ema)
-
-        def on_mesh(*args: Any) -> tuple[TrainState, Chunk]:
-            with traced_on(self.mesh):
-                return chunk(*args)
-
         return jax.jit(
-            on_mesh,
+            on_mesh(self.mesh, make_chunk(step, rate, self.config.seed, settings.ema)),
             donate_argnums=0,
             static_argnums=3,
             out_shardings=(lies, None),
@@ -193,8 +186,7 @@ class Setup(Program):
             self.model,
             self.dataset,
             self.corpus.tokenizer.bytes_of_token,
-            row_multiple=rows_multiple(self.mesh),
-            block=must_block(self.mesh),
+            mesh=self.mesh,
             most=max(1, min(EVAL_TOKENS, int(in_a_second))),
         )
 
