@@ -183,7 +183,7 @@ def read(place: Path, shards: Any, order: str, cold: bool) -> tuple[int, float, 
 
 def start(most: int) -> None:
     """Print the seconds in which so many processes meet: JAX's coordination service, each client in a thread."""
-    from jax._src.lib import _jax
+    from jax._src.lib import _jax  # type: ignore[attr-defined]
 
     for n in (count for count in (8, 32, 128, 512, 1000) if count <= most):
         address = f"127.0.0.1:{20000 + n}"

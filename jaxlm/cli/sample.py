@@ -68,6 +68,7 @@ def answer(command: SampleCommand) -> None:
         which=command.checkpoint,
         weights=command.weights,
         trust_code=command.trusted,
+        mesh=command.mesh,
         log=partial(show, file=sys.stderr),
     )
     if command.by_vector:

@@ -9,6 +9,7 @@ import tyro
 
 from jaxlm.cli.parsing import TrustOption, parse, trust_code, trust_last
 from jaxlm.config import check
+from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.run import MOST_SAMPLES
 from jaxlm.errors import UserError
 
@@ -29,6 +30,9 @@ TEXT = (
     "--seed",
     "--stop",
     "--by-vector",
+    "--mesh.data",
+    "--mesh.fsdp",
+    "--mesh.tensor",
 )
 ASK_WORDS = ("--similar", "--analogy", "--odd-one-out", "--evaluate", "--pairs", "--export", "--plot-words")
 """Options for a table of vectors; one of them has to be given."""
@@ -117,6 +121,8 @@ class SampleCommand:
     """On a run with optim.ema: the average of its parameters, or the parameters themselves (raw)."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """auto: the best that JAX finds."""
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    """Devices that share a model that one alone does not hold; the mesh of its training does not matter."""
     given: tyro.conf.Suppress[tuple[str, ...]] = ()
     """The options that the command line has, in its order."""
 

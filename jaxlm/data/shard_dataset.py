@@ -150,12 +150,13 @@ def _read_ahead(token_M: np.ndarray, start_N: np.ndarray, T: int) -> None:
     Without that a row is read when it is touched, one after another, each with the 128 kB around it: of 4 GB that were
     not in memory, 15 million tokens/s were read instead of 0.2 million.
     """
-    if isinstance(token_M.base, mmap.mmap):
-        token_M.base.madvise(mmap.MADV_RANDOM)
+    base: Any = token_M.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_RANDOM)
         for start in start_N.tolist():
             first = max(start - 1, 0) * token_M.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
             last = min(start + T, len(token_M)) * token_M.itemsize
-            token_M.base.madvise(mmap.MADV_WILLNEED, first, last - first)
+            base.madvise(mmap.MADV_WILLNEED, first, last - first)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,8 @@ import numpy as np
 from jaxlm.data.dataset import Dataset
 from jaxlm.data.rows import Batch
 from jaxlm.data.shard_dataset import ShardDataset
+from jaxlm.devices.layout import on_mesh
+from jaxlm.devices.mesh import must_block, rows_multiple
 from jaxlm.models.base import LanguageModel, Params
 from jaxlm.runs.metrics import NATS_PER_BIT
 
@@ -112,7 +114,8 @@ def token_fields(mean: float, bytes_per_token: float) -> dict[str, Any]:
 class Evaluator:
     """Scores rows of a data set (windows or sequences), block by block.
 
-    A block has `most` predictions at most, EVAL_TOKENS by default.
+    A block has `most` predictions at most, EVAL_TOKENS by default. Its rows lie along the mesh on which the parameters
+    are; None: all devices, each with the whole model.
     """
 
     def __init__(
@@ -121,16 +124,16 @@ class Evaluator:
         dataset: Dataset | ShardDataset,
         bytes_V: np.ndarray,
         *,
-        row_multiple: int = 1,
-        block: bool = False,
+        mesh: Any = None,
         most: int | None = None,
     ):
         most = most or EVAL_TOKENS
         if getattr(model, "holds_logits", True):
             most = min(most, EVAL_LOGITS // model.vocab_size)
         rows = max(1, most // dataset.targets_per_row)
-        self._rows = -(-rows // row_multiple) * row_multiple
-        self._model, self._dataset, self._wait = model, dataset, block
+        multiple = 1 if mesh is None else rows_multiple(mesh)
+        self._rows = -(-rows // multiple) * multiple
+        self._model, self._dataset, self._mesh = model, dataset, mesh
         self._bytes_V = bytes_V.astype(np.float32)
 
     def __call__(self, params: Params, row_R: np.ndarray, stop: Stop = never) -> Score:
@@ -160,11 +163,16 @@ class Evaluator:
             yield row_B
 
     def _run(self, function: Any, params: Params, row_B: np.ndarray, *rest: np.ndarray) -> Any:
-        result = function(self._model, params, self._dataset.batch(row_B), *rest)
-        return jax.block_until_ready(result) if self._wait else result
+        result = _compiled(function, self._mesh)(self._model, params, self._dataset.batch(row_B), *rest)
+        return jax.block_until_ready(result) if self._mesh is not None and must_block(self._mesh) else result
 
 
-@partial(jax.jit, static_argnums=0)
+@cache
+def _compiled(function: Callable[..., Any], mesh: Any) -> Callable[..., Any]:
+    """The function compiled for a mesh, once for all evaluators."""
+    return jax.jit(function if mesh is None else on_mesh(mesh, function), static_argnums=0)
+
+
 def _nats(model: LanguageModel[Any], params: Params, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
     """nats_N, target_N, and whether each counts, of a batch."""
     assert batch.weight is not None  # of a batch of given rows
@@ -175,7 +183,6 @@ def _nats(model: LanguageModel[Any], params: Params, batch: Batch) -> tuple[jax.
     return nats_BT.reshape(-1), target_N, counts_N
 
 
-@partial(jax.jit, static_argnums=0)
 def _sums(model: LanguageModel[Any], params: Params, batch: Batch, bytes_V: jax.Array) -> tuple[jax.Array, ...]:
     """Nats of the possible events, tokens, bytes, and impossible events of a batch."""
     nats_N, target_N, counts_N = _nats(model, params, batch)

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config.transformer import GptConfig
+from jaxlm.devices.vocabulary import table
 from jaxlm.models.base import Axes, SequenceModel, needed
 from jaxlm.models.spec import Spec, Specs, axes
 from jaxlm.models.transformer import Cache, Transformer
-from jaxlm.ops.unembedding import project_logits, target_nats
 from jaxlm.tokenizers import EOS
 
 
@@ -23,9 +23,10 @@ class Gpt(Transformer):
         made = {name: self.param(name, spec.init, spec.shape) for name, spec in first.items()}
         super().setup()
         made |= {name: self.param(name, spec.init, spec.shape) for name, spec in last.items()}
-        self.embed_VD = made["embed"]
-        self.out_VD = made.get("out", self.embed_VD)
-        self.value_LVI = made.get("value_embed")
+        dtype = self.config.dtype
+        self.embed = table(made["embed"], dtype)
+        self.out = table(made["out"], dtype) if "out" in made else self.embed
+        self.values = [table(value_VI, dtype) for value_VI in made.get("value_embed", ())]
 
     @property
     def vocab_size(self) -> int:
@@ -45,9 +46,7 @@ class Gpt(Transformer):
 
         A large batch's logits are never there at once: see ops.unembedding.
         """
-        h_ND = self._hidden(tok_BT).reshape(-1, self.config.d_model)
-        nats_N, log_z_N = target_nats(h_ND, self.out_VD, target_BT.reshape(-1), self.config.logit_softcap)
-        return nats_N.reshape(target_BT.shape), log_z_N.reshape(target_BT.shape)
+        return self.out.nats(self._hidden(tok_BT), target_BT, self.config.logit_softcap)
 
     def init_cache(self, batch: int, length: int) -> Cache:
         cache = super().init_cache(batch, length)
@@ -57,7 +56,7 @@ class Gpt(Transformer):
 
     def extend(self, cache: Cache, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:
         h_BTD, cache = self.extend_hidden(
-            cache, self.embed_VD[tok_BT], length_B, value_LBTKH=self._value(tok_BT), begins_BT=self._begins(tok_BT)
+            cache, self.embed.lookup(tok_BT), length_B, value_LBTKH=self._value(tok_BT), begins_BT=self._begins(tok_BT)
         )
         return self._logits(h_BTD), cache
 
@@ -73,16 +72,17 @@ class Gpt(Transformer):
         return first, last
 
     def _hidden(self, tok_BT: jax.Array) -> jax.Array:
-        return self.hidden(self.embed_VD[tok_BT], value_LBTKH=self._value(tok_BT), begins_BT=self._begins(tok_BT))
+        return self.hidden(self.embed.lookup(tok_BT), value_LBTKH=self._value(tok_BT), begins_BT=self._begins(tok_BT))
 
     def _logits(self, h_BTD: jax.Array) -> jax.Array:
-        return project_logits(h_BTD, self.out_VD, self.config.logit_softcap)
+        return self.out.logits(h_BTD, self.config.logit_softcap)
 
     def _value(self, tok_BT: jax.Array) -> jax.Array | None:
         """The value embeddings of tokens, value_LBTKH, for the layers that have them."""
-        if self.value_LVI is None:
+        if not self.values:
             return None
-        return self.value_LVI[:, tok_BT].reshape(-1, *tok_BT.shape, self.config.kv_heads, self.config.head_width)
+        value_LBTI = jnp.stack([value.lookup(tok_BT) for value in self.values])
+        return value_LBTI.reshape(-1, *tok_BT.shape, self.config.kv_heads, self.config.head_width)
 
     def _begins(self, tok_BT: jax.Array) -> jax.Array | None:
         return tok_BT == self.eos if self.config.documents else None

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config.transformer import TransformerConfig
+from jaxlm.devices import layout
 from jaxlm.errors import UserError
 from jaxlm.models import attention_block, layers, mlp_block, norm_block
 from jaxlm.models.attention_block import Layer, join_heads, queries_keys_values
@@ -58,7 +59,8 @@ class Transformer(nn.Module):
         self.layers = {name: made[name] for name in self._layer_specs}
         self.value_layers = {name: made[name] for name in attention_block.value_specs(self.config)}
         self.outer = {name: made[name] for name in norm_block.specs(self.config, "norm")}
-        self.position_CD = made.get("position")
+        position_CD = made.get("position")
+        self.position_CD = None if position_CD is None else layout.rounded(position_CD, self.config.dtype)
 
     @property
     def context(self) -> int:
@@ -193,7 +195,7 @@ class Transformer(nn.Module):
             x_BTD = rms_norm(x_BTD)
         if position_BTD is not None:
             x_BTD = x_BTD + position_BTD
-        return x_BTD.astype(self.config.dtype)
+        return layout.lay(x_BTD.astype(self.config.dtype), "batch", "length", None)
 
     def _block(
         self,
@@ -210,13 +212,14 @@ class Transformer(nn.Module):
             x_BTD = p["stream_scale"] * x_BTD + p["embed_scale"] * x0_BTD
         n_BTD = norm(config, "norm1", x_BTD, p)
         y_BTNH = attend(*queries_keys_values(config, n_BTD, p, position_BT, value))
-        x_BTD = x_BTD + self._drop(join_heads(y_BTNH, p), keys[0])
-        return x_BTD + self._drop(mlp_block.mlp(config, norm(config, "norm2", x_BTD, p), p), keys[1])
+        x_BTD = layout.lay(x_BTD + self._drop(join_heads(y_BTNH, p), keys[0]), "batch", "length", None)
+        x_BTD = x_BTD + self._drop(mlp_block.mlp(config, norm(config, "norm2", x_BTD, p), p), keys[1])
+        return layout.lay(x_BTD, "batch", "length", None)
 
     def _cast(self, p: Layer) -> Layer:
         """Parameters in the dtype that products are computed in; those of norms stay float32."""
         dtype = self.config.dtype
-        return {name: w if name.startswith("norm") else w.astype(dtype) for name, w in p.items()}
+        return layout.exchanged({name: w if name.startswith("norm") else w.astype(dtype) for name, w in p.items()})
 
     def _values(self, value_LBTKH: jax.Array | None) -> Layer:
         if value_LBTKH is None:

@@ -175,17 +175,17 @@ def load(directory: Path, one: Saved, abstract: dict[str, Any]) -> dict[str, Any
     )
 
 
-def load_params(directory: Path, one: Saved, sharding: jax.sharding.Sharding, *, average: bool = False) -> Any | None:
+def load_params(directory: Path, one: Saved, lies: Callable[[Any], Any], *, average: bool = False) -> Any | None:
     """Load the parameters alone, in their saved shapes; None if the checkpoint is broken. Raises as `load` does.
 
-    With `average` it is their running average, which the checkpoint must have.
+    `lies` gives the sharding of each, for a tree of what has shapes. With `average` they are the running average of the
+    parameters, which the checkpoint must have.
     """
     name = "ema" if average else "params"
 
     def params(place: Path) -> Any:
-        like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _described(place, name)
-        )
+        found = _described(place, name)
+        like = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), found, lies(found))
         return quiet_orbax.api().load_checkpointables(place, {name: like})[name]
 
     return _read(directory, one, params)
@@ -208,6 +208,8 @@ def _read(
     with quiet_orbax.quiet():
         try:
             return work(place.resolve()) if _is_intact(place) else None
+        except UserError:
+            raise
         except Exception as error:
             refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
             broken = not (refused or disk_reason(error) or (place / CHECKSUMS).exists())

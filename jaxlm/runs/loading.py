@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 from jaxlm.config import PreparedTokensConfig, RunConfig
+from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.user_code import TrustCode, is_own
-from jaxlm.devices.mesh import make_mesh, replicated
+from jaxlm.devices.mesh import DATA_PARALLEL, make_mesh, replicated, state_sharding
 from jaxlm.errors import UserError
-from jaxlm.models.base import BUFFERS, LanguageModel, Params, PredictsVectors, with_buffers, without_buffers
+from jaxlm.models.base import BUFFERS, LanguageModel, Params, PredictsVectors, axes_of, with_buffers, without_buffers
 from jaxlm.models.check import build
 from jaxlm.models.initialization import abstract_state, untrained_params
 from jaxlm.runs import checkpoints
@@ -79,15 +80,17 @@ def load_run(
     which: Literal["best", "last"] = "best",
     weights: Weights = "ema",
     trust_code: TrustCode = False,
+    mesh: MeshConfig = DATA_PARALLEL,
     log: Callable[[str], None] | None = None,
 ) -> Run:
     """Load a language model's run with its best checkpoint by dev loss, or its last.
 
     Of a run with optim.ema, `weights` are the running average, or "raw": the parameters as the last update left them.
     Broken checkpoints are skipped and reported to `log`. A model class in a user's own file is loaded only with
-    trust_code: True for the file that the run names, or the path of the file if it was moved. Raises UserError if the
-    directory is not a run, has another format, or has no checkpoint that can be read, and for the raw weights of a run
-    without an average.
+    trust_code: True for the file that the run names, or the path of the file if it was moved. The parameters lie on a
+    mesh of all devices, whatever the mesh of the training was; by default each device has all of them. Raises UserError
+    if the directory is not a run, has another format, or has no checkpoint that can be read, for the raw weights of a
+    run without an average, and for a mesh that does not fit.
     """
     run = open_existing(Path(path))
     config = run.read_config(trust_code)
@@ -95,10 +98,13 @@ def load_run(
         raise UserError(f"run {str(path)!r} has vectors of words and gives no text a probability: ask for neighbours")
     tokenizer = run.read_tokenizer()
     model = build(config.model, decodes=config.sample.n > 0, eos=tokenizer.eos)
-    params, step = load_parameters(run, which, log, weights)
+    placed = make_mesh(mesh)
+    params, step = load_parameters(
+        run, which, log, weights, lies=functools.partial(state_sharding, placed, axes=axes_of(model))
+    )
     if config.model.trained_by_steps and is_own(type(config.model)):
         _check_shapes(Path(path), model, params)
-    params = with_buffers(params, jax.device_put(run.read_buffers(), replicated(make_mesh())))
+    params = with_buffers(params, jax.device_put(run.read_buffers(), replicated(placed)))
     return Run(Path(path), config, tokenizer, model, params, step)
 
 
@@ -117,13 +123,17 @@ def load_parameters(
     which: Literal["best", "last"] = "best",
     log: Callable[[str], None] | None = None,
     weights: Weights = "ema",
+    *,
+    lies: Callable[[Params], Any] | None = None,
 ) -> tuple[Params, int]:
     """Load the parameters of the best or last readable checkpoint, with its step: their average where the run has one.
 
-    A training may delete checkpoints meanwhile: if none can be read and some are gone, they are listed again.
+    `lies` gives the shardings of a tree of parameters; None: every device has all of them. A training may delete
+    checkpoints meanwhile: if none can be read and some are gone, they are listed again.
     """
     _refuse_seeds(run)
-    everywhere = replicated(make_mesh())
+    if lies is None:
+        lies = functools.partial(state_sharding, make_mesh(), axes={})
     averages = _has_average(run)
     if weights == "raw" and not averages:
         raise UserError(f"weights raw wants a run with optim.ema, whose average it sets aside, got {str(run.path)!r}")
@@ -134,9 +144,7 @@ def load_parameters(
         broken = checkpoints.unreadable(run.checkpoints)
         for one in saved:
             try:
-                params = checkpoints.load_params(
-                    run.checkpoints, one, everywhere, average=averages and weights == "ema"
-                )
+                params = checkpoints.load_params(run.checkpoints, one, lies, average=averages and weights == "ema")
             except UserError:
                 if not _is_gone(run, one.step):
                     raise

@@ -2,17 +2,19 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from jaxlm.data.bigrams import count_bigrams, save_bigrams
 from jaxlm.data.corpus import Corpus
 from jaxlm.devices import processes
+from jaxlm.devices.mesh import state_sharding
 from jaxlm.devices.placing import local
 from jaxlm.errors import one_line
 from jaxlm.inference.formatting import sorted_samples
 from jaxlm.inference.generate import generate
 from jaxlm.inference.novelty import classify
-from jaxlm.models.base import BUFFERS, with_buffers, without_buffers
+from jaxlm.models.base import BUFFERS, axes_of, with_buffers, without_buffers
 from jaxlm.models.mixture import Mixture
 from jaxlm.ops import prng
 from jaxlm.runs.directory import RunDir, write_bytes
@@ -32,7 +34,8 @@ def finish(
     Several processes evaluate together; the first one samples and draws.
     """
     config, corpus = setup.config, setup.corpus
-    params, step = load_parameters(run, log=log)
+    lies = partial(state_sharding, setup.mesh, axes=axes_of(setup.model))
+    params, step = load_parameters(run, log=log, lies=lies)
     best = Run(run.path, config, corpus.tokenizer, setup.model, with_buffers(params, setup.placed_buffers), step)
     entries: dict[str, Any] = {}
     for split, row_R in setup.dataset.rows.items():

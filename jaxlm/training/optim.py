@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from optax import contrib
 
 from jaxlm.config import OptimConfig, check
 from jaxlm.errors import UserError
 from jaxlm.models.base import Axes
 from jaxlm.training.matrices import Sides, map_sides
+from jaxlm.training.muon import scale_by_muon
 
 MOST_WARMUP = 0.2
 """Share of a run that a warm-up given in steps takes at most: a recipe's own is cut in a run much shorter than its."""
@@ -142,12 +142,9 @@ def _muon(config: OptimConfig, rate: optax.Schedule, axes: Axes) -> optax.Gradie
             return math.sqrt(max(1.0, outputs / inputs)) * x
         return config.muon_rms * math.sqrt(max(inputs, outputs)) * x
 
-    def numbers(tree: Any) -> Any:
-        return map_sides(lambda sides, x: contrib.MuonDimensionNumbers(*sides), axes, tree)
-
     share = config.muon_lr / config.lr
     matrices = optax.chain(
-        contrib.scale_by_muon(beta=config.muon_momentum, weight_dimension_numbers=numbers),
+        scale_by_muon(config.muon_momentum, axes),
         optax.stateless(lambda updates, params: map_sides(scale, axes, updates)),
         optax.add_decayed_weights(config.weight_decay),
         optax.scale_by_learning_rate(lambda step: share * rate(step)),

@@ -23,10 +23,10 @@ from jaxlm.data.shards import Shards, is_directory, open_shards, refuse_settings
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
 from jaxlm.devices.flops import flops
+from jaxlm.devices.layout import on_mesh
 from jaxlm.devices.mesh import (
     check_batch,
     make_mesh,
-    must_block,
     replicated,
     row_sharder,
     rows_multiple,
@@ -135,7 +135,7 @@ class Program:
         """
         lies = jax.tree.map(lambda x: x.sharding, self.abstract_state(optimizer))
         return jax.jit(
-            self.chunk(optimizer, rate),
+            on_mesh(self.mesh, self.chunk(optimizer, rate)),
             donate_argnums=0,
             static_argnums=3,
             out_shardings=(lies, replicated(self.mesh)),
@@ -196,8 +196,7 @@ class Setup(Program):
             self.model,
             self.dataset,
             self.corpus.tokenizer.bytes_of_token,
-            row_multiple=rows_multiple(self.mesh),
-            block=must_block(self.mesh),
+            mesh=self.mesh,
             most=max(1, min(EVAL_TOKENS, int(in_a_second))),
         )
 

@@ -26,7 +26,6 @@ from jaxlm.training.setup import set_up
 from jaxlm.training.state import TrainState
 from jaxlm.training.step import language_loss, make_chunk, make_step
 from tests.conftest import NAMES, QUICK_COMPILATION, REPOSITORY
-from tests.devices import four_devices
 
 TRAIN = """
 import json, sys
@@ -130,55 +129,6 @@ def test_the_rows_of_a_batch_are_split_over_data_and_fsdp():
     sharder = jax.jit(row_sharder(make_mesh()), static_argnums=1)
     program = sharder.trace(np.zeros((2, 8)), 1).lower(lowering_platforms=("cuda",)).as_text()
     assert re.search(r'sharding_constraint .*\{"data", "fsdp"\}', program)
-
-
-@pytest.fixture(scope="module")
-def on_meshes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a step of every model gives on meshes of four devices and on one, from a process of its own."""
-    path = tmp_path_factory.mktemp("meshes") / "result.json"
-    flags = f"{QUICK_COMPILATION} --xla_force_host_platform_device_count=4"
-    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "tests.devices.four_devices", str(path)]
-    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(path.read_text())
-    return result
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mesh", ["data", "fsdp-tensor"])
-@pytest.mark.parametrize("name", four_devices.NAMES)
-def test_a_step_on_a_mesh_is_that_of_one_device(on_meshes, name, mesh):
-    """Its loss, and the parameters and moments after it: which follow the gradients, by the learning rate of 0.5."""
-    got = on_meshes[f"{name}/{mesh}"]
-    assert got["four"] == pytest.approx(got["one"], rel=1e-5)
-    assert got["far"] < 1e-5
-    split = {path for path, share in got["held"].items() if share < 1}
-    assert bool(split) == (mesh != "data" and name not in four_devices.COUNTED)
-
-
-@pytest.mark.slow
-def test_a_device_holds_the_part_of_an_array_that_the_rules_give_it(on_meshes):
-    """On fsdp 2 x tensor 2, of parameters and of their moments: a half along each mesh axis that a dimension has."""
-    gpt = {
-        "embed": 1 / 4,  # vocab, embed
-        "position": 1 / 2,  # length, embed
-        "norm1_scale": 1 / 2,  # layers, embed
-        "q": 1 / 4,  # layers, embed, heads, head
-        "k_bias": 1 / 2,  # layers, heads, head
-        "attend": 1 / 4,  # layers, heads, head, embed
-        "up": 1 / 4,  # layers, embed, mlp
-        "up_bias": 1 / 2,  # layers, mlp
-        "down": 1 / 4,  # layers, mlp, embed
-        "down_bias": 1 / 2,  # layers, embed
-    }
-    held = on_meshes["gpt/fsdp-tensor"]["held"]
-    for name, share in gpt.items():
-        assert held[f"params/{name}"] == held[f"opt_state/0/trace/{name}"] == share, name
-    rnn = on_meshes["gru/fsdp-tensor"]["held"]
-    assert [rnn[f"params/{name}"] for name in ("gates", "out_bias", "start")] == [1 / 4, 1 / 2, 1 / 2]
-    odd = on_meshes["rean-softmax-random/fsdp-tensor"]["held"]
-    assert odd["params/special"] == 1 / 2  # 257 rows are not split, their width is
 
 
 def virtual(**sizes: int) -> AbstractMesh:

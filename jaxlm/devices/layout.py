@@ -1,0 +1,86 @@
+"""How the arrays inside a program lie on several devices. On one device every function here returns what it is given.
+
+XLA would find a layout of its own, but not a good one: it splits the stream by its width in place of gathering weights,
+gathers in float32 what products take in bfloat16, and gathers again for each iteration of Muon.
+"""
+
+import functools
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxlm.devices.mesh import spec_of
+
+T = TypeVar("T")
+
+_traced_for: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
+
+
+def on_mesh(mesh: Mesh, function: Callable[..., T]) -> Callable[..., T]:
+    """The function, to be given to jit, traced for a mesh: what it calls of this module lays arrays on the mesh.
+
+    Give jit another function for each mesh, as this one returns: what it has traced it does not trace again.
+    """
+
+    @functools.wraps(function)
+    def traced(*args: Any, **options: Any) -> T:
+        token = _traced_for.set(mesh if mesh.size > 1 else None)
+        try:
+            return function(*args, **options)
+        finally:
+            _traced_for.reset(token)
+
+    return traced
+
+
+def traced_for() -> Mesh | None:
+    """The mesh of `on_mesh` if it has several devices, else None."""
+    return _traced_for.get()
+
+
+def lay(x: jax.Array, *axes: str | None) -> jax.Array:
+    """An array with these logical axes, laid on the mesh by devices.mesh.RULES."""
+    mesh = traced_for()
+    if mesh is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec_of(mesh, x.shape, axes)))
+
+
+def exchanged(tree: T) -> T:
+    """Arrays in the types in which devices exchange them: the compiler moves no conversion of types over the barrier.
+
+    Without it, part of the parameters are gathered in float32 and converted afterwards.
+    """
+    return tree if traced_for() is None else jax.lax.optimization_barrier(tree)
+
+
+def rounded(x: jax.Array, dtype: Any) -> jax.Array:
+    """An array rounded to the type in which devices exchange it, in its own type; on one device it is not rounded."""
+    return x if traced_for() is None else exchanged(x.astype(dtype)).astype(x.dtype)
+
+
+def over_all(function: Callable[..., jax.Array], x_L: jax.Array, *rest: jax.Array) -> jax.Array:
+    """function(x_L, *rest), computed by all devices: each takes whole parts of x along its first axis.
+
+    The function must treat them each alone. Where the devices do not divide their number, zeros are added. Parts are
+    sent to their device once, along one mesh axis after the other: XLA cannot change all axes at once without that each
+    device gathers everything.
+    """
+    mesh = traced_for()
+    if mesh is None:
+        return function(x_L, *rest)
+    L, names = x_L.shape[0], ("fsdp", "tensor", "data")
+    free = [PartitionSpec.UNCONSTRAINED] * (x_L.ndim - 1)
+    steps = [NamedSharding(mesh, PartitionSpec(names[:count], *free)) for count in (1, 2)]
+    whole = NamedSharding(mesh, PartitionSpec(names))
+    x_L = jnp.pad(x_L, [(0, -L % mesh.size), *[(0, 0)] * (x_L.ndim - 1)])
+    for lies in (*steps, whole):
+        x_L = jax.lax.with_sharding_constraint(x_L, lies)
+    y_L = function(x_L, *rest)
+    for lies in (whole, *reversed(steps)):
+        y_L = jax.lax.with_sharding_constraint(y_L, lies)
+    return y_L[:L]
