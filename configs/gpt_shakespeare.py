@@ -12,19 +12,9 @@ from jaxlm import GptConfig, OptimConfig
 
 config = dataclasses.replace(
     nanogpt,
-    model=GptConfig.modern(context=128, n_layers=4, n_heads=4, d_model=192),
+    model=GptConfig.modern(context=128, n_layers=4, n_heads=4, d_model=192, dropout=0.1, value_embeds=False),
     data=dataclasses.replace(nanogpt.data, max_length=128, order="shuffled"),
-    optim=OptimConfig(
-        name="adamw",
-        lr=3e-3,
-        schedule="cosine",
-        warmup=100,
-        end_factor=0.05,
-        betas=(0.9, 0.99),
-        weight_decay=0.1,
-        decay="matrices",
-        clip=1.0,
-    ),
+    optim=OptimConfig(name="muon", lr=3e-3, muon_lr=0.02, schedule="linear", warmup=0.01, betas=(0.9, 0.95)),
     steps=3000,
     batch_size=16,
 )
