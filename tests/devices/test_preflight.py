@@ -69,7 +69,7 @@ def test_processes_that_agree_meet_and_exchange_values():
         ({"jax": "0.10.3"}, "jax 0.10.3, not 0.10.2"),
         ({"jaxlm": "0.2.0"}, "jaxlm 0.2.0, not 0.1.0"),
         ({"seed": 1, "jaxlm": "0.2.0"}, "jaxlm 0.2.0, not 0.1.0; seed 1, not 0"),
-        ({"model.class": "Own"}, "model.class Own, not not set"),
+        ({"model.class": "Own"}, "model.class Own, not None"),
     ],
 )
 def test_a_process_that_differs_is_named_to_all(other, told):
@@ -84,7 +84,7 @@ def test_a_process_that_is_missing_is_named_when_the_time_is_over():
     began = time.monotonic()
     found = met([FACTS] * 4, absent=(2,), timeout=1.0)
     assert time.monotonic() - began < 10
-    assert all("after 1 s process 2 of 4 were missing" in error for error in found.values()), found
+    assert all("after 1 s process 2 of 4 had not come" in error for error in found.values()), found
     assert set(found) == {0, 1, 3}
 
 

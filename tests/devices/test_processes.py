@@ -262,5 +262,5 @@ def test_a_process_that_never_comes_is_named(place, lines):
     ]
     for done in Job(started).ended():
         assert done.code == 2 and len(errors(done)) == 1, done.stderr
-        assert "process 2 of 3 were missing" in errors(done)[0], done.stderr
+        assert "process 2 of 3 had not come" in errors(done)[0], done.stderr
     assert time.monotonic() - began < QUICK + 2 or os.getloadavg()[0] > 2

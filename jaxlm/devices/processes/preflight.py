@@ -66,7 +66,7 @@ def refuse(missing: Sequence[str], differing: Sequence[str], *, processes: int, 
     """Raise UserError if there are missing or differing processes."""
     parts = []
     if missing:
-        parts.append(f"after {timeout:g} s {', '.join(_few(missing))} of {processes} were missing")
+        parts.append(f"after {timeout:g} s {', '.join(_few(missing))} of {processes} had not come")
     if differing:
         parts.append(f"they differ from process 0: {'; '.join(_few(differing))}")
     if parts:
@@ -230,5 +230,5 @@ def _few(texts: Sequence[str]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else "not set" if value is None else json.dumps(value)
+    text = value if isinstance(value, str) else "None" if value is None else json.dumps(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
