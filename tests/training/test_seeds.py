@@ -19,9 +19,12 @@ import numpy as np
 import pytest
 
 import jaxlm
+from jaxlm import sweep
+from jaxlm.cli.sweep_command import parse_sweep
 from jaxlm.errors import NonFiniteLoss, Stopped, UserError
 from jaxlm.runs import checkpoints, metrics
 from jaxlm.runs.directory import RunDir
+from jaxlm.sweep import Variant
 from jaxlm.training import cadence
 from jaxlm.training.seeds.job import SeedsJob, prepare
 from jaxlm.training.seeds.records import DEV_LOSSES, SeedsWriter, best_steps
@@ -365,3 +368,11 @@ def test_rows_and_dropout_are_those_of_the_seed(make_run):
     assert not np.array_equal(row_NKB[0], row_NKB[1])
     words_N2 = np.asarray(job._dropout_words)
     assert not np.array_equal(words_N2[0], words_N2[1])
+
+
+def test_a_sweep_of_seeds_ranks_means_with_their_errors(tmp_path):
+    variant = Variant({"optim.lr": 0.1}, jaxlm.RunConfig(model=TINY, steps=5, seeds=2, run_dir=str(tmp_path)))
+    shown = sweep.table([sweep.Result(variant, "dev", 2.5, ("a", "b", "c"), 0.125)])
+    assert shown.splitlines()[1].split() == ["0.1", "2.5000", "±", "0.1250"]
+    with pytest.raises(UserError, match=r"--sweep.seeds is not possible: give one --seeds for the whole sweep"):
+        parse_sweep(["configs/names_mlp.py", "--sweep.seeds", "2", "3"])
