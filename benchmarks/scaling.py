@@ -185,7 +185,7 @@ def read(place: Path, shards: Any, order: str, cold: bool) -> tuple[int, float, 
 
 
 def start(most: int) -> None:
-    """Print the seconds in which so many processes meet, each in a thread: the preflight, JAX's coordination service."""
+    """Print the seconds in which so many processes meet, each in a thread: in the preflight and at JAX's service."""
     from jax._src.lib import _jax  # type: ignore[attr-defined]
 
     for n in (count for count in (8, 32, 128, 512, 1000) if count <= most):
