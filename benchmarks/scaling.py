@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ ROWS, LENGTH, WIDTH, BLOCKS, VOCAB = 4, 128, 128, 4, 256
 STEPS = 10
 """Steps in a timing, the best of ROUNDS."""
 ROUNDS = 3
+FACTS = {f"setting {number}": "x" * 10 for number in range(80)}
+"""About as many bytes as the settings and versions that processes compare."""
 
 
 def main() -> None:
@@ -182,7 +185,7 @@ def read(place: Path, shards: Any, order: str, cold: bool) -> tuple[int, float, 
 
 
 def start(most: int) -> None:
-    """Print the seconds in which so many processes meet: JAX's coordination service, each client in a thread."""
+    """Print the seconds in which so many processes meet, each in a thread: in the preflight and at JAX's service."""
     from jax._src.lib import _jax  # type: ignore[attr-defined]
 
     for n in (count for count in (8, 32, 128, 512, 1000) if count <= most):
@@ -191,9 +194,25 @@ def start(most: int) -> None:
         clients = [_jax.get_distributed_runtime_client(address, i, init_timeout=120) for i in range(n)]
         connected = at_once([client.connect for client in clients])
         barrier = at_once([lambda client=client: client.wait_at_barrier("all", 60_000) for client in clients])  # type: ignore[misc]
+        channels: list[Any] = []
+        met = at_once([partial(meet, n, i, channels) for i in range(n)])
+        compared = at_once([partial(channel.gather, FACTS) for channel in channels])
+        print(f"{n:5} processes: met in {met:.2f} s, compared facts in {compared:.2f} s", flush=True)
         print(f"{n:5} processes: connected in {connected:.2f} s, a barrier in {barrier:.3f} s", flush=True)
         at_once([client.shutdown for client in clients])
         service.shutdown()
+        for channel in channels:
+            channel.leave()
+
+
+def meet(processes: int, process: int, channels: list[Any]) -> None:
+    """Add a process's channel, once all have met."""
+    from jaxlm.config import DistributedConfig
+    from jaxlm.devices.processes import preflight
+
+    address = f"127.0.0.1:{22000 + processes}"
+    settings = DistributedConfig(coordinator=address, processes=processes, process=process, timeout=120)
+    channels.append(preflight.meet(settings, FACTS))
 
 
 def at_once(calls: list[Callable[[], Any]]) -> float:

@@ -128,8 +128,6 @@ def test_a_signal_to_the_launcher_reaches_the_first_process(nodes):
 @pytest.mark.slow
 def test_ssh_trains_one_run_in_two_processes(nodes, tmp_path_factory):
     """Twelve steps on two processes of this machine, which stand for two hosts."""
-    if importlib.util.find_spec("jaxlm.config.distributed") is None:
-        pytest.skip("wants runs of several processes")
     cli = processes.cli(tmp_path_factory)
     out = cli.base / "run"
     with socket.socket() as free:
