@@ -139,7 +139,7 @@ class Levels(nn.Module):
     def _join(self, p: Layer, before: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(what the next level sees, what the logits see) at each place.
 
-        Laid by rows: of a stream that it splits by its width, XLA computes wrong numbers on a mesh of 2 x 2 x 2 (0.10.2).
+        Laid by rows: where XLA (jax 0.10.2) splits the stream by its width, numbers on a mesh of 2 x 2 x 2 are wrong.
         """
         u = layout.by_rows(jnp.concatenate([before, now], axis=-1) @ p["pair"])
         if self.style == "fusion":
