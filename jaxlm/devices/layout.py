@@ -50,6 +50,11 @@ def lay(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec_of(mesh, x.shape, axes)))
 
 
+def by_rows(x_BTD: jax.Array) -> jax.Array:
+    """An array of a batch's rows, laid on the mesh by them alone: every other dimension is whole on each device."""
+    return lay(x_BTD, "batch", *[None] * (x_BTD.ndim - 1))
+
+
 def exchanged(tree: T) -> T:
     """Arrays in the types in which devices exchange them: the compiler moves no conversion of types over the barrier.
 

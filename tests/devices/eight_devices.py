@@ -133,6 +133,7 @@ def program_of(model: Any, settings: jaxlm.OptimConfig, mesh: Any, buffers: Any 
 
 def trained(name: str, model: Any, params: Any, mesh: Any) -> tuple[Any, list[float], dict[str, float]]:
     """The state after some steps on a mesh, their losses, and what a device holds of it."""
+    params = jax.device_get(params)  # copies: the state is donated
     own, buffers = without_buffers(params), jax.device_put(params.get(BUFFERS), replicated(mesh))
     settings = jaxlm.OptimConfig("sgd", lr=0.05, momentum=0.9)
     program, optimizer, chunk = program_of(model, settings, mesh, buffers)

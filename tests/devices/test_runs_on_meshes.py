@@ -28,7 +28,7 @@ config = jaxlm.RunConfig(
     model=jaxlm.GptConfig.llama(context=16, n_layers=1, n_heads=4, n_kv_heads=2, d_model=32),
     data=jaxlm.DataConfig(path="text.txt", example="sequence"),
     optim=jaxlm.OptimConfig("adamw", lr=3e-3),
-    steps=20,
+    steps=30,
     batch_size=16,
     run_dir=name,
     checkpoint=jaxlm.CheckpointConfig(every=10, keep=2),
@@ -71,9 +71,9 @@ def ended(directory: Path, processes: dict[str, subprocess.Popen[str]]) -> dict[
 
 
 def half(directory: Path, run: str, name: str) -> None:
-    """A copy of a finished run as it was after its first checkpoint."""
+    """A copy of a finished run as it was at the checkpoint before its last."""
     shutil.copytree(directory / run, directory / name)
-    shutil.rmtree(directory / name / "checkpoints" / "20")
+    shutil.rmtree(directory / name / "checkpoints" / "30")
     (directory / name / "eval.json").unlink()
 
 
@@ -100,7 +100,7 @@ def test_a_run_on_a_mesh_ends_as_that_of_one_device(runs):
 @pytest.mark.parametrize("name", ["8 to 1", "8 to 2", "8 to 4", "1 to 8"])
 def test_a_run_goes_on_elsewhere_with_the_losses_it_would_have_had(runs, name):
     moved, stayed = runs[name], runs[name[0]]
-    assert any("resuming" in line and "step 10" in line for line in moved["logged"])
+    assert any("resuming" in line and "step 20" in line for line in moved["logged"])
     for split in ("train", "dev", "test"):
         want = stayed["result"][split]["nats_per_token"]
         assert moved["result"][split]["nats_per_token"] == pytest.approx(want, abs=1e-5)
