@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 DEVICES = 8
 CASES = {
@@ -37,7 +37,8 @@ def state_of(mib: int, fsdp: int, real: bool) -> Any:
     mesh = Mesh(np.array(jax.devices()[:fsdp]).reshape(1, fsdp, 1), ("data", "fsdp", "tensor"))
     rows = mib * 2**20 // 4 // 3 // 8 // 1024
     shapes = {f"w{i}": jax.ShapeDtypeStruct((rows // 8 * 8, 1024), jnp.float32) for i in range(8)}
-    state = TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), params=shapes, opt_state={"mu": shapes, "nu": shapes})
+    step = cast(jax.Array, jax.ShapeDtypeStruct((), jnp.int32))
+    state = TrainState(step=step, params=shapes, opt_state={"mu": shapes, "nu": shapes})
     lies = state_sharding(mesh, state, dict.fromkeys(shapes, ("embed", "mlp")))
     if real:
         draw = jax.jit(

@@ -2,9 +2,9 @@
 
     python train.py configs/gpt_bpe.py --data.path book.txt
 
-Wants the extra `bpe`. Four blocks of the modern form, 192 wide, 256 tokens of context: for a laptop and a text of a few MB. A smaller text
-wants fewer tokens (`--data.tokens.vocab-size 1024`) and more dropout; dialogues and lists want `--data.kind dialogues`
-or `lines`. Losses compare with those of other tokens in bits per byte.
+Wants the extra `bpe`. Four blocks of the modern form, 192 wide, 256 tokens of context: for a laptop and a text of a few
+MB. A smaller text wants fewer tokens (`--data.tokens.vocab-size 1024`) and more dropout; dialogues and lists want
+`--data.kind dialogues` or `lines`. Losses compare with those of other tokens in bits per byte.
 """
 
 from jaxlm import BpeConfig, DataConfig, EvalConfig, GptConfig, OptimConfig, RunConfig, SampleConfig
