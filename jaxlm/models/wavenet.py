@@ -143,7 +143,7 @@ class Levels(nn.Module):
         """
         u = layout.by_rows(jnp.concatenate([before, now], axis=-1) @ p["pair"])
         if self.style == "fusion":
-            y = jnp.tanh(layer_norm(u, p["scale"], p["bias"]))
+            y = layout.by_rows(jnp.tanh(layer_norm(u, p["scale"], p["bias"])))
             return y, y
         u, g = jnp.split(u + along_last(p["bias"], u), 2, axis=-1)
         y = jnp.tanh(u) * jax.nn.sigmoid(g)
