@@ -55,6 +55,18 @@ def by_rows(x_BTD: jax.Array) -> jax.Array:
     return lay(x_BTD, "batch", *[None] * (x_BTD.ndim - 1))
 
 
+def by_heads(attend: Callable[..., jax.Array], *heads: jax.Array) -> jax.Array:
+    """attend(*heads), computed by each device for its own rows and heads, as a kernel needs that is no XLA program.
+
+    `heads` are (B, T, heads, H) or, without heads, (B, T).
+    """
+    mesh = traced_for()
+    if mesh is None:
+        return attend(*heads)
+    specs = [spec_of(mesh, x.shape, ("batch", "length", "heads", "head")[: x.ndim]) for x in heads]
+    return jax.shard_map(attend, mesh=mesh, in_specs=tuple(specs), out_specs=specs[0], check_vma=False)(*heads)
+
+
 def exchanged(tree: T) -> T:
     """Arrays in the types in which devices exchange them: the compiler moves no conversion of types over the barrier.
 

@@ -153,14 +153,14 @@ def devices_of(slice: Slice) -> list[Any]:
 
 
 @contextlib.contextmanager
-def tracing_for(name: str, devices: int = 1) -> Iterator[None]:
-    """Context in which programs are traced for so many devices of a kind, which need not be there.
+def tracing_for(name: str) -> Iterator[None]:
+    """Context in which programs are traced for devices of a kind, which need not be there.
 
     Before it traces cuDNN's attention, JAX asks the machine it runs on for its cuDNN and compute capability: here it is
     given those of the device.
     """
     if name not in GPUS:
-        with compiling_for(Target("tpu", devices=devices)):
+        with compiling_for(Target("tpu")):
             yield
         return
     from jax._src.cudnn import fused_attention_stablehlo as checks
@@ -171,7 +171,7 @@ def tracing_for(name: str, devices: int = 1) -> Iterator[None]:
         "check_compute_capability": lambda least: (major, minor) >= tuple(map(int, least.split("."))),
         "is_cuda_compute_capability_equal": lambda one: one == f"{major}.{minor}",
     }
-    with mock.patch.multiple(checks, **answers), compiling_for(Target("cuda", float(f"{major}.{minor}"), devices)):
+    with mock.patch.multiple(checks, **answers), compiling_for(Target("cuda", float(f"{major}.{minor}"))):
         yield
 
 

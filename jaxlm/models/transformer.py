@@ -30,7 +30,16 @@ def attention_of(config: TransformerConfig) -> AttentionKind:
 
     Raises UserError where model.attention is flash and it cannot be.
     """
-    kind = attention_kind(
+    kind = _kind_of(config)
+    if config.attention == "flash" and kind.name == "plain":
+        raise UserError(
+            f"model.attention flash cannot be here: {kind.reason}; leave it out, or give --model.attention plain"
+        )
+    return kind
+
+
+def _kind_of(config: TransformerConfig) -> AttentionKind:
+    return attention_kind(
         length=needed(config.context, f"{type(config).__name__}.context"),
         head_width=config.head_width,
         dtype=config.dtype,
@@ -39,11 +48,6 @@ def attention_of(config: TransformerConfig) -> AttentionKind:
         documents=getattr(config, "documents", False),
         choice=config.attention,
     )
-    if config.attention == "flash" and kind.name == "plain":
-        raise UserError(
-            f"model.attention flash cannot be here: {kind.reason}; leave it out, or give --model.attention plain"
-        )
-    return kind
 
 
 class Transformer(nn.Module):
@@ -116,6 +120,7 @@ class Transformer(nn.Module):
             x_BTD = self._drop(x_BTD, first)
             key_L = jnp.stack(keys)
         x0_BTD = x_BTD
+        is_splash = _kind_of(config).name == "splash"
 
         def block(x_BTD: jax.Array, kind: Kind, own: tuple[Layer, jax.Array | None], value: Layer | None) -> jax.Array:
             p, key = own
@@ -124,8 +129,13 @@ class Transformer(nn.Module):
             def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> jax.Array:
                 drop = None if attend_key is None else lambda w_BNTS: self._drop(w_BNTS, attend_key)
                 options: dict[str, Any] = {"window": kind.window, "softcap": config.attention_softcap}
-                options |= {"start_BT": start_BT, "drop": drop, "choice": config.attention}
-                return attention(q_BTNH, k_BTKH, v_BTKH, **options)
+                options |= {"drop": drop, "choice": config.attention}
+                heads = (q_BTNH, k_BTKH, v_BTKH) if start_BT is None else (q_BTNH, k_BTKH, v_BTKH, start_BT)
+
+                def masked(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, *start: jax.Array) -> jax.Array:
+                    return attention(q_BTNH, k_BTKH, v_BTKH, start_BT=start[0] if start else None, **options)
+
+                return layout.by_heads(masked, *heads) if is_splash else masked(*heads)
 
             return self._block(x_BTD, x0_BTD, p, value, position_1T, attend, (first, second))
 

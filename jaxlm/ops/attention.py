@@ -35,7 +35,7 @@ def attention_kind(
     """The form that `attention` takes for sequences of a length, on a device (None: the one that is traced for).
 
     cudnn: cuDNN's flash attention on NVIDIA GPUs since Ampere, in bfloat16 or float16, without document masks. splash:
-    the Pallas kernel that ships with JAX, on one TPU. plain: everywhere else, and with dropout of attention's weights
+    the Pallas kernel that ships with JAX, on TPUs. plain: everywhere else, and with dropout of attention's weights
     or a soft-cap. A caller who chose flash gets plain with its reason where flash cannot be.
     """
     on = on or target()
@@ -50,7 +50,7 @@ def attention_kind(
         reason = reason or ("documents share a row" if documents else None)
         return AttentionKind("plain", reason) if reason else AttentionKind("cudnn", "an NVIDIA GPU")
     if on.platform == "tpu":
-        reason = flash.not_by_splash(length, on.devices)
+        reason = flash.not_by_splash(length)
         return AttentionKind("plain", reason) if reason else AttentionKind("splash", "a TPU")
     return AttentionKind("plain", f"no fused kernel for {on.platform}")
 

@@ -25,11 +25,9 @@ def not_by_cudnn(head_width: int, dtype: np.dtype, capability: float) -> str | N
     return None
 
 
-def not_by_splash(length: int, devices: int) -> str | None:
+def not_by_splash(length: int) -> str | None:
     """Why splash attention cannot be, in words; None where it can."""
-    if length < LANES:
-        return f"splash attention wants {LANES} positions, got {length}"
-    return f"splash attention wants one device, got {devices}" if devices > 1 else None
+    return f"splash attention wants {LANES} positions, got {length}" if length < LANES else None
 
 
 def cudnn(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, window: int | None) -> jax.Array:

@@ -15,8 +15,6 @@ class Target(NamedTuple):
     """cpu, cuda, rocm or tpu."""
     capability: float = 0.0
     """Compute capability of a CUDA device, as 9.0."""
-    devices: int = 1
-    """How many a program runs on."""
 
 
 _given: ContextVar[Target | None] = ContextVar("target", default=None)
@@ -27,12 +25,12 @@ def target() -> Target:
     given = _given.get()
     if given is not None:
         return given
-    device, count = jax.devices()[0], jax.device_count()
+    device = jax.devices()[0]
     if device.platform != "gpu":
-        return Target(device.platform, devices=count)
+        return Target(device.platform)
     if "cuda" not in device.client.platform_version:
-        return Target("rocm", devices=count)
-    return Target("cuda", float(device.compute_capability), count)
+        return Target("rocm")
+    return Target("cuda", float(device.compute_capability))
 
 
 @contextlib.contextmanager

@@ -215,7 +215,7 @@ def plan(config: RunConfig, on: str, *, decode_rows: int = 1) -> Plan:
 
 def planned_step(config: RunConfig, name: str, devices: Sequence[Any]) -> tuple[Program, int, int, Compiled | str]:
     """The program of a run on absent devices, its rows and predictions a row, and its train step (see Plan)."""
-    with topology.tracing_for(name, len(devices)):
+    with topology.tracing_for(name):
         training, rows, length = program(config, make_mesh(config.mesh, devices))
         return training, rows, length, _compiled(lambda: traced_step(training, rows, length), name, devices)
 

@@ -19,10 +19,12 @@ import numpy as np
 
 import jaxlm
 from jaxlm.data.rows import Batch
+from jaxlm.devices import layout
 from jaxlm.devices.layout import on_mesh
 from jaxlm.devices.mesh import replicated, split_rows, state_sharding
 from jaxlm.devices.plan.collectives import collectives
 from jaxlm.models.base import BUFFERS, axes_of, without_buffers
+from jaxlm.ops import causal_attention, flash
 from jaxlm.ops.orthogonal import newton_schulz
 from jaxlm.rean.model import ReanModel
 from jaxlm.rean.training import objective_of
@@ -219,6 +221,25 @@ def exchanged_by_muon() -> dict[str, Any]:
     return result
 
 
+def heads() -> dict[str, Any]:
+    """A TPU's kernel by each device's rows and heads, with documents: the difference from one device's attention."""
+    mesh, shape = mesh_of(2, 2, 2), (4, 128, 4, 16)
+    q, k, v = (jax.random.normal(jax.random.key(i), (*shape[:2], n, 16)) for i, n in enumerate((4, 2, 2)))
+    start_BT = jnp.where(jnp.arange(128) < 50, 0, 50)[None] + jnp.zeros((4, 1), jnp.int32)
+    shapes: list[tuple[int, ...]] = []
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, *start: jax.Array) -> jax.Array:
+        shapes.append(q.shape)
+        return flash.splash(q, k, v, None, start[0] if start else None, interpret=True)
+
+    result: dict[str, Any] = {}
+    for name, given in {"rows": (q, k, v), "documents": (q, k, v, start_BT)}.items():
+        y_BTNH = jax.block_until_ready(jax.jit(on_mesh(mesh, partial(layout.by_heads, attend)))(*given))
+        expected = causal_attention(q, k, v, start_BT=start_BT if name == "documents" else None)[0]
+        result[name] = float(jnp.abs(y_BTNH - expected).max())
+    return {**result, "shapes": shapes}
+
+
 def moved() -> dict[str, Any]:
     """Checkpoints of some meshes opened on others: differences of parameters, and the losses of the next steps."""
     config, settings = FORMS["modern"]
@@ -252,6 +273,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{name: partial(form, name) for name in FORMS},
     "memory": memory,
     "muon": exchanged_by_muon,
+    "heads": heads,
     "moved": moved,
 }
 

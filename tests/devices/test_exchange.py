@@ -27,7 +27,7 @@ def exchanged(optimizer: OptimConfig = GPT2.optim, **sizes: int) -> dict[tuple[s
         pytest.skip("wants jaxlm[plan-cuda]")
     config = dataclasses.replace(GPT2, optim=optimizer, mesh=MeshConfig(**sizes))
     devices: Any = topology.devices_of(topology.parse_slice("h100x8"))
-    with topology.tracing_for("h100", 8):
+    with topology.tracing_for("h100"):
         made, rows, length = program(config, make_mesh(config.mesh, devices))
         text = traced_step(made, rows, length).lower().compile().as_text()
     found: dict[tuple[str, str], float] = defaultdict(float)

@@ -95,6 +95,12 @@ def test_muon_sends_its_matrices_once_and_not_for_each_iteration(results, mesh):
     assert found[f"{mesh}/5"] < 3 * 8 / 3 * found["matrices"]
 
 
+def test_a_kernel_gets_each_devices_own_rows_and_heads(results):
+    found = results("heads")
+    assert all(shape == [1, 128, 2, 16] for shape in found["shapes"])
+    assert found["rows"] < 1e-5 and found["documents"] < 1e-5
+
+
 @pytest.mark.parametrize("opened", ["8", "4", "2", "1"])
 @pytest.mark.parametrize("saved", ["8", "1"])
 def test_a_checkpoint_opens_on_any_mesh_and_training_goes_on(results, saved, opened):

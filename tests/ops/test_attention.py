@@ -93,7 +93,6 @@ def test_dropped_weights_are_not_seen():
         (H100, {"choice": "plain"}, "plain", "model.attention"),
         (V5E, {"documents": True}, "splash", "TPU"),
         (V5E, {"length": 100}, "plain", "wants 128 positions, got 100"),
-        (Target("tpu", devices=8), {}, "plain", "wants one device, got 8"),
         (CPU, {}, "plain", "no fused kernel for cpu"),
     ],
 )
