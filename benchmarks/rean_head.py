@@ -29,7 +29,7 @@ from jaxlm.embeddings import search
 from jaxlm.plots import pictures
 from jaxlm.rean.model import ReanModel
 from jaxlm.rean.training import objective_of
-from jaxlm.training.setup import Objective
+from jaxlm.training.program import Objective
 from jaxlm.training.state import TrainState
 
 CONTEXT, ROUNDS, WIDTH = 64, 3, 64

@@ -23,8 +23,9 @@ from jaxlm.runs.directory import RunDir
 from jaxlm.runs.fingerprint import fingerprint
 from jaxlm.training.job import Job
 from jaxlm.training.language import LanguageJob
+from jaxlm.training.program import Objective
 from jaxlm.training.run import train
-from jaxlm.training.setup import Objective, Setup, set_up
+from jaxlm.training.setup import Setup, set_up
 from jaxlm.word2vec.loading import load_vectors
 
 

@@ -13,7 +13,8 @@ from jaxlm.models.base import LanguageModel, Params, without_buffers
 from jaxlm.models.mixture import Mixture
 from jaxlm.training.job import Job
 from jaxlm.training.language import LanguageJob
-from jaxlm.training.setup import Objective, Setup, set_up
+from jaxlm.training.program import Objective
+from jaxlm.training.setup import Setup, set_up
 from jaxlm.training.step import language_loss
 
 

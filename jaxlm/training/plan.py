@@ -22,7 +22,8 @@ from jaxlm.models.base import axes_of
 from jaxlm.models.check import build
 from jaxlm.models.initialization import abstract_state
 from jaxlm.training import optim
-from jaxlm.training.setup import Program, attention_note
+from jaxlm.training.program import Program
+from jaxlm.training.setup import attention_note
 
 PLANNED_STEPS = 1000
 """Steps of a run that is as long as some epochs of data that a plan does not read."""

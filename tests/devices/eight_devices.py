@@ -30,7 +30,7 @@ from jaxlm.rean.model import ReanModel
 from jaxlm.rean.training import objective_of
 from jaxlm.runs import checkpoints
 from jaxlm.training import muon, optim
-from jaxlm.training.setup import Objective, Program
+from jaxlm.training.program import Objective, Program
 from jaxlm.training.state import TrainState
 from tests.models.test_models import MODELS
 from tests.rean import test_rean as rean

@@ -18,6 +18,7 @@ from jaxlm.runs import metrics
 from jaxlm.runs.checkpoints import CheckpointWriter
 from jaxlm.training import cadence, language, setup
 from jaxlm.training.language import LanguageJob
+from jaxlm.training.program import Objective
 from jaxlm.training.setup import Setup
 from jaxlm.training.state import TrainState
 from jaxlm.training.step import language_loss
@@ -78,7 +79,7 @@ def test_a_run_with_everything_goes_on_bit_for_bit(make_run, monkeypatch):
         return jnp.where(batch.weight.max() > 1, jnp.nan, 1.0) * total, count
 
     def set_up(config: Any, **options: Any) -> Setup:
-        return dataclasses.replace(setup.set_up(config, **options), objective=setup.Objective(loss=loss))
+        return dataclasses.replace(setup.set_up(config, **options), objective=Objective(loss=loss))
 
     def run_chunk(self: LanguageJob, state: TrainState, step: int, K: int) -> Any:
         if step in (4, 10):
