@@ -30,6 +30,24 @@ class NonFiniteLoss(Exception):
     """Training produced a loss that is not a number, or far above its start; the command line exits with code 3."""
 
 
+REFUSED_PATHS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EROFS)
+"""Errors of the system about a path that it cannot follow or may not change, whatever the operation."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True if the machine, or a device by what XLA says, has no memory for what was asked."""
+    return isinstance(error, MemoryError) or (
+        type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" in str(error)
+    )
+
+
+def is_refused(error: BaseException) -> bool:
+    """True for an error of the user's making, or the machine's, with which the command line exits with code 2."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOSPC or (error.filename is not None and error.errno in REFUSED_PATHS)
+    return isinstance(error, UserError) or is_out_of_memory(error)
+
+
 def one_line(text: str) -> str:
     """Replace every run of white space in a text by one space."""
     return " ".join(text.split())

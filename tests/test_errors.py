@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxlm.errors import UserError, writing
+from jaxlm.errors import UserError, is_refused, writing
 
 
 @pytest.mark.parametrize("run_dir", ["runs/x", "{here}/runs/x"])
@@ -38,3 +38,18 @@ def test_a_full_disk_is_a_line_wherever_it_is_seen(tmp_path):
     """A file that is open already has no name in its error."""
     with pytest.raises(UserError, match="cannot be written: No space left on device"), writing(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (UserError("a setting"), True),
+        (MemoryError(), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EACCES, "Permission denied", "names.txt"), True),
+        (OSError(errno.EIO, "Input/output error", "names.txt"), False),
+        (ValueError("a bug"), False),
+    ],
+)
+def test_what_ends_with_exit_code_2(error, refused):
+    assert is_refused(error) is refused

@@ -11,7 +11,7 @@ set -uo pipefail
 
 read -ra hosts <<<"${1:?hosts want a list, as in: $0 \"node1 node2\" configs/names_gpt.py}"
 shift
-coordinator="${hosts[0]}:${PORT:-8476}"
+coordinator="${hosts[0]#*@}:${PORT:-8476}"
 directory=${DIRECTORY:-$PWD}
 pid_file="/tmp/jaxlm-$(id -un)-$$.pid"
 

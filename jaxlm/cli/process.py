@@ -15,11 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
-from jaxlm.errors import NonFiniteLoss, UserError, one_line
+from jaxlm.errors import REFUSED_PATHS, NonFiniteLoss, UserError, is_out_of_memory, one_line
 
 EXIT_USER, EXIT_NON_FINITE = 2, 3
-REFUSED_PATHS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EROFS)
-"""Errors of the system about a path that it cannot follow or may not change, whatever the operation."""
 ALLOCATIONS_BETWEEN_COLLECTIONS = 1_000_000
 """Python's 700 costs a tenth of the time that imports and tracing take, 100,000 still 50 ms."""
 LONGEST_REASON = 200
@@ -89,20 +87,13 @@ def exit_codes(*, ignore_write_errors: bool = False) -> Iterator[None]:
             raise
         code = EXIT_USER
     except Exception as error:
-        if not _is_memory(error):
+        if not is_out_of_memory(error):
             raise
         reason = escape_controls(str(error).partition("\n")[0][:LONGEST_REASON]) or "no more is there"
         print(f"error: not enough memory ({reason}): take a smaller batch, model or number of samples", file=sys.stderr)
         code = EXIT_USER
     gc.freeze()  # at the end nothing is worth a search for cycles
     sys.exit(code)
-
-
-def _is_memory(error: Exception) -> bool:
-    """True if the machine, or a device by what XLA says, has no memory for what was asked."""
-    return isinstance(error, MemoryError) or (
-        type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" in str(error)
-    )
 
 
 def show(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:

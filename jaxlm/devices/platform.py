@@ -67,7 +67,7 @@ def numerics() -> dict[str, Any]:
 
 def memory() -> int | None:
     """Bytes of a device's memory, of a CPU the machine's; None where it is unknown."""
-    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    stats = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
     if stats:
         return stats.get("bytes_limit")
     try:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.config.transformer import GptConfig
+from jaxlm.devices.layout import traced_for
 from jaxlm.devices.vocabulary import table
 from jaxlm.models.base import Axes, SequenceModel, needed
 from jaxlm.models.spec import Spec, Specs, axes
@@ -26,7 +27,7 @@ class Gpt(Transformer):
         dtype = self.config.dtype
         self.embed = table(made["embed"], dtype)
         self.out = table(made["out"], dtype) if "out" in made else self.embed
-        self.values = [table(value_VI, dtype) for value_VI in made.get("value_embed", ())]
+        self.value_LVI = made.get("value_embed")
 
     @property
     def vocab_size(self) -> int:
@@ -79,9 +80,12 @@ class Gpt(Transformer):
 
     def _value(self, tok_BT: jax.Array) -> jax.Array | None:
         """The value embeddings of tokens, value_LBTKH, for the layers that have them."""
-        if not self.values:
+        if self.value_LVI is None:
             return None
-        value_LBTI = jnp.stack([value.lookup(tok_BT) for value in self.values])
+        if traced_for() is None:
+            value_LBTI = self.value_LVI[:, tok_BT]
+        else:
+            value_LBTI = jnp.stack([table(value_VI, self.config.dtype).lookup(tok_BT) for value_VI in self.value_LVI])
         return value_LBTI.reshape(-1, *tok_BT.shape, self.config.kv_heads, self.config.head_width)
 
     def _begins(self, tok_BT: jax.Array) -> jax.Array | None:

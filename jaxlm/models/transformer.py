@@ -120,7 +120,9 @@ class Transformer(nn.Module):
             x_BTD = self._drop(x_BTD, first)
             key_L = jnp.stack(keys)
         x0_BTD = x_BTD
-        is_splash = _kind_of(config).name == "splash"
+        is_splash, choice = _kind_of(config).name == "splash", config.attention
+        if is_splash and layout.traced_for() is None and jax.device_count() > 1:
+            choice = "plain"  # several TPUs run no kernel that is not laid on them, as training and evaluation do
 
         def block(x_BTD: jax.Array, kind: Kind, own: tuple[Layer, jax.Array | None], value: Layer | None) -> jax.Array:
             p, key = own
@@ -129,7 +131,7 @@ class Transformer(nn.Module):
             def attend(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> jax.Array:
                 drop = None if attend_key is None else lambda w_BNTS: self._drop(w_BNTS, attend_key)
                 options: dict[str, Any] = {"window": kind.window, "softcap": config.attention_softcap}
-                options |= {"drop": drop, "choice": config.attention}
+                options |= {"drop": drop, "choice": choice}
                 heads = (q_BTNH, k_BTKH, v_BTKH) if start_BT is None else (q_BTNH, k_BTKH, v_BTKH, start_BT)
 
                 def masked(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, *start: jax.Array) -> jax.Array:

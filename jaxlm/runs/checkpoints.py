@@ -16,7 +16,7 @@ import jax
 from jaxlm.devices import processes
 from jaxlm.errors import UserError, check_fields, disk_reason, one_line
 from jaxlm.runs import quiet_orbax
-from jaxlm.runs.checksums import CHECKSUMS, checksums, is_intact, write_checksums
+from jaxlm.runs.checksums import CHECKSUMS, checksums, file_names, is_intact, write_checksums
 from jaxlm.runs.directory import checkpoint_steps
 from jaxlm.runs.parameter_changes import changed_parameters
 
@@ -113,7 +113,8 @@ class CheckpointWriter:
             if not lists:
                 return
             place = self._directory / str(step)
-            found = processes.merged(checksums(place, processes.index(), processes.count()))
+            names = processes.from_first(lambda: file_names(place))
+            found = processes.merged(checksums(place, processes.index(), processes.count(), names))
             if found is not None:
                 write_checksums(place, found)
 

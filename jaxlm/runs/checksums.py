@@ -7,6 +7,7 @@ process computes or checks its own, and the results are merged.
 import json
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxlm.runs.directory import write_bytes
@@ -17,13 +18,15 @@ BLOCK = 2**20
 """Bytes that are read at once."""
 
 
-def checksums(place: Path, process: int = 0, processes: int = 1) -> dict[str, int]:
+def checksums(place: Path, process: int = 0, processes: int = 1, names: Sequence[str] | None = None) -> dict[str, int]:
     """CRC-32 of each file that is the process's share of a checkpoint, by its path in there.
 
     In the order of their names, file n is process n % processes's: the union of all processes' results is the result of
-    one. Raises OSError if a file or directory cannot be read.
+    one. `names` are all files as the first process lists them, since another host may see them later. Raises OSError if
+    a file or directory cannot be read.
     """
-    return {name: _crc32(place / name) for name in _names(place)[process::processes]}
+    names = file_names(place) if names is None else names
+    return {name: _crc32(place / name) for name in names[process::processes]}
 
 
 def write_checksums(place: Path, found: dict[str, int]) -> None:
@@ -44,12 +47,12 @@ def is_intact(place: Path, process: int = 0, processes: int = 1) -> bool:
         wanted = json.loads((place / CHECKSUMS).read_text())
     except ValueError:
         return False
-    if not isinstance(wanted, dict) or sorted(wanted) != _names(place):
+    if not isinstance(wanted, dict) or sorted(wanted) != file_names(place):
         return False
     return all(wanted[name] == crc for name, crc in checksums(place, process, processes).items())
 
 
-def _names(place: Path) -> list[str]:
+def file_names(place: Path) -> list[str]:
     """The paths of a checkpoint's files in there, sorted, without the list of checksums."""
 
     def refuse(error: OSError) -> None:

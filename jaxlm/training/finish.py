@@ -5,16 +5,19 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import jax
+
+from jaxlm.config import SampleConfig
 from jaxlm.data.bigrams import count_bigrams, save_bigrams
 from jaxlm.data.corpus import Corpus
-from jaxlm.devices import processes
+from jaxlm.devices import platform, processes
 from jaxlm.devices.mesh import state_sharding
 from jaxlm.devices.placing import local
 from jaxlm.errors import one_line
 from jaxlm.inference.formatting import sorted_samples
 from jaxlm.inference.generate import generate
 from jaxlm.inference.novelty import classify
-from jaxlm.models.base import BUFFERS, axes_of, with_buffers, without_buffers
+from jaxlm.models.base import BUFFERS, Params, axes_of, with_buffers, without_buffers
 from jaxlm.models.mixture import Mixture
 from jaxlm.ops import prng
 from jaxlm.runs.directory import RunDir, write_bytes
@@ -42,8 +45,12 @@ def finish(
         is_whole = split != "train" and isinstance(corpus, Corpus)
         most = len(row_R) if is_whole else max(1, config.eval.max_tokens // setup.dataset.targets_per_row)
         entries[split] = setup.evaluator(best.params, some_rows(row_R, most)).to_json() if len(row_R) else None
-    if config.sample.n:
-        best = dataclasses.replace(best, params=local(best.params))
+    if config.sample.n and processes.count() > 1:
+        if _fits_a_device(best.params):
+            best = dataclasses.replace(best, params=local(best.params))
+        else:
+            log("no samples: process 0 draws them on one device, which cannot hold the model; sample.py --mesh.* can")
+            best = dataclasses.replace(best, config=dataclasses.replace(config, sample=SampleConfig(n=0)))
     if not processes.is_first():
         return {}
     write_bytes(run.samples, _samples(best, run).encode("utf-8", "surrogatepass"))
@@ -66,6 +73,12 @@ def finish(
         "steps": config.last_step,
         "train_time_s": seconds,
     }
+
+
+def _fits_a_device(params: Params) -> bool:
+    """True if a device can hold all of the parameters, or its memory is unknown."""
+    there = platform.memory()
+    return there is None or sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params)) < there
 
 
 def draw_pictures(run: RunDir, log: Callable[[str], None]) -> None:

@@ -30,7 +30,7 @@ def train(
     """
     if config.seeds > 1:
         return train_seeds(config, restart=restart, dry_run=dry_run, log=log)
-    with processes.joined(config):
+    with processes.joined(config, restart=restart, dry_run=dry_run):
         log = log if processes.is_first() else silent
         job = config.model.prepare(config, restart=restart, dry_run=dry_run, log=log)
         check_steps(job.config)

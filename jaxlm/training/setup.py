@@ -1,6 +1,7 @@
 """Assembly of a language model's data, model and devices, before a run directory is touched."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxlm.config import MixtureConfig, ModelConfig, PreparedTokensConfig, RunConfig
 from jaxlm.config.run import no_dev_split
@@ -26,6 +28,7 @@ from jaxlm.devices.mesh import (
     replicated,
     row_sharder,
     rows_multiple,
+    state_sharding,
 )
 from jaxlm.devices.placing import place, process_rows
 from jaxlm.errors import UserError
@@ -147,7 +150,7 @@ def set_up(config: RunConfig, *, resumes: bool = False, dry_run: bool = False, t
         if start and start.params is not None:
             check_same_parameters(config, abstract_state(model)[0], start)
         if _is_wide(config) and not dry_run:
-            _check_memory(model)
+            _check_memory(model, mesh)
     return Setup(config=config, corpus=corpus, model=model, mesh=mesh, dataset=dataset, start=start)
 
 
@@ -202,13 +205,14 @@ def _is_wide(config: RunConfig) -> bool:
     return max(sizes, default=0) >= WIDE
 
 
-def _check_memory(model: LanguageModel[Any]) -> None:
-    """Raise UserError if a device cannot hold the parameters and their gradients."""
+def _check_memory(model: LanguageModel[Any], mesh: Mesh) -> None:
+    """Raise UserError if a device cannot hold its part of the parameters and of their gradients."""
     params = abstract_state(model)[0]
-    wanted = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    there = platform.memory()
+    lies = state_sharding(mesh, params, axes_of(model))
+    parts = jax.tree.map(lambda x, at: math.prod(at.shard_shape(x.shape)) * x.dtype.itemsize, params, lies)
+    wanted, there = 2 * sum(jax.tree.leaves(parts)), platform.memory()
     if there is not None and wanted > there:
         raise UserError(
-            f"the model wants {platform.bytes_in_words(wanted)} for its parameters and their gradients, the device has "
-            f"{platform.bytes_in_words(there)}; take a smaller one"
+            f"the model wants {platform.bytes_in_words(wanted)} of each device for its parameters and their gradients, "
+            f"the device has {platform.bytes_in_words(there)}; take a smaller one, or more devices along mesh.fsdp"
         )

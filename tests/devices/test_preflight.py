@@ -63,6 +63,14 @@ def test_processes_that_agree_meet_and_exchange_values():
         channels[process].leave()
 
 
+def test_who_waits_for_a_process_that_has_ended_is_told():
+    channels = met([FACTS] * 2)
+    channels[1].leave()
+    with pytest.raises(UserError, match=r"process 1 .* has ended already"):
+        channels[0].gather(None)
+    channels[0].leave()
+
+
 @pytest.mark.parametrize(
     ("other", "told"),
     [

@@ -234,10 +234,11 @@ def test_shards_are_read_by_two_processes_as_by_one(place):
         (("--optim.lr", 0.02), NOTHING, ("optim.lr 0.02, not 0.01",)),
         (("--data.path", "OTHER"), NOTHING, ("data ", "not ")),
         (("--run-dir", "elsewhere"), NOTHING, ("run_dir elsewhere, not ",)),
+        (("--dry-run",), NOTHING, ("dry_run True, not False",)),
         ((), (1, "VERSION", "9.9"), ("jaxlm 9.9, not ",)),
         ((), (1, "XLA_FLAGS", "--xla_force_host_platform_device_count=3"), ("devices 3 x cpu, not 1 x cpu",)),
     ],
-    ids=["config", "data", "run directory", "version", "devices"],
+    ids=["config", "data", "run directory", "dry run", "version", "devices"],
 )
 def test_a_process_that_differs_is_named(place, lines, second, planted, words):
     other = place.base / "other.txt"

@@ -102,7 +102,9 @@ def _called(
             trips = _trips(line, computations)
             found += [one._replace(bytes=one.bytes * trips, times=one.times * trips) for one in parts[0]]
         elif how in ("calls", "to_apply"):
-            found += [one for part in parts for one in part]
+            scatters = "all-reduce-scatter" in names  # a TPU's: an all-reduce of which each device keeps a part
+            kept = [one for part in parts for one in part]
+            found += [one._replace(kind="reduce-scatter") if scatters else one for one in kept]
         else:
             branches += parts
     return found + max(branches, key=lambda part: sum(one.bytes for one in part), default=[])

@@ -20,7 +20,7 @@ from jaxlm.config import ModelConfig, RunConfig
 from jaxlm.config.serialization import to_json
 from jaxlm.devices.processes import clusters, preflight
 from jaxlm.devices.processes.channel import Channel
-from jaxlm.errors import NonFiniteLoss, Stopped, UserError
+from jaxlm.errors import NonFiniteLoss, Stopped, UserError, is_refused
 
 T = TypeVar("T")
 
@@ -50,14 +50,15 @@ def is_first() -> bool:
 
 
 @contextlib.contextmanager
-def joined(config: RunConfig) -> Iterator[None]:
+def joined(config: RunConfig, **options: bool) -> Iterator[None]:
     """Context of a training: the processes meet, start JAX together, and end together.
 
-    An error within ends all of them with its exit code and a line that names the process. The processes meet once: a
-    further training in the same processes is of the same job. Raises UserError where processes are missing or differ.
+    `options` are those of the command, which must be the same too. An error within ends all of them with its exit code
+    and a line that names the process. The processes meet once: a further training in the same processes is of the same
+    job. Raises UserError where processes are missing or differ.
     """
     if _channel is None:
-        _start(config)
+        _start(config, options)
     if _channel is None:
         yield
         return
@@ -143,7 +144,7 @@ def refuse_several(config: RunConfig, what: str) -> None:
         )
 
 
-def _start(config: RunConfig) -> None:
+def _start(config: RunConfig, options: dict[str, bool]) -> None:
     global _channel
     place = clusters.place(config.distributed)
     if place is None:
@@ -151,7 +152,7 @@ def _start(config: RunConfig) -> None:
     if not config.model.trained_by_steps or type(config.model).prepare is not ModelConfig.prepare:
         refuse_several(config, f"a {type(config.model).__name__}, which one process trains")
     settings = place.settings
-    channel = preflight.meet(settings, _facts(config, settings.processes))
+    channel = preflight.meet(settings, {**_facts(config, settings.processes), **options})
     if config.device != "auto":
         jax.config.update("jax_platforms", "cuda" if config.device == "gpu" else config.device)
     # JAX's own would take SIGTERM from Python, and Orbax asks it at each save, out of step with the training.
@@ -193,7 +194,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _end(channel: Channel, error: BaseException) -> None:
     """Tell the other processes why this one ends, so that none waits for it."""
-    if isinstance(error, UserError):
+    if is_refused(error):
         reason, code = str(error), 2
     elif isinstance(error, NonFiniteLoss):
         reason, code = str(error), 3

@@ -24,6 +24,8 @@ LAST_WORDS = 3.0
 GO_ON = ": see its own output; all processes started again go on from the last checkpoint"
 DIED = 1
 """Exit code of the processes that are left when one dies."""
+LEFT = object()
+"""Stands behind the last value of a peer that has ended in order."""
 
 
 class Peer:
@@ -46,6 +48,14 @@ class Peer:
         """Send one message; what a peer that is gone would not read is dropped."""
         with contextlib.suppress(OSError):
             self.connection.sendall(json.dumps(message).encode() + b"\n")
+
+    def get(self, timeout: float | None = None) -> Any:
+        """The next value that it sends. Raises UserError if it has ended instead, and queue.Empty after `timeout`."""
+        value = self.inbox.get(timeout=timeout)
+        if value is LEFT:
+            self.inbox.put(LEFT)
+            raise UserError(f"{self} has ended already: give all processes the same command")
+        return value
 
     def read(self) -> list[dict[str, Any]] | None:
         """The messages that are complete; None where the connection is closed."""
@@ -91,7 +101,7 @@ class Channel:
         values, missing = [value], list[str]()
         for peer in self._peers:
             try:
-                values.append(peer.inbox.get(timeout=None if until is None else max(until - time.monotonic(), 0.001)))
+                values.append(peer.get(None if until is None else max(until - time.monotonic(), 0.001)))
             except queue.Empty:
                 missing.append(str(peer))
         if missing:
@@ -104,7 +114,7 @@ class Channel:
     def share(self, value: Any) -> Any:
         """The value that process 0 gives, on all processes."""
         if self.process:
-            return self._peers[0].inbox.get()
+            return self._peers[0].get()
         for peer in self._peers:
             peer.send({"value": value})
         return value
@@ -149,6 +159,8 @@ class Channel:
                     continue
                 if "value" in message:
                     peer.inbox.put(message["value"])
+                elif "bye" in message:
+                    peer.inbox.put(LEFT)
                 elif "end" in message:
                     self._end(message["end"], message["code"], peer)
 
