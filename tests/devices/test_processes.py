@@ -234,7 +234,7 @@ def test_shards_are_read_by_two_processes_as_by_one(place):
         (("--optim.lr", 0.02), NOTHING, ("optim.lr 0.02, not 0.01",)),
         (("--data.path", "OTHER"), NOTHING, ("data ", "not ")),
         (("--run-dir", "elsewhere"), NOTHING, ("run_dir elsewhere, not ",)),
-        (("--dry-run",), NOTHING, ("dry_run True, not False",)),
+        (("--dry-run",), NOTHING, ("dry_run true, not false",)),
         ((), (1, "VERSION", "9.9"), ("jaxlm 9.9, not ",)),
         ((), (1, "XLA_FLAGS", "--xla_force_host_platform_device_count=3"), ("devices 3 x cpu, not 1 x cpu",)),
     ],
