@@ -1,6 +1,7 @@
 """What all tests share: the data beside the repository, tiny runs, and caches that are thrown away."""
 
 import fcntl
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ test_figures.py and test_resume.py compile as a user's do.
 """
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILATION}"
 USERS_OPTIONS = compilation._known
+MOST_MAPS = 25_000
+"""Memory maps of a worker beyond which its programs are forgotten."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 jax.config.update("jax_numpy_rank_promotion", "raise")
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -88,6 +91,18 @@ NAMES = [
 STRICT_ROOMS = ("ops", "models")
 USES_ADAM = ("test_a_batch_is_learned_as_far_as_its_contexts_can_be_told_apart",)
 TINY = jaxlm.MlpConfig(d_embed=4, d_hidden=16)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def bounded_memory_maps() -> Iterator[None]:
+    """Forget compiled programs once they have many memory maps: each takes some 50, and Linux kills a compiler that
+    asks for more than 65,530 in a process.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)

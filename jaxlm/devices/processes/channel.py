@@ -19,7 +19,7 @@ from jaxlm.errors import UserError, one_line
 
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 6}
 """Seconds of silence, seconds between probes and number of probes after which a host counts as gone."""
-LAST_WORDS = 3.0
+LAST_WORDS = 10.0
 """Seconds that process 0 waits at its end for others to have read why, before JAX's coordinator ends with it."""
 GO_ON = ": see its own output; all processes started again go on from the last checkpoint"
 DIED = 1
