@@ -95,7 +95,7 @@ TINY = jaxlm.MlpConfig(d_embed=4, d_hidden=16)
 
 @pytest.fixture(autouse=True, scope="module")
 def bounded_memory_maps() -> Iterator[None]:
-    """Forget compiled programs once they have many memory maps: each takes some 50, and Linux kills a compiler that
+    """Forget compiled programs once they have many memory maps: each takes some, and Linux ends a compiler that
     asks for more than 65,530 in a process.
     """
     yield
