@@ -125,6 +125,13 @@ def state_sharding(mesh: Mesh, state: Any, axes: Axes) -> Any:
     return jax.tree_util.tree_map_with_path(lay, state)
 
 
+def bytes_of_a_device(mesh: Mesh, state: Any, axes: Axes) -> int:
+    """Bytes that a device holds of a tree of arrays, or of their shapes, which lie as `state_sharding` says."""
+    lies = state_sharding(mesh, state, axes)
+    parts = jax.tree.map(lambda x, at: math.prod(at.shard_shape(x.shape)) * x.dtype.itemsize, state, lies)
+    return sum(jax.tree.leaves(parts))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device has all of an array."""
     return NamedSharding(mesh, PartitionSpec())

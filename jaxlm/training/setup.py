@@ -1,15 +1,12 @@
 """Assembly of a language model's data, model and devices, before a run directory is touched."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxlm.config import MixtureConfig, ModelConfig, PreparedTokensConfig, RunConfig
 from jaxlm.config.run import no_dev_split
@@ -23,12 +20,12 @@ from jaxlm.data.shards import Shards, is_directory, open_shards, refuse_settings
 from jaxlm.data.source import cache_dir
 from jaxlm.devices import compilation, platform
 from jaxlm.devices.mesh import (
+    bytes_of_a_device,
     check_batch,
     make_mesh,
     replicated,
     row_sharder,
     rows_multiple,
-    state_sharding,
 )
 from jaxlm.devices.placing import place, process_rows
 from jaxlm.errors import UserError
@@ -205,12 +202,10 @@ def _is_wide(config: RunConfig) -> bool:
     return max(sizes, default=0) >= WIDE
 
 
-def _check_memory(model: LanguageModel[Any], mesh: Mesh) -> None:
+def _check_memory(model: LanguageModel[Any], mesh: Any) -> None:
     """Raise UserError if a device cannot hold its part of the parameters and of their gradients."""
-    params = abstract_state(model)[0]
-    lies = state_sharding(mesh, params, axes_of(model))
-    parts = jax.tree.map(lambda x, at: math.prod(at.shard_shape(x.shape)) * x.dtype.itemsize, params, lies)
-    wanted, there = 2 * sum(jax.tree.leaves(parts)), platform.memory()
+    wanted = 2 * bytes_of_a_device(mesh, abstract_state(model)[0], axes_of(model))
+    there = platform.memory()
     if there is not None and wanted > there:
         raise UserError(
             f"the model wants {platform.bytes_in_words(wanted)} of each device for its parameters and their gradients, "

@@ -21,7 +21,7 @@ import jaxlm
 from jaxlm.data.rows import Batch
 from jaxlm.devices import layout
 from jaxlm.devices.layout import on_mesh
-from jaxlm.devices.mesh import replicated, split_rows, state_sharding
+from jaxlm.devices.mesh import bytes_of_a_device, replicated, split_rows, state_sharding
 from jaxlm.devices.plan.collectives import collectives
 from jaxlm.models.base import BUFFERS, axes_of, without_buffers
 from jaxlm.ops import causal_attention, flash
@@ -196,6 +196,7 @@ def memory() -> dict[str, Any]:
         compiled = chunk.lower(state, batch, {}, STEPS).compile()
         rows = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(batch)) // 8
         result[f"fsdp {fsdp}"] = compiled.memory_analysis().argument_size_in_bytes - rows
+        result[f"counted {fsdp}"] = bytes_of_a_device(mesh, state, axes_of(program.model))
         result["state"] = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     return result
 

@@ -85,6 +85,7 @@ def test_the_memory_of_parameters_and_moments_falls_with_fsdp(results):
     assert found["fsdp 1"] == pytest.approx(found["state"], rel=0.01)
     for fsdp in (2, 4, 8):
         assert found[f"fsdp {fsdp}"] < 1.1 * found["state"] / fsdp
+        assert found[f"counted {fsdp}"] == pytest.approx(found[f"fsdp {fsdp}"], rel=0.01)
 
 
 @pytest.mark.parametrize("mesh", ["data", "fsdp", "all"])
