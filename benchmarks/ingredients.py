@@ -1,4 +1,4 @@
-"""What each ingredient of a GPT is worth at nanoGPT's CPU setting of tinyshakespeare, by dev loss over some seeds.
+"""Measure the worth of each ingredient of a GPT at nanoGPT's CPU setting of tinyshakespeare, by dev loss over seeds.
 
     python benchmarks/ingredients.py tinyshakespeare.txt --seeds 3 [--only rotary muon]
 

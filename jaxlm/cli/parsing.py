@@ -55,6 +55,19 @@ def trust_code(option: tuple[Path, ...] | None) -> bool | Path:
     return option[0] if option else option is not None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpensRuns:
+    """The options of a command that opens runs."""
+
+    trust_code: TrustOption = None
+    """Run the files of your own that runs name for their model classes; FILE.py after it where one was moved."""
+
+    @property
+    def trusted(self) -> bool | Path:
+        """The `trust_code` of `load_run`."""
+        return trust_code(self.trust_code)
+
+
 def parse(kind: type[Command], args: Sequence[str], *, prog: str, default: Command | None = None) -> Command:
     """Parse arguments into a dataclass. Raises UserError in one line, with the near name; SystemExit(0) after --help.
 

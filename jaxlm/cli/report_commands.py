@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxlm.cli.parsing import TrustOption, parse, trust_code, trust_last
+from jaxlm.cli.parsing import OpensRuns, parse, trust_last
 from jaxlm.config import check
 from jaxlm.errors import UserError
 
@@ -20,7 +20,7 @@ class PlotsCommand:
 
 
 @dataclasses.dataclass(frozen=True)
-class LeaderboardCommand:
+class LeaderboardCommand(OpensRuns):
     """Rank finished runs by dev loss; runs on other data, tokens or splits are grouped apart."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
@@ -31,13 +31,6 @@ class LeaderboardCommand:
     """Print JSON."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where samples are drawn. auto: the best that JAX finds."""
-    trust_code: TrustOption = None
-    """Run the files of your own that runs name for their model classes; FILE.py after it where one was moved."""
-
-    @property
-    def trusted(self) -> bool | Path:
-        """The `trust_code` of `load_run`."""
-        return trust_code(self.trust_code)
 
 
 def parse_leaderboard(args: list[str]) -> LeaderboardCommand:
@@ -50,7 +43,7 @@ def parse_leaderboard(args: list[str]) -> LeaderboardCommand:
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareCommand:
+class CompareCommand(OpensRuns):
     """Say which of two runs is better on one text, by how much, with what confidence, and on which tokens.
 
     Two single runs are compared by a paired bootstrap over the text's lines, dialogues or blocks; two directories of
@@ -73,13 +66,6 @@ class CompareCommand:
     """Print JSON."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where the text is scored. auto: the best that JAX finds."""
-    trust_code: TrustOption = None
-    """Run the files of your own that runs name for their model classes; FILE.py after it where one was moved."""
-
-    @property
-    def trusted(self) -> bool | Path:
-        """The `trust_code` of `load_run`."""
-        return trust_code(self.trust_code)
 
 
 def parse_compare(args: list[str]) -> CompareCommand:

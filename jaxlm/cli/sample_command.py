@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxlm.cli.parsing import TrustOption, parse, trust_code, trust_last
+from jaxlm.cli.parsing import OpensRuns, parse, trust_last
 from jaxlm.config import check
 from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.run import MOST_SAMPLES
@@ -47,7 +47,7 @@ WORDS = (*ASK_WORDS, *NEEDS, "--skip-bad-rows")
 
 
 @dataclasses.dataclass(frozen=True)
-class SampleCommand:
+class SampleCommand(OpensRuns):
     """Sample from a trained run, score a text with it, or ask the vectors of words of a word2vec run or a file."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -113,8 +113,6 @@ class SampleCommand:
     """A file of vectors: leave out rows that are malformed or not finite, and say which; else the first is an error."""
     json: bool = False
     """Print JSON."""
-    trust_code: TrustOption = None
-    """Run the file of your own that the run names for its model class; FILE.py after it where that file was moved."""
     checkpoint: Literal["best", "last"] = "best"
     """Which parameters: the best by dev loss, or the last."""
     weights: Literal["ema", "raw"] = "ema"
@@ -125,11 +123,6 @@ class SampleCommand:
     """Devices that share a model that one alone does not hold; the mesh of its training does not matter."""
     given: tyro.conf.Suppress[tuple[str, ...]] = ()
     """The options that the command line has, in its order."""
-
-    @property
-    def trusted(self) -> bool | Path:
-        """The `trust_code` of `load_run`."""
-        return trust_code(self.trust_code)
 
     def first_given(self, options: Sequence[str]) -> str | None:
         """The first of some options that the command line has."""

@@ -73,7 +73,7 @@ class PlanCommand:
     decode_rows: int = 1
     """Rows that the decoding step continues together."""
     price_per_hour: float | None = None
-    """What a device costs in an hour, in any currency: prices the run. None: no price."""
+    """The price of a device for an hour, in any currency, by which the run is priced. None: no price."""
     mfu: float | None = None
     """The share of the peak that steps are known to reach, as 0.4: hours and price by it too. None: bounds alone."""
 

@@ -46,7 +46,7 @@ class Pieces:
     b_RP: np.ndarray
     """-log p under each run of B in nats."""
     size_P: np.ndarray
-    """What losses are divided by: 1 for a token, else the piece's bytes times ln 2, which gives bits per byte."""
+    """The divisor of losses: 1 for a token, else the piece's bytes times ln 2, which gives bits per byte."""
     block_P: np.ndarray
     """Number of the block that each piece is in: its line, its dialogue, or its part of running text."""
     unit: str

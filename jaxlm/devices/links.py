@@ -86,7 +86,7 @@ class Exchange(NamedTuple):
 def exchanges(
     collectives: Iterable[Collective], places: Sequence[Place], links: GpuLinks | TpuLinks
 ) -> tuple[Exchange, ...]:
-    """What the devices of a program at these places exchange in a call, the longest first."""
+    """The exchanges in a call of a program whose devices are at these places, the longest first."""
     found: dict[tuple[str, str, int, int], Exchange] = {}
     for one in collectives:
         if len(one.devices) < 2:

@@ -256,9 +256,8 @@ def _one_pass(
     compiled = programs(**compilation.sampling_options(params, len(count_B)))
     done_B = np.asarray(rules.limit_B) <= count_B
     if not done_B.all() and every is not None:
-        state = jax.block_until_ready(
-            compiled.start(model, params, beginning, rules, room=room, capacity=capacity)
-        )  # several CPU devices deadlock on queued collectives
+        state = compiled.start(model, params, beginning, rules, room=room, capacity=capacity)
+        jax.block_until_ready(state)  # several CPU devices deadlock on queued collectives
     while not done_B.all():
         if every is None:
             result = compiled.whole(model, params, beginning, rules, room=room, capacity=capacity)

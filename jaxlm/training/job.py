@@ -7,9 +7,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxlm.config import RunConfig
+from jaxlm.config.serialization import to_json
 from jaxlm.inference.evaluation import Stop, never
 from jaxlm.models.base import Params
-from jaxlm.runs.directory import RunDir
+from jaxlm.runs.directory import RunDir, dump
 from jaxlm.runs.fingerprint import RunData
 from jaxlm.training.cadence import Cadence
 from jaxlm.training.state import Chunk, TrainState
@@ -66,6 +67,10 @@ class Job(abc.ABC):
     @abc.abstractmethod
     def details(self) -> list[str]:
         """The lines that a dry run adds: parameters, memory, tokens."""
+
+    def opening(self, *, dry_run: bool) -> list[str]:
+        """The lines before training: a summary, and in a dry run the settings and sizes too."""
+        return [*self.summary(), *((dump(to_json(self.config)), *self.details()) if dry_run else ())]
 
     @abc.abstractmethod
     def cadence(self, chunk: int | None) -> Cadence:

@@ -57,7 +57,7 @@ class Roofline(NamedTuple):
 
     @property
     def bound(self) -> str:
-        """What takes the longest."""
+        """The peak that takes the longest: products, memory or links."""
         return max(zip(self, self._fields, strict=True))[1]
 
 
@@ -81,7 +81,7 @@ class Compiled:
     """Seconds that it took to compile."""
 
     exchanges: tuple[Exchange, ...] = ()
-    """What the devices exchange in a call, the longest first."""
+    """The collectives of a call, the longest first."""
 
     @property
     def memory(self) -> int:

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaxlm.config import RunConfig
-from jaxlm.config.serialization import to_json
 from jaxlm.devices import processes
 from jaxlm.errors import writing
 from jaxlm.runs import metrics
 from jaxlm.runs.create import claimed
-from jaxlm.runs.directory import RunDir, dump, write_json
+from jaxlm.runs.directory import RunDir, write_json
 from jaxlm.runs.fingerprint import data_hashes
 from jaxlm.training import summary
 from jaxlm.training.job import Job
@@ -35,11 +34,9 @@ def train(
         job = config.model.prepare(config, restart=restart, dry_run=dry_run, log=log)
         check_steps(job.config)
         processes.check_same(data_hashes(job.data, job.buffers, job.init_hash), config)
-        for line in job.summary():
+        for line in job.opening(dry_run=dry_run):
             log(line)
         if dry_run:
-            for line in (dump(to_json(job.config)), *job.details()):
-                log(line)
             return None
         with claimed(job.config, job.data, buffers=job.buffers, init_from=job.init_hash, restart=restart, log=log) as (
             run,

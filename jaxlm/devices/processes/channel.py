@@ -165,7 +165,7 @@ class Channel:
                     self._end(message["end"], message["code"], peer)
 
     def _read_some(self, timeout: float | None) -> list[tuple[Peer, dict[str, Any]]]:
-        """What peers have sent; a connection that is closed without a word is the end of a process that died."""
+        """The messages of peers; a connection that is closed without a word is the end of a process that died."""
         found = []
         for key, _ in self._selector.select(timeout):
             peer: Peer = key.data

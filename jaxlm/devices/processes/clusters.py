@@ -43,7 +43,7 @@ def launched_by(environment: Mapping[str, str]) -> str | None:
 
 
 def _detected(settings: DistributedConfig, launcher: str) -> Place | None:
-    """What JAX's own detection says. `jax.distributed.initialize` has it, but only as it starts."""
+    """The place that JAX's own detection gives, which `jax.distributed.initialize` has only as it starts."""
     from jax._src.clusters import ClusterEnv
 
     with warnings.catch_warnings():

@@ -18,7 +18,7 @@ from jaxlm.devices.processes.channel import Channel, Peer
 from jaxlm.errors import UserError, one_line
 
 Facts = Mapping[str, Any]
-"""What all processes must have in common, by the name that an error gives it."""
+"""Values that all processes must have in common, by the name that an error gives it."""
 
 RETRY = 0.25
 """Seconds between attempts to reach process 0."""

@@ -1,7 +1,6 @@
 """Metrics and checkpoints of seeds that train together: each seed's own lines, and the best step of each."""
 
 import dataclasses
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +12,7 @@ from jaxlm.runs import checkpoints
 from jaxlm.runs.checkpoints import NO_DEV_LOSS, CheckpointWriter
 from jaxlm.runs.directory import RunDir
 from jaxlm.training.job import Job
-from jaxlm.training.progress import Progress
+from jaxlm.training.progress import NOWHERE, Progress
 from jaxlm.training.recorder import Recorder, Sums
 from jaxlm.training.seeds.job import SeedsJob
 from jaxlm.training.seeds.results import SeedsScore
@@ -80,7 +79,7 @@ class _OneRecorder(Recorder):
     def __init__(
         self, group: Recorder, seed: int, job: Job, run: RunDir, *, steps: int, step: int, sums: Sums, log: Any
     ):
-        silent = Progress(steps, step, out=io.StringIO())
+        silent = Progress(steps, step, out=NOWHERE)
         self._group, self._seed = group, seed
         super().__init__(
             job,

@@ -1,4 +1,4 @@
-"""What several seeds show together: means and standard errors of their losses."""
+"""The results of several seeds together: means and standard errors of their losses."""
 
 import dataclasses
 import math

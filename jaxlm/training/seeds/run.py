@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.config import RunConfig
-from jaxlm.config.serialization import to_json
 from jaxlm.devices import platform
 from jaxlm.devices.processes import refuse_several
 from jaxlm.errors import UserError, writing
 from jaxlm.runs import checkpoints
 from jaxlm.runs.create import claimed
-from jaxlm.runs.directory import RunDir, dump, write_json
+from jaxlm.runs.directory import RunDir, write_json
 from jaxlm.training import finish
 from jaxlm.training.loop import fit
 from jaxlm.training.seeds.job import SeedsJob, prepare
@@ -30,11 +29,9 @@ def train(
     """
     refuse_several(config, f"a training of {config.seeds} seeds, which share one program")
     job = prepare(config, restart=restart, dry_run=dry_run, log=log)
-    for line in job.summary():
+    for line in job.opening(dry_run=dry_run):
         log(line)
     if dry_run:
-        for line in (dump(to_json(job.config)), *job.details()):
-            log(line)
         return None
     with claimed(job.config, job.data, init_from=job.init_hash, restart=restart, log=log) as (run, state):
         if state == "done":
