@@ -105,7 +105,7 @@ def main() -> None:
     sizes: dict[str, int] = {}
     for seed in range(args.seeds):
         for number, (name, config) in enumerate(chosen.items()):
-            data = dataclasses.replace(config.data, path=args.text)
+            data = dataclasses.replace(config.data, path=args.text, name=jaxlm.DataConfig.name)
             run = dataclasses.replace(config, data=data, seed=seed, steps=args.steps)
             place = args.out / f"{number}-{'-'.join(name.replace(',', '').split())}-{seed}"
             loss, sizes[name] = dev_loss(run, place)

@@ -26,6 +26,10 @@ STEPS = 4000
 """Steps that a training has, about: more make larger batches, fewer smaller ones."""
 BATCH_TOKENS = (512, 16_384)
 """Fewest and most predictions in a batch."""
+DROPOUT = 0.05
+"""Dropout for each doubling of passes x parameters / tokens beyond 4."""
+MUON_LR = 0.02
+"""Learning rate of Muon, for the matrices."""
 PATIENCE = 8
 """Evaluations without a lower dev loss after which a training stops."""
 
@@ -83,7 +87,7 @@ def choose(
     least, most = BATCH_TOKENS
     batch_size = max(1, round(min(max(trained / STEPS, least), most) / (length * filled)))
     steps = max(1, math.ceil(trained / (batch_size * length * filled)))
-    dropout = round(min(0.4, max(0.0, 0.05 * math.log2(max(1.0, passes * size / tokens / 4)))), 2)
+    dropout = round(min(0.4, max(0.0, DROPOUT * math.log2(max(1.0, passes * size / tokens / 4)))), 2)
     heads = max(1, width // HEAD)
     network = GptConfig.modern(n_layers=layers, n_heads=heads, d_model=width, dropout=dropout, value_embeds=False)
     config = dataclasses.replace(
@@ -98,7 +102,7 @@ def choose(
         optim=OptimConfig(
             name="muon",
             lr=3e-3,
-            muon_lr=0.02,
+            muon_lr=MUON_LR,
             schedule="linear",
             warmup=0.01,
             betas=(0.9, 0.95),
