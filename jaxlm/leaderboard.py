@@ -8,7 +8,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxlm.cli.process import run_main
 from jaxlm.cli.report_commands import parse_leaderboard
@@ -18,6 +18,9 @@ from jaxlm.inference.novelty import Shares, shares_of_run
 from jaxlm.runs import metrics
 from jaxlm.runs.directory import RunDir, open_existing, read_json
 from jaxlm.tokenizers import tokenizer_from_json
+
+if TYPE_CHECKING:
+    from jaxlm.inference.evaluation import Score
 
 LISTED_REASONS = 3
 """Most runs whose reasons are listed in the error that no run can be ranked."""
@@ -183,14 +186,12 @@ def ranking_table(ranked: Sequence[Row]) -> str:
     heads = ["run", "model", "dev", "test", "train", "bits/byte", "params", "buffers"]
     heads += ["steps", "seconds", "ms/step", "tokens/s", "new", "copies"]
     lines = [heads, *map(_cells, ranked)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text, group = [], None
-    for row, cells in zip((None, *ranked), lines, strict=True):
+    for row, line in zip((None, *ranked), aligned(lines), strict=True):
         if row is not None and row.group != group:
             group = row.group
-            text += ["", _printable(group)]
-        aligned = [f"{cell:{'<' if column < 2 else '>'}{widths[column]}}" for column, cell in enumerate(cells)]
-        text.append("  ".join(aligned).rstrip())
+            text += ["", printable(group)]
+        text.append(line)
     drawn = max((row.samples.n for row in ranked if row.samples), default=0)
     legend = (
         "dev, test, train: nats per token; bits/byte of dev; buffers: numbers that are not trained; seconds of training"
@@ -199,20 +200,37 @@ def ranking_table(ranked: Sequence[Row]) -> str:
     return "\n".join([*text, "", legend + (shares if drawn else "")])
 
 
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells as text in columns: the first two, names, to the left, the others to the right."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return [
+        "  ".join(
+            f"{cell:{'<' if i < 2 else '>'}{width}}" for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def loss_cells(row: Row | None) -> list[str]:
+    """The cells of a run's losses on dev, test and train and its bits per byte of dev; None: of no finished run."""
+    dev, test, train = (None,) * 3 if row is None else (row.dev, row.test, row.train)
+    bits = "inf" if dev and dev.impossible else or_dash(dev.bits_per_byte if dev else None, ".4f")
+    return [*map(nats_cell, (dev, test, train)), bits]
+
+
 def _cells(row: Row) -> list[str]:
     return [
-        _printable(row.run),
-        _printable(row.model),
-        *(_nats(loss) for loss in (row.dev, row.test, row.train)),
-        "inf" if row.dev and row.dev.impossible else _or_dash(row.dev.bits_per_byte if row.dev else None, ".4f"),
+        printable(row.run),
+        printable(row.model),
+        *loss_cells(row),
         f"{row.params:,}",
         f"{row.buffers:,}",
         f"{row.steps:,}",
         f"{row.train_time_s:,.1f}",
-        _or_dash(row.ms_per_step, ",.1f" if (row.ms_per_step or 0) >= 10 else ".2g"),
-        _or_dash(row.tokens_per_s, ",.0f"),
-        _or_dash(row.samples.new if row.samples else None, ".1%"),
-        _or_dash(row.samples.train if row.samples else None, ".1%"),
+        or_dash(row.ms_per_step, ",.1f" if (row.ms_per_step or 0) >= 10 else ".2g"),
+        or_dash(row.tokens_per_s, ",.0f"),
+        or_dash(row.samples.new if row.samples else None, ".1%"),
+        or_dash(row.samples.train if row.samples else None, ".1%"),
     ]
 
 
@@ -251,17 +269,20 @@ def _in_words(data: dict[str, Any], vocab_size: int, hashes: dict[str, Any]) -> 
     return f"{name}: {data['kind']}, split {split}, seed {data['split_seed']}, {vocab_size:,} tokens ({listed})"
 
 
-def _nats(loss: SplitLoss | None) -> str:
+def nats_cell(loss: "SplitLoss | Score | None") -> str:
+    """The cell of a loss in nats per token."""
     if loss is not None and loss.impossible:
         return f"inf ({loss.impossible:,} impossible)"
-    return _or_dash(loss.nats_per_token if loss else None, ".4f")
+    return or_dash(loss.nats_per_token if loss else None, ".4f")
 
 
-def _or_dash(value: float | None, form: str) -> str:
+def or_dash(value: float | None, form: str) -> str:
+    """The cell of a number; "-" where there is none."""
     return "-" if value is None else format(value, form)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """A name as it is, quoted where it has control characters."""
     return text if text.isprintable() else repr(text)
 
 

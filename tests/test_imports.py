@@ -34,6 +34,7 @@ FLOORS = (
     {"sweep"},
     {"cli"},
     {"leaderboard", "lr_range", "exercises", "compare"},
+    {"evaluate"},
 )
 """The rooms from the ground up: each imports from lower floors and from itself."""
 CONFIG = [name for name in MODULES if f"{name}.".startswith("jaxlm.config.")]

@@ -1,4 +1,4 @@
-"""Arguments of the commands that report on finished runs: jaxlm.plots, jaxlm.leaderboard and jaxlm.compare."""
+"""Arguments of the commands that report on finished runs: jaxlm.plots, .leaderboard, .compare, .evaluate."""
 
 import dataclasses
 from pathlib import Path
@@ -78,4 +78,41 @@ def parse_compare(args: list[str]) -> CompareCommand:
     check.at_least("--tokens", command.tokens, 0)
     check.between("--resamples", command.resamples, 100, 10**7)
     check.between("--seed", command.seed, 0, 2**32 - 1)
+    return command
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateCommand(OpensRuns):
+    """Measure how well runs predict a text, and which answers of multiple choice they find most likely."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """The run directories."""
+    text: Path | None = None
+    """A text to predict: perplexity, nats per token, bits per byte."""
+    stride: int | None = None
+    """Tokens by which the windows of a model with a context move over the text: each token sees at least context -
+    stride before it. None: half the context."""
+    choices: Path | None = None
+    """Questions of multiple choice, a JSON object a line: {"context" or "question": TEXT, "choices": [TEXT, ...],
+    "answer": NUMBER FROM 0}."""
+    checkpoint: Literal["best", "last"] = "best"
+    """best: that with the lowest dev loss."""
+    json: bool = False
+    """Print JSON."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where it runs. auto: the best that JAX finds."""
+
+
+def parse_evaluate(args: list[str]) -> EvaluateCommand:
+    """Parse the arguments of python -m jaxlm.evaluate. Raises UserError before anything is read."""
+    command = parse(EvaluateCommand, trust_last(args), prog="python -m jaxlm.evaluate")
+    if not command.runs:
+        raise UserError(
+            "evaluate wants at least one run directory, as in: python -m jaxlm.evaluate runs/names_gpt --text FILE"
+        )
+    if command.text is None and command.choices is None:
+        raise UserError("evaluate wants --text FILE, --choices FILE.jsonl or both, got neither")
+    check.at_least("--stride", command.stride, 1)
+    if command.stride is not None and command.text is None:
+        raise UserError("--stride goes with --text, which is not given")
     return command

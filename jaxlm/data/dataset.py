@@ -40,7 +40,8 @@ class Dataset:
 
     `context` is what the model sees, None where that is unlimited; `max_length` is what it takes at once, None for any.
     A full batch is padded by rows of weight 0 to a multiple of `row_multiple`. `shard_rows` lays a batch over devices;
-    `replicated` is where the corpus goes, once. Raises UserError for a corpus of more positions than int32 counts.
+    `replicated` is where the corpus goes, once. `rows` are train's sequences, as columns of `row_table`, in place of
+    those that cover the corpus. Raises UserError for a corpus of more positions than int32 counts.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Dataset:
         row_multiple: int = 1,
         shard_rows: ShardRows | None = None,
         replicated: jax.sharding.Sharding | None = None,
+        rows: dict[str, np.ndarray] | None = None,
     ):
         check_positions(len(corpus.tokens_N))
         data, window = config.data, config.data.example == "window"
@@ -61,8 +63,11 @@ class Dataset:
         if window:
             width = context if context is not None else width
         else:
-            table, ranges = row_table(corpus, width, overlap=data.overlap)
-            columns = list(table.values())
+            if rows is None:
+                rows, ranges = row_table(corpus, width, step=max(1, width // 2) if data.overlap else width)
+            else:
+                ranges = {"train": (0, len(rows["first"]))}
+            columns = [rows[name] for name in ("first", "length", "skip")]
         self._seed, self._order, self._shard_rows = config.seed, data.order, shard_rows
         self._start, end = corpus.bounds["train"]
         self._train = end - self._start

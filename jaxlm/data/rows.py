@@ -58,16 +58,15 @@ def sequences_at(tokens: Tokens, first_B: jax.Array, length_B: jax.Array, skip_B
     )
 
 
-def row_table(corpus: Corpus, width: int, *, overlap: bool) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, int]]]:
+def row_table(corpus: Corpus, width: int, *, step: int) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, int]]]:
     """Sequences of at most `width` predictions that cover every prediction of every split once.
 
-    A line (or a split of a stream) that is longer is cut into rows side by side, or into rows that overlap by half, of
-    which each counts what the one before it did not. Returns the columns first, length, skip (int32) and each split's
-    range of rows.
+    A line (or a split of a stream) that is longer is cut into rows that begin `step` predictions apart, of which each
+    counts what the one before it did not; at step = width they lie side by side. Returns the columns first, length,
+    skip (int32) and each split's range of rows.
     """
     starts_L = np.flatnonzero(corpus.age_N == 0)
     ends_L = np.append(starts_L[1:], len(corpus.tokens_N))
-    step = max(1, width // 2) if overlap else width
     extra_L = -(-np.maximum(ends_L - starts_L - width, 0) // step)
     line_R = np.repeat(np.arange(len(starts_L)), extra_L + 1)
     nth_R = np.arange(len(line_R)) - np.repeat(np.cumsum(extra_L + 1) - (extra_L + 1), extra_L + 1)

@@ -185,7 +185,13 @@ def _nats(model: LanguageModel[Any], params: Params, batch: Batch) -> tuple[jax.
 
 def _sums(model: LanguageModel[Any], params: Params, batch: Batch, bytes_V: jax.Array) -> tuple[jax.Array, ...]:
     """Nats of the possible events, tokens, bytes, and impossible events of a batch."""
-    nats_N, target_N, counts_N = _nats(model, params, batch)
+    return sums_of(*_nats(model, params, batch), bytes_V)
+
+
+def sums_of(
+    nats_N: jax.Array, target_N: jax.Array, counts_N: jax.Array, bytes_V: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Nats of the possible events, tokens, bytes, and impossible events of those predictions that count."""
     possible_N = ~jnp.isposinf(nats_N)
     return (
         jnp.sum(jnp.where(counts_N & possible_N, nats_N, 0.0)),

@@ -18,12 +18,13 @@ SPLIT = st.sampled_from([(0.8, 0.1, 0.1), (0.5, 0.0, 0.5), (1.0, 0.0, 0.0), (0.1
 
 
 @settings(deadline=None)
-@given(LENGTHS, st.integers(1, 50), SPLIT, st.sampled_from(["lines", "stream"]), st.booleans())
-def test_rows_count_every_prediction_once_and_stay_in_their_line(lengths, width, split, kind, overlap):
+@given(LENGTHS, st.integers(1, 50), SPLIT, st.sampled_from(["lines", "stream"]), st.integers(1, 50))
+def test_rows_count_every_prediction_once_and_stay_in_their_line(lengths, width, split, kind, step):
+    step = min(step, width)
     text = "\n".join("a" * length for length in lengths)
     config = DataConfig(split=split, kind=kind)
     corpus = (from_lines if kind == "lines" else from_stream)(text, config)
-    columns, ranges = row_table(corpus, width, overlap=overlap)
+    columns, ranges = row_table(corpus, width, step=step)
     chex.assert_type(list(columns.values()), np.int32)
     for name in SPLITS:
         counted: Counter[int] = Counter()
@@ -31,9 +32,8 @@ def test_rows_count_every_prediction_once_and_stay_in_their_line(lengths, width,
             first, length, skip = (int(columns[column][row]) for column in ("first", "length", "skip"))
             assert 0 <= skip < length <= width
             assert not (corpus.age_N[first + 1 : first + length] == 0).any()
-            assert skip == 0 or (overlap and skip >= width // 2)
-            assert skip > 0 or corpus.age_N[first] == 0 or width == 1 or not overlap
-            assert overlap or corpus.age_N[first] % width == 0
+            assert skip in ((0,) if corpus.age_N[first] == 0 else (width - step,))
+            assert corpus.age_N[first] % step == 0
             counted.update(range(first + skip, first + length))
         assert counted == Counter(range(*corpus.bounds[name]))
     assert [ranges["train"][0], ranges["dev"][0], ranges["test"][0]] == [0, ranges["train"][1], ranges["dev"][1]]
@@ -47,7 +47,7 @@ compiled_sequences_at = jax.jit(sequences_at, static_argnames="width")
 @given(st.lists(st.text("abcdefg", min_size=1, max_size=30), min_size=1, max_size=5), st.sampled_from([1, 2, 3, 5, 8]))
 def test_overlapping_sequences_give_each_prediction_its_own_past(lines, width):
     corpus = from_lines("\n".join(lines), DataConfig(split=(1, 0, 0)))
-    columns, _ = row_table(corpus, width, overlap=True)
+    columns, _ = row_table(corpus, width, step=max(1, width // 2))
 
     def filled_up(array):
         return jnp.asarray(np.pad(array, (0, 200 - len(array))))
