@@ -36,8 +36,8 @@ def sample(command: SampleCommand, draw: Callable[[SampleCommand], str]) -> None
     _answer_each(HELP, "> ", answer)
 
 
-def converse(command: SampleCommand, run: Any) -> None:
-    """A conversation with a model of dialogues."""
+def converse(command: SampleCommand, run: Any, draft: Any = None) -> None:
+    """A conversation with a model of dialogues, to which a draft may propose tokens."""
     from jaxlm.inference.chat import Chat
     from jaxlm.inference.sampling import Strategy
     from jaxlm.ops import prng
@@ -47,7 +47,14 @@ def converse(command: SampleCommand, run: Any) -> None:
         raise UserError(f"{option} does not go with --interactive on run {str(run.path)!r}: a dialogue has one answer")
     asks, answers = run.config.data.labels
     strategy = Strategy(command.temperature, command.top_k, command.top_p, command.min_p, command.repetition_penalty)
-    chat = Chat(run, strategy, prng.from_seed(command.seed), command.max_tokens or 200)
+    chat = Chat(
+        run,
+        strategy,
+        prng.from_seed(command.seed),
+        command.max_tokens or 200,
+        draft=draft,
+        draft_tokens=command.draft_tokens,
+    )
 
     def answer(line: str) -> None:
         if line.startswith("/"):

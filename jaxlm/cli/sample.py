@@ -73,6 +73,7 @@ def answer(command: SampleCommand) -> None:
     )
     if command.by_vector:
         run = by_vector(run)
+    draft = _draft(command, run)
     if command.score is not None or command.score_text is not None:
         _score(command, run)
     elif command.explain is not None:
@@ -81,13 +82,13 @@ def answer(command: SampleCommand) -> None:
         _compare(command, run)
     elif command.interactive:
         if run.config.data.kind == "dialogues":
-            interactive.converse(command, run)
+            interactive.converse(command, run, draft)
         else:
-            interactive.sample(command, lambda command: _joined(_texts(command, run)))
+            interactive.sample(command, lambda command: _joined(_drawn(command, run, draft)[0]))
     elif lines is not None:
-        _nearest(command, run, lines)
+        _nearest(command, run, draft, lines)
     else:
-        _sample(command, run)
+        _sample(command, run, draft)
 
 
 def _about_words(command: SampleCommand) -> None:
@@ -114,7 +115,33 @@ def _about_words(command: SampleCommand) -> None:
     answer_words(command)
 
 
-def _texts(command: SampleCommand, run: Any, params: Any = None) -> list[str]:
+def _draft(command: SampleCommand, run: Any) -> Any:
+    """The run of --draft, None without it."""
+    if command.draft is None:
+        return None
+    from jaxlm.inference.generate import check_draft
+    from jaxlm.runs.loading import load_run
+
+    log = partial(show, file=sys.stderr)
+    with naming("--draft"):
+        draft = load_run(command.draft, trust_code=command.trusted, mesh=command.mesh, log=log)
+    check_draft(run, draft)
+    return draft
+
+
+def _drawn(command: SampleCommand, run: Any, draft: Any) -> tuple[list[str], list[dict[str, Any]]]:
+    """Samples, and what JSON has of each of them beside its text; a line on standard error says how a draft did."""
+    from jaxlm.inference import formatting
+
+    tallies: list[Any] = []
+    texts = _texts(command, run, draft=draft, report=tallies.append)
+    if not tallies:
+        return texts, [{} for _ in texts]
+    show(formatting.draft_line(tallies[0], str(draft.path), str(run.path)), file=sys.stderr)
+    return texts, [{"draft": formatting.draft_json(row)} for row in tallies[0].rows()]
+
+
+def _texts(command: SampleCommand, run: Any, params: Any = None, draft: Any = None, report: Any = None) -> list[str]:
     from jaxlm.inference.generate import generate
     from jaxlm.ops import prng
 
@@ -132,15 +159,19 @@ def _texts(command: SampleCommand, run: Any, params: Any = None) -> list[str]:
         stop=command.stop,
         key=prng.from_seed(command.seed),
         params=params,
+        draft=draft,
+        draft_tokens=command.draft_tokens,
+        report=report,
     )
 
 
-def _sample(command: SampleCommand, run: Any) -> None:
+def _sample(command: SampleCommand, run: Any, draft: Any) -> None:
     from jaxlm.inference import formatting
     from jaxlm.inference.novelty import classify
     from jaxlm.runs.directory import RunDir
 
-    texts, seen = _texts(command, run), None
+    texts, more = _drawn(command, run, draft)
+    seen = None
     if run.config.data.kind == "lines":
         try:
             seen = classify(RunDir(run.path).read_seen(), texts)
@@ -148,29 +179,29 @@ def _sample(command: SampleCommand, run: Any) -> None:
             show(f"the samples are not sorted: {error}", file=sys.stderr)
     if seen is None:
         if command.json:
-            print(json.dumps([{"text": text} for text in texts]))
+            print(json.dumps([{"text": text} | fields for text, fields in zip(texts, more, strict=True)]))
         else:
             show(_joined(texts))
     elif command.json:
-        pairs = [{"text": text, "seen": where} for text, where in zip(texts, seen, strict=True)]
-        print(json.dumps(pairs))
+        rows = zip(texts, seen, more, strict=True)
+        print(json.dumps([{"text": text, "seen": where} | fields for text, where, fields in rows]))
     else:
         show(formatting.sorted_samples(texts, seen))
 
 
-def _nearest(command: SampleCommand, run: Any, lines: list[str]) -> None:
+def _nearest(command: SampleCommand, run: Any, draft: Any, lines: list[str]) -> None:
     from jaxlm.inference import formatting
     from jaxlm.inference.novelty import by_length, classify, nearest
     from jaxlm.runs.directory import RunDir
 
-    texts = _texts(command, run)
+    texts, more = _drawn(command, run, draft)
     seen = classify(RunDir(run.path).read_seen(), texts)
     groups = by_length(lines)
     found = {text: nearest(text, groups) for text in dict.fromkeys(texts)}
     if command.json:
         pairs = [
-            {"text": text, "seen": where, "nearest": found[text].line, "distance": found[text].distance}
-            for text, where in zip(texts, seen, strict=True)
+            {"text": text, "seen": where, "nearest": found[text].line, "distance": found[text].distance} | fields
+            for text, where, fields in zip(texts, seen, more, strict=True)
         ]
         print(json.dumps(pairs))
     else:

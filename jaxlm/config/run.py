@@ -25,6 +25,8 @@ MOST_SEEDS = 1024
 """Runs that one program trains together at most."""
 MOST_SAMPLES = 2**20
 """Samples at once at most, and tokens of one."""
+DRAFT_TOKENS, MOST_DRAFT_TOKENS = 4, 64
+"""Tokens that a draft proposes at once, where nothing else is asked for and at most."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 
 import jax
 
+from jaxlm.config.run import DRAFT_TOKENS
 from jaxlm.inference.generate import decode, pieces
 from jaxlm.inference.sampling import Strategy
 from jaxlm.runs.loading import Run
@@ -28,6 +29,9 @@ class Chat:
     turns: list[list[int]] = dataclasses.field(default_factory=list)
     """The tokens of each turn's text so far, EOS at its end: those of the text, as a prompt has them, since an answer
     may be drawn in other tokens than its text is encoded in."""
+    draft: Run | None = None
+    """A run with the same tokenizer that proposes the tokens of answers, as in `generate`."""
+    draft_tokens: int = DRAFT_TOKENS
 
     def reset(self) -> None:
         """Forget what has been said."""
@@ -54,6 +58,8 @@ class Chat:
                 self.max_tokens,
                 self.key,
                 ends_turn=True,
+                draft=self.draft,
+                draft_tokens=self.draft_tokens,
                 every=1,
             )
             yield from _without(blank, pieces(self.run, (tokens for (tokens,) in new), ["\n"], made))

@@ -127,18 +127,25 @@ def run(model: LanguageModel[Any], params: Params, state: State, most: jax.Array
         drawn_B = sampling.draw(sampling.uniform(state.key_B, state.count_B, settings), z_BV)
         tok_B = jnp.where(active_B, drawn_B, state.tok_B)
         count_B = state.count_B + active_B.astype(jnp.int32)
-        done_B = state.done_B | (count_B >= rules.limit_B) | (tok_B == rules.end)
         tail_BS = state.tail_BS
         if rules.stop_S.shape[0]:
             tail_BS = jnp.where(active_B[:, None], jnp.concatenate([tail_BS[:, 1:], tok_B[:, None]], axis=1), tail_BS)
-            stop_1S = rules.stop_S[None]
-            done_B |= jnp.all((tail_BS == stop_1S) | (stop_1S == ANY), axis=1)
+        done_B = state.done_B | (count_B >= rules.limit_B) | ends(rules, tok_B, tail_BS)
         made_NB = jax.lax.dynamic_update_index_in_dim(
             state.made_NB, jnp.where(active_B, drawn_B, 0), state.steps, axis=0
         )
         return State(cache, state.key_B, tok_B, count_B, done_B, seen_BV, tail_BS, made_NB, state.steps + 1, rules)
 
     return jax.lax.while_loop(unfinished, one_token, state)
+
+
+def ends(rules: Rules, tok_B: jax.Array, tail_BS: jax.Array) -> jax.Array:
+    """True for rows whose new tokens, of which tail_BS are the last and tok_B the very last, end the text."""
+    done_B = tok_B == rules.end
+    if rules.stop_S.shape[0]:
+        stop_1S = rules.stop_S[None]
+        done_B |= jnp.all((tail_BS == stop_1S) | (stop_1S == ANY), axis=1)
+    return done_B
 
 
 def whole(
@@ -197,10 +204,10 @@ def decode(
     """
     most = model.max_length
     widest = int(limit_B.max())
-    capacity = _power_of_2(widest if most is None else min(widest, most))
-    room = _power_of_2(max(map(len, rows)) - 1 + widest)
+    capacity = power_of_2(widest if most is None else min(widest, most))
+    room = power_of_2(max(map(len, rows)) - 1 + widest)
     room = room if most is None else min(room, most)
-    stop_S = np.full(_power_of_2(len(stop)) if stop else 0, ANY, np.int32)
+    stop_S = np.full(power_of_2(len(stop)) if stop else 0, ANY, np.int32)
     stop_S[len(stop_S) - len(stop) :] = stop
     made: list[list[int]] = [[] for _ in rows]
     seen = [list(row) if most is None else list(row[-most:]) for row in rows]
@@ -222,12 +229,12 @@ def decode(
         before_B = np.array([len(row) - 1 for row in seen], np.int32)
         width = int(before_B.max())
         beginning = Beginning(
-            _padded([row[:-1] for row in seen], min(_power_of_2(width), room) if width else 0),
+            padded([row[:-1] for row in seen], min(power_of_2(width), room) if width else 0),
             before_B,
             np.array([row[-1] for row in seen], np.int32),
             count_B,
-            _seen(rows, made, settings, model.vocab_size, eos),
-            _tails(made, len(stop_S)),
+            seen_tokens(rows, made, settings, model.vocab_size, eos),
+            tails(made, len(stop_S)),
             key,
             place_B,
         )
@@ -236,7 +243,7 @@ def decode(
                 row += tokens
             yield new
         count_B = np.array([len(new) for new in made], np.int32)
-        ended_B = np.array([_has_ended(row, end, stop) for row in made]) | (count_B >= limit_B)
+        ended_B = np.array([has_ended(row, end, stop) for row in made]) | (count_B >= limit_B)
         if most is None or not goes_on or ended_B.all():
             return
         seen = [[*row, *new][-max(1, most // 2) :] for row, new in zip(rows, made, strict=True)]
@@ -270,12 +277,12 @@ def _one_pass(
         count_B, read = after_B, read + max(new_B)
 
 
-def _has_ended(made: list[int], end: int | None, stop: Sequence[int]) -> bool:
+def has_ended(made: list[int], end: int | None, stop: Sequence[int]) -> bool:
     """True if a row's new tokens end with what ends a text."""
     return bool(made) and (made[-1] == end or (len(stop) > 0 and made[-len(stop) :] == list(stop)))
 
 
-def _padded(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
+def padded(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
     """Rows of tokens filled up to a width, (B, width)."""
     tok_BP = np.full((len(rows), width), EOS, np.int32)
     for tok_P, row in zip(tok_BP, rows, strict=True):
@@ -283,12 +290,12 @@ def _padded(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
     return tok_BP
 
 
-def _tails(made: list[list[int]], size: int) -> np.ndarray:
+def tails(made: list[list[int]], size: int) -> np.ndarray:
     """The last `size` new tokens of each row, filled up on the left."""
     return np.array([([NOTHING] * size + row)[len(row) :] for row in made], np.int32).reshape(len(made), size)
 
 
-def _seen(
+def seen_tokens(
     rows: Sequence[Sequence[int]], made: list[list[int]], settings: RowSettings, vocab_size: int, eos: int
 ) -> np.ndarray:
     """seen_BV of the tokens so far, for rows with a repetition penalty."""
@@ -299,6 +306,6 @@ def _seen(
     return seen_BV
 
 
-def _power_of_2(number: int) -> int:
+def power_of_2(number: int) -> int:
     """The least power of 2 that is as large: few sizes are compiled."""
     return 1 << max(0, number - 1).bit_length()

@@ -8,6 +8,7 @@ from jaxlm.inference.evaluation import Score
 from jaxlm.inference.explain import ExplainedToken, Explanation
 from jaxlm.inference.novelty import Nearest, Seen
 from jaxlm.inference.score import TextScore
+from jaxlm.inference.speculative_loop import Tally
 from jaxlm.runs.metrics import NATS_PER_BIT
 
 SHOWN_ALTERNATIVES, LONGEST_CELL = 3, 24
@@ -42,6 +43,28 @@ def side_by_side(left: Sequence[str], right: Sequence[str], titles: tuple[str, s
     width = min(60, max(map(len, (*left, titles[0]))))
     rows = [titles, ("-" * width, "-" * len(titles[1])), *zip(left, right, strict=True)]
     return "\n".join(f"{a if len(a) <= width else a[: width - 1] + '…':<{width}}  {b}".rstrip() for a, b in rows)
+
+
+def draft_line(tally: Tally, draft: str, run: str) -> str:
+    """The share of a draft's tokens that stayed, and the tokens for each pass of the run."""
+    if tally.acceptance is None or tally.tokens_per_pass is None:
+        return f"draft {draft}: no tokens proposed"
+    return (
+        f"draft {draft}: {tally.acceptance:.1%} of {int(tally.proposed_B.sum()):,} proposed tokens stayed, "
+        f"{tally.tokens_per_pass:.2f} tokens a pass of {run}"
+    )
+
+
+def draft_json(tally: Tally) -> dict[str, Any]:
+    """The counts, the share of proposed tokens that stayed and the tokens for each pass; null where there are none."""
+    return {
+        "proposed": int(tally.proposed_B.sum()),
+        "accepted": int(tally.accepted_B.sum()),
+        "passes": int(tally.passes_B.sum()),
+        "tokens": int(tally.made_B.sum()),
+        "acceptance": tally.acceptance,
+        "tokens_per_pass": tally.tokens_per_pass,
+    }
 
 
 def score_line(score: Score) -> str:

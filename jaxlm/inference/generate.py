@@ -1,16 +1,19 @@
 """Texts of a trained run: prompts and stops in, text out, whole or in pieces as it comes."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import jax
 import numpy as np
 
 from jaxlm.config import check
-from jaxlm.config.run import MOST_SAMPLES
+from jaxlm.config.run import DRAFT_TOKENS, MOST_SAMPLES
 from jaxlm.errors import UserError
-from jaxlm.inference import engine
+from jaxlm.inference import engine, speculative
 from jaxlm.inference.sampling import Strategy
+from jaxlm.inference.speculative import Draft
+from jaxlm.inference.speculative_loop import Tally
 from jaxlm.models.base import Params, PredictsVectors
 from jaxlm.models.check import check_decodes
 from jaxlm.ops import prng
@@ -36,12 +39,16 @@ def generate(
     stop: str = "",
     key: jax.Array,
     params: Params | None = None,
+    draft: Run | None = None,
+    draft_tokens: int = DRAFT_TOKENS,
+    report: Callable[[Tally], None] | None = None,
 ) -> list[str]:
     """N texts for each prompt, prompts included, without their ends: a line's, dialogue's or document's end, `stop`.
 
     A text is decided by the key, its place among the texts, its prompt and the settings, not by those beside it.
-    `params` in place of the run's own (untrained ones, say). Raises UserError for a setting out of range or a
-    character that the tokenizer does not have.
+    `params` in place of the run's own (untrained ones, say). A run `draft` with the same tokenizer proposes so many
+    tokens for each pass: other texts of the same key, from the same distribution, `report` gets the counts. Raises
+    UserError for a setting out of range, a character that the tokenizer does not have, and a draft with another one.
     """
     check.between("n", n, 1, MOST_SAMPLES)
     check.between("max_tokens", max_tokens, 1, MOST_SAMPLES)
@@ -54,7 +61,11 @@ def generate(
         return []
     places, stops = range(len(rows)), _stops(run, stop)
     made: list[list[int]] = [[] for _ in rows]
-    for new in decode(run, rows, places, strategy, max_tokens, key, stop=stops[0], params=params):
+    new_of = decode(
+        run, rows, places, strategy, max_tokens, key, stop=stops[0], params=params, draft=draft,
+        draft_tokens=draft_tokens, report=report,
+    )  # fmt: skip
+    for new in new_of:
         for row, tokens in zip(made, new, strict=True):
             row += tokens
     return [text + _cut(text_of(run, tokens), stops) for text, tokens in zip(starts, made, strict=True)]
@@ -74,11 +85,14 @@ def stream(
     stop: str = "",
     key: jax.Array,
     params: Params | None = None,
+    draft: Run | None = None,
+    draft_tokens: int = DRAFT_TOKENS,
     every: int = 1,
 ) -> Iterator[str]:
     """Pieces of one text after its prompt, as they come: joined, what `generate` gives at this place for the prompt.
 
-    A piece is what `every` tokens add, without characters that are not complete and without what may become `stop`.
+    A piece is what `every` tokens add, without characters that are not complete and without what may become `stop`;
+    with a draft, what one pass adds where that is more.
     Raises UserError as `generate` does, when the first piece is asked for.
     """
     check.between("max_tokens", max_tokens, 1, MOST_SAMPLES)
@@ -86,7 +100,10 @@ def stream(
     check.between("every", every, 1, MOST_SAMPLES)
     strategy = Strategy(temperature, top_k, top_p, min_p, repetition_penalty)
     stops, rows = _stops(run, stop), [prompt_tokens(run, prompt)]
-    new = decode(run, rows, [place], strategy, max_tokens, key, stop=stops[0], params=params, every=every)
+    new = decode(
+        run, rows, [place], strategy, max_tokens, key, stop=stops[0], params=params, draft=draft,
+        draft_tokens=draft_tokens, every=every,
+    )  # fmt: skip
     yield from pieces(run, (tokens for (tokens,) in new), stops)
 
 
@@ -101,13 +118,24 @@ def decode(
     stop: str = "",
     ends_turn: bool = False,
     params: Params | None = None,
+    draft: Run | None = None,
+    draft_tokens: int = DRAFT_TOKENS,
+    report: Callable[[Tally], None] | None = None,
     every: int | None = None,
 ) -> Iterator[list[list[int]]]:
-    """New tokens of each row until its text ends, by `engine.decode`; ends_turn: EOS ends a dialogue's text too."""
+    """New tokens of each row until its text ends; ends_turn: EOS ends a dialogue's text too.
+
+    By `engine.decode`, with a draft by `speculative.decode`.
+    """
     check_decodes(run.config.model, run.model)
     kind = run.config.data.kind
     ends = kind == "lines" or run.marks_unknown or run.has_documents or ends_turn
-    return engine.decode(
+    by = engine.decode
+    if draft is not None:
+        check_draft(run, draft)
+        proposes = Draft(draft.model, draft.params, draft_tokens)
+        by = partial(speculative.decode, draft=proposes, report=report)
+    return by(
         run.model,
         run.params if params is None else params,
         rows,
@@ -122,6 +150,17 @@ def decode(
         goes_on=kind != "lines",
         every=every,
     )
+
+
+def check_draft(run: Run, draft: Run) -> None:
+    """Raise UserError if a run cannot propose tokens to another: it has other tokens, or nothing is sampled from it."""
+    check_decodes(draft.config.model, draft.model)
+    if draft.tokenizer != run.tokenizer:
+        sizes = f"{draft.tokenizer.vocab_size:,} and {run.tokenizer.vocab_size:,} tokens"
+        raise UserError(
+            f"draft {str(draft.path)!r} wants the tokenizer of run {str(run.path)!r}, got another one ({sizes}): "
+            "train the draft with the same data.tokens, data.kind and text"
+        )
 
 
 def pieces(

@@ -101,14 +101,18 @@ def filtered(
 
 
 def draw(u_B: jax.Array, z_BV: jax.Array) -> jax.Array:
-    """Token of each row of `filtered` logits: the first whose cumulated probability is above u of all. tok_B, int32.
+    """Token of each row of `filtered` logits, tok_B: `draw_weighted` of exp(z)."""
+    return draw_weighted(u_B, jnp.exp(z_BV))
+
+
+def draw_weighted(u_B: jax.Array, p_BV: jax.Array) -> jax.Array:
+    """Token of each row: the first whose cumulated weight is above u of all. tok_B, int32.
 
     u_B is uniform on [0, 1); 0 gives the first possible token. It has 23 bits: tokens far less likely than 1e-7 are
-    drawn too rarely; those of probability 0 never. Probabilities are not normalised; u is scaled instead, which leaves
-    a single exp to each logit.
+    drawn too rarely; those of weight 0 never. Weights need not be normalised; u is scaled instead, which leaves a
+    single exp to each logit.
     """
-    V = z_BV.shape[1]
-    p_BV = jnp.exp(z_BV)
+    V = p_BV.shape[1]
     if V <= SMALL_VOCABULARY:
         reached_BV = jnp.matmul(p_BV, jnp.triu(jnp.ones((V, V))), precision=jax.lax.Precision.HIGHEST)
     else:
@@ -117,6 +121,14 @@ def draw(u_B: jax.Array, z_BV: jax.Array) -> jax.Array:
     top_B1 = jnp.max(reached_BV, axis=-1, keepdims=True)
     token_1V = jnp.arange(V, dtype=jnp.int32)[None]
     return jnp.min(jnp.where(reached_BV > u_B[:, None] * top_B1, token_1V, V - 1), axis=-1)
+
+
+def probabilities(z_BV: jax.Array, settings: RowSettings) -> jax.Array:
+    """p_BV by which `draw` takes tokens of `filtered` logits: all of it on the first most likely one where temperature
+    is below COLDEST.
+    """
+    first_BV = jax.nn.one_hot(jnp.argmax(z_BV, axis=-1), z_BV.shape[1])
+    return jnp.where(settings.temperature_B[:, None] < COLDEST, first_BV, jax.nn.softmax(z_BV))
 
 
 def uniform(key_B: jax.Array, count_B: jax.Array, settings: RowSettings) -> jax.Array:

@@ -120,6 +120,27 @@ class FillsContexts(Protocol):
         ...
 
 
+@runtime_checkable
+class RollsBack(Protocol[Cache]):
+    """A model that takes tokens back from a cache for less than it costs to read those that stay once more."""
+
+    def rolled_back(self, params: Params, before: Cache, after: Cache, tok_BT: jax.Array, length_B: jax.Array) -> Cache:
+        """What `rolled_back`, the function, returns."""
+        ...
+
+
+def rolled_back(
+    model: LanguageModel[Cache], params: Params, before: Cache, after: Cache, tok_BT: jax.Array, length_B: jax.Array
+) -> Cache:
+    """The cache of rows that have read only the first length_B[b] of some tokens, none of them for 0.
+
+    `before` is the cache without tok_BT, `after` the one that has read length_B[b] of them or more.
+    """
+    if isinstance(model, RollsBack):
+        return cast(Cache, model.rolled_back(params, before, after, tok_BT, length_B))
+    return model.extend(params, before, tok_BT, length_B)[1]
+
+
 def axes_of(model: object) -> Axes:
     """The logical axes of a model's parameters, or of a module's; none where it is a user's own that has no `axes`."""
     axes: Axes = getattr(model, "axes", {})
@@ -285,6 +306,12 @@ class SequenceModel(NatsFromLogits):
     def extend(self, params: Params, cache: Any, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Any]:
         """logits_BTV after each new token, and the module's cache with each row's tokens in it."""
         return self._apply(params, cache, tok_BT, length_B, method="extend")
+
+    def rolled_back(self, params: Params, before: Any, after: Any, tok_BT: jax.Array, length_B: jax.Array) -> Any:
+        """The module's cache after each row's first length_B[b] tokens, by its own `rolled_back` if it has one."""
+        if hasattr(self.module, "rolled_back"):
+            return self._apply(params, before, after, length_B, method="rolled_back")
+        return self.extend(params, before, tok_BT, length_B)[1]
 
     def _check_length(self, tok_BT: jax.Array) -> None:
         if self.max_length is not None and tok_BT.shape[1] > self.max_length:

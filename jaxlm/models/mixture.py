@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxlm.config.mixture import MixtureConfig
 from jaxlm.errors import UserError
-from jaxlm.models.base import BUFFERS, Axes, NatsFromLogits, Params, SequenceModel, needed
+from jaxlm.models.base import BUFFERS, Axes, NatsFromLogits, Params, SequenceModel, needed, rolled_back
 from jaxlm.models.counts import KneserNey
 from jaxlm.ops import log_normalize
 
@@ -84,6 +84,11 @@ class Mixture(NatsFromLogits):
         network_BTV, network_cache = self.network.extend(params["network"], cache[0], tok_BT, length_B)
         counts_BTV, counts_cache = self.counts.extend(params[BUFFERS], cache[1], tok_BT, length_B)
         return _mixed(params, log_normalize(network_BTV), counts_BTV), (network_cache, counts_cache)
+
+    def rolled_back(self, params: Params, before: Any, after: Any, tok_BT: jax.Array, length_B: jax.Array) -> Any:
+        """Both caches after each row's first length_B[b] tokens."""
+        network = self.network.rolled_back(params["network"], before[0], after[0], tok_BT, length_B)
+        return network, rolled_back(self.counts, params[BUFFERS], before[1], after[1], tok_BT, length_B)
 
     def calibrated(self, params: Params, tok_BT: jax.Array, target_BT: jax.Array, weight_BT: jax.Array) -> Params:
         """The parameters with the share under which the targets are most likely.

@@ -152,6 +152,10 @@ class Transformer(nn.Module):
         k, v = (jnp.zeros(shape, config.dtype) for _ in range(2))
         return {"k": k, "v": v, "position": jnp.zeros(batch, jnp.int32)}
 
+    def rolled_back(self, before: Cache, after: Cache, length_B: jax.Array) -> Cache:
+        """Keys and values behind a smaller position are written over before they are seen."""
+        return {**after, "position": before["position"] + length_B}
+
     def extend_hidden(
         self,
         cache: Cache,

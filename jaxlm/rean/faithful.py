@@ -97,6 +97,10 @@ class FaithfulRean(VectorModel):
         k, v = (jnp.zeros(shape, dtype) for _ in range(2))
         return {"k": k, "v": v, "position": jnp.zeros(batch, jnp.int32)}
 
+    def rolled_back(self, before: Cache, after: Cache, length_B: jax.Array) -> Cache:
+        """Keys and values behind a smaller position are written over before they are seen."""
+        return {**after, "position": before["position"] + length_B}
+
     def extend_emb(self, cache: Cache, tok_BT: jax.Array, length_B: jax.Array) -> tuple[jax.Array, Cache]:
         position_B, k, v = cache["position"], cache["k"], cache["v"]
         row_B1 = jnp.arange(tok_BT.shape[0])[:, None]
