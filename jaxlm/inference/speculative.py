@@ -81,18 +81,21 @@ def decode(
     Raises UserError for a number of draft tokens out of range.
     """
     check.between("draft_tokens", draft.tokens, 1, MOST_DRAFT_TOKENS)
-    most, widest, T = model.max_length, int(limit_B.max()), draft.tokens + 1
-    rooms = tuple(_room(max(map(len, rows)) + widest + draft.tokens - 1, m.max_length) for m in (model, draft.model))
+    most, widest = model.max_length, int(limit_B.max())
+    longest = max(map(len, rows)) + widest + draft.tokens - 1
+    rooms = _room(longest, most), _room(longest, draft.model.max_length)
+    capacity = power_of_2(widest if most is None else min(widest, most))
     stop_S = np.full(power_of_2(len(stop)) if stop else 0, engine.ANY, np.int32)
     stop_S[len(stop_S) - len(stop) :] = stop
     compiled = programs(**compilation.sampling_options((params, draft.params), len(rows)))
-    rounds = np.array(np.iinfo(np.int32).max if every is None else max(1, every // T), np.int32)
+    models = model, draft.model, params, draft.params
+    rounds = np.array(np.iinfo(np.int32).max if every is None else max(1, every // (draft.tokens + 1)), np.int32)
     made: list[list[int]] = [[] for _ in rows]
     seen = [list(row) if most is None else list(row[-most:]) for row in rows]
     drafts = [_with_room(list(row), draft) for row in rows]
-    total, ended_B = Tally(*np.zeros((4, len(rows)), np.int32)), limit_B < 1
+    count_B, ended_B = np.zeros(len(rows), np.int32), limit_B < 1
+    total = Tally(*np.zeros((4, len(rows)), np.int32))
     while not ended_B.all():
-        count_B = np.array([len(row) for row in made], np.int32)
         rules = Rules(
             settings,
             np.where(ended_B, count_B, limit_B).astype(np.int32),
@@ -101,38 +104,25 @@ def decode(
             stop_S,
             np.array(eos, np.int32),
         )
+        (prompt_BP, length_B), own = (_prompt(*pair) for pair in zip((seen, drafts), rooms, strict=True))
+        last_B = np.array([row[-1] for row in seen], np.int32)
+        seen_BV = engine.seen_tokens(rows, made, settings, model.vocab_size, eos)
+        tail_BS = engine.tails(made, len(stop_S))
+        read = engine.Beginning(prompt_BP, length_B, last_B, count_B, seen_BV, tail_BS, key, place_B)
         reach = Reach(_reach(count_B, seen, most), _reach(count_B, drafts, draft.model.max_length))
-        prompts = [_prompt(context, room) for context, room in zip((seen, drafts), rooms, strict=True)]
-        beginning = Beginning(
-            engine.Beginning(
-                *prompts[0],
-                np.array([row[-1] for row in seen], np.int32),
-                count_B,
-                engine.seen_tokens(rows, made, settings, model.vocab_size, eos),
-                engine.tails(made, len(stop_S)),
-                key,
-                place_B,
-            ),
-            *prompts[1],
-            reach,
-        )
-        models = model, draft.model, params, draft.params
-        capacity = power_of_2(widest if most is None else min(widest, most))
-        state = compiled.start(*models, beginning, rules, rooms=rooms, capacity=capacity)
+        state = compiled.start(*models, Beginning(read, *own, reach), rules, rooms=rooms, capacity=capacity)
         jax.block_until_ready(state)  # several CPU devices deadlock on queued collectives
-        done, read_B = False, np.zeros(len(rows), np.int32)
+        done, given_B = False, np.zeros(len(rows), np.int32)
         while not done:
             state = compiled.run(*models, state, rounds, tokens=draft.tokens)
             done_B, tally, made_BN = jax.device_get((state.done_B, state.tally, state.made_BN))
-            new = [row[a:b].tolist() for row, a, b in zip(made_BN, read_B, tally.made_B, strict=True)]
-            for row, context, drafted, tokens in zip(made, seen, drafts, new, strict=True):
-                row += tokens
-                context += tokens
-                drafted += tokens
-            done, read_B = done_B.all(), tally.made_B
+            new = [row[a:b].tolist() for row, a, b in zip(made_BN, given_B, tally.made_B, strict=True)]
+            for contexts in (made, seen, drafts):
+                for context, tokens in zip(contexts, new, strict=True):
+                    context += tokens
+            done, given_B = done_B.all(), tally.made_B
             yield new
-        total += tally
-        count_B = count_B + read_B
+        total, count_B = total + tally, count_B + given_B
         used_up_B = count_B >= reach.model_B
         ended_B = np.array([engine.has_ended(row, end, stop) for row in made]) | (count_B >= limit_B)
         if not goes_on:
