@@ -55,6 +55,13 @@ def texts(done: processes.Done) -> list[str]:
         (["--json", "--interactive"], ["exclude each other"]),
         (["--prompt", "a", "--interactive"], ["--prompt", "exclude each other"]),
         (["--checkpoint", "worst"], ["--checkpoint", "best", "last"]),
+        (["--draft-tokens", "2"], ["--draft-tokens goes with --draft"]),
+        (["--draft", "b", "--draft-tokens", "0"], ["--draft-tokens", "from 1 to 64", "0"]),
+        (["--draft", "b", "--compare"], ["--draft and --compare exclude each other"]),
+        (["--draft", "b", "--by-vector"], ["--draft and --by-vector exclude each other"]),
+        (["--draft", "b", "--score", "c"], ["--draft and --score exclude each other"]),
+        (["--draft", "b", "--score-text", "c"], ["--draft and --score-text exclude each other"]),
+        (["--draft", "b", "--explain", "c"], ["--draft and --explain exclude each other"]),
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("-") else "",
 )
@@ -117,6 +124,33 @@ def test_greedy_takes_the_most_likely_and_max_tokens_ends(cli, run):
     greedy = texts(cli.sample(run, "--json", "--temperature", 0, "-n", 3, "--max-tokens", 2))
     assert len(set(greedy)) == 1 and len(greedy) == 3 and len(greedy[0]) <= 2
     assert texts(cli.sample(run, "--json", "--top-k", 1, "-n", 3, "--seed", 9, "--max-tokens", 2)) == greedy
+
+
+@pytest.mark.slow
+def test_a_draft_changes_no_greedy_text_and_how_it_did_is_reported(cli, run, tmp_path):
+    draft = cli.trained("draft", "--steps", 400, "--model.context", 1)
+    greedy = texts(cli.sample(run, "--json", "--temperature", 0, "-n", 3))
+    done = cli.sample(run, "--json", "--temperature", 0, "-n", 3, "--draft", draft, "--draft-tokens", 2)
+    assert texts(done) == greedy
+    counts = [entry["draft"] for entry in json.loads(done.stdout)]
+    for text, count in zip(greedy, counts, strict=True):
+        assert count["tokens"] == len(text) + 1
+        assert 0 <= count["accepted"] <= count["proposed"] == 2 * count["passes"]
+        assert count["acceptance"] == count["accepted"] / count["proposed"]
+        assert count["tokens_per_pass"] == count["tokens"] / count["passes"] >= 1
+    proposed = sum(count["proposed"] for count in counts)
+    share = sum(count["accepted"] for count in counts) / proposed
+    rate = sum(count["tokens"] for count in counts) / sum(count["passes"] for count in counts)
+    told = f"draft {draft}: {share:.1%} of {proposed:,} proposed tokens stayed, {rate:.2f} tokens a pass of {run}\n"
+    assert done.stderr == told
+    plain = cli.sample(run, "--draft", draft, "--nearest")
+    assert plain.code == 0 and plain.stderr.startswith(f"draft {draft}: ") and "edit distance" in plain.stdout
+    assert "proposed tokens stayed" in cli.sample(run, "--draft", draft, "--interactive", stdin="ab\n").stderr
+    other = tmp_path / "other.txt"
+    other.write_text(cli.text.read_text() + "fgh\n")
+    stranger = cli.trained("stranger", "--steps", 1, "--data.path", other)
+    refused(cli.sample(run, "--draft", stranger), f"draft '{stranger}' wants the tokenizer of run '{run}'", "9 and 6")
+    refused(cli.sample(run, "--draft", tmp_path / "none"), "--draft", "does not exist")
 
 
 @pytest.mark.slow

@@ -66,6 +66,21 @@ def test_answers_come_in_pieces_of_whole_characters_and_turns_are_kept(run):
     assert not chat.turns
 
 
+def test_a_draft_proposes_an_answer(run, monkeypatch, capsys):
+    """The bigram agrees on most tokens of the only answer that there is."""
+    draft = opened(jaxlm.CountsConfig(order=2, add_k=0.0), SETTINGS, CORPUS)
+    chat = Chat(run, Strategy(), jax.random.key(0), draft=draft, draft_tokens=3)
+    pieces = list(chat.reply("one?"))
+    assert "".join(pieces) == "1 is one." and 1 < len(pieces) < 8
+    monkeypatch.setattr("sys.stdin", io.StringIO("one?\n"))
+    interactive.converse(parse_sample(["runs/any", "--interactive", "--draft", "runs/other"]), run, draft)
+    assert capsys.readouterr().out == "tell: 1 is one.\n"
+    letters = dataclasses.replace(SETTINGS, tokens=jaxlm.CharactersConfig())
+    other = opened(jaxlm.CountsConfig(order=2), letters, from_dialogues(TEXT, letters))
+    with pytest.raises(UserError, match="wants the tokenizer of run"):
+        list(dataclasses.replace(chat, draft=other).reply("one?"))
+
+
 def test_an_answer_that_is_broken_off_or_too_long_is_kept_as_far_as_it_came(run):
     chat = Chat(run, Strategy(), jax.random.key(0), max_tokens=3)
     assert len(list(chat.reply("one?"))) == 3

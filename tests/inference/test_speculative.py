@@ -43,6 +43,10 @@ PAIRS = [
 @functools.cache
 def made(name: str) -> tuple[Any, Any]:
     """A model with parameters that tell tokens apart by more than initial ones do."""
+    if name.endswith("-noisy"):
+        model, params = made(name.removesuffix("-noisy"))
+        rng = np.random.default_rng(0)
+        return model, jax.tree.map(lambda leaf: leaf * jnp.asarray(rng.normal(1, 0.15, leaf.shape), leaf.dtype), params)
     if name == "gpt-short":
         model: Any = GptConfig(context=6, n_layers=1, n_heads=2, d_model=16, vocab_size=V).build()
         params = jax.jit(model.init)(jax.random.key(5), jnp.zeros((1, 1), jnp.int32))
@@ -173,9 +177,39 @@ def test_greedy_text_is_that_of_plain_decoding(name, draft, tokens):
     assert tally.made_B.tolist() == [64] * 4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "draft"), [("gpt", "gpt-noisy"), ("kneser-ney-4", "counts-3"), ("lstm", "lstm-noisy")]
+)
+def test_the_draft_proposes_what_follows_the_tokens_that_stayed(name, draft):
+    """Greedy proposals and the number of those that stay are those of whole passes over the text so far."""
+    most, tokens = 7, 2
+
+    def greedy(name: str, text: list[int]) -> int:
+        padded = [*text, *[0] * (12 - len(text))]
+        return int(np.argmax(apply(*made(name), np.array([padded]))[0, len(text) - 1]))
+
+    prompts = [[token, 4] for token in range(V)]
+    rows, tally = drawn(name, draft, prompts, most=most, tokens=tokens, strategy=Strategy(temperature=0))
+    for b, prompt in enumerate(prompts):
+        text, passes, stayed, end = list(prompt), 0, 0, len(prompt) + most
+        while len(text) < end:
+            proposed = list(text)
+            for _ in range(tokens):
+                proposed.append(greedy(draft, proposed))
+            passes += 1
+            while len(text) < min(len(proposed), end) and greedy(name, text) == proposed[len(text)]:
+                text.append(proposed[len(text)])
+                stayed += 1
+            text.append(greedy(name, text))
+        assert rows[b] == text[len(prompt) : end]
+        assert (tally.passes_B[b], tally.accepted_B[b]) == (passes, stayed)
+    assert 0.2 < (tally.acceptance or 0) < 0.9
+
+
 @pytest.mark.parametrize("name", ["gpt", "lstm", "counts-3"])
 def test_a_model_accepts_all_that_it_proposes_itself(name):
-    rows, tally = drawn(name, name, [[0], [0, 3], [4, 1, 1]], most=9, tokens=2)
+    rows, tally = drawn(name, name, [[0], [0, 3], [4, 1, 1]] * 200, most=9, tokens=2)
     assert {len(row) for row in rows} == {9}
     assert tally.acceptance == 1 and tally.tokens_per_pass == 3
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxlm.config import BowConfig, FaithfulReanConfig, GptConfig, WavenetConfig
+from jaxlm.models.base import rolled_back
 from tests.models.test_models import MODELS as OTHERS
 from tests.models.test_models import V, apply, model_and_params, tokens
 
@@ -137,6 +138,28 @@ def test_a_smaller_position_takes_tokens_back(name):
     full_BTV = apply(model, params, tok_BT)
     for got_TV, full_TV, back in zip(got_BTV, full_BTV, back_B, strict=True):
         np.testing.assert_allclose(got_TV, full_TV[back : back + 3], atol=2e-5)
+
+
+@pytest.mark.slow
+@all_models
+def test_a_cache_that_is_rolled_back_goes_on_as_one_that_has_read_less(name):
+    """Of three tokens, rows keep none, some or all; the cache has what they kept and no more."""
+    model, params = made(name)
+    tok_BT = np.asarray(tokens(B, T))
+    _, before = read(name, tok_BT, (2, 0, 3, 1, 3))
+    start_B, kept_B = np.array([2, 0, 3, 1, 3]), np.array([0, 1, 3, 2, 0], np.int32)
+
+    def part(first_B: np.ndarray) -> np.ndarray:
+        return np.stack([row[first : first + 3] for row, first in zip(tok_BT, first_B, strict=True)])
+
+    three_BT, three_B = part(start_B), np.full(B, 3, np.int32)
+    _, after = extend(model, params, before, three_BT, three_B)
+    cache = jax.jit(functools.partial(rolled_back, model))(params, before, after, three_BT, kept_B)
+    chex.assert_trees_all_equal_shapes_and_dtypes(cache, after)
+    got_BTV, _ = extend(model, params, cache, part(start_B + kept_B), three_B)
+    full_BTV = np.asarray(apply(model, params, tok_BT))
+    for got_TV, full_TV, first in zip(got_BTV, full_BTV, start_B + kept_B, strict=True):
+        np.testing.assert_allclose(got_TV, full_TV[first : first + 3], atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["gpt", "rean"])

@@ -52,6 +52,23 @@ def test_decoding_token_by_token_gives_what_one_pass_gives(mixture):
     chex.assert_trees_all_close(jnp.stack(made, axis=1), model.apply(params, tok_BT), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "network", [jaxlm.RnnConfig(d_embed=4, d_hidden=6), jaxlm.GptConfig(n_layers=1, n_heads=1, d_model=8)]
+)
+def test_both_caches_are_rolled_back(mixture, network):
+    _, params, tok_BT = mixture
+    model = jaxlm.MixtureConfig(network=network, order=3).filled(V, 12).build()
+    params = params | {"network": jax.jit(model.network.init)(jax.random.key(0), tok_BT)}
+    empty, extend = model.init_cache(params, 3, 9), jax.jit(model.extend)
+    four_B, kept_B = jnp.full(3, 4), jnp.array([0, 1, 4])
+    _, before = extend(params, empty, tok_BT[:, :4], four_B)
+    _, after = extend(params, before, tok_BT[:, 4:8], four_B)
+    cache = model.rolled_back(params, before, after, tok_BT[:, 4:8], kept_B)
+    logits, _ = extend(params, cache, jnp.take_along_axis(tok_BT, 4 + kept_B[:, None], axis=1), jnp.ones(3, jnp.int32))
+    full = jnp.take_along_axis(model.apply(params, tok_BT), 4 + kept_B[:, None, None], axis=1)
+    chex.assert_trees_all_close(logits, full, rtol=1e-4, atol=1e-5)
+
+
 def test_the_calibrated_share_is_the_most_likely_one(mixture):
     model, params, tok_BT = mixture
     target_BT, weight_BT = jnp.roll(tok_BT, -1, axis=1), jnp.ones((3, 9)).at[0, 4:].set(0)
