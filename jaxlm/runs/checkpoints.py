@@ -16,9 +16,10 @@ import jax
 from jaxlm.devices import processes
 from jaxlm.errors import UserError, check_fields, disk_reason, one_line
 from jaxlm.runs import quiet_orbax
-from jaxlm.runs.checksums import CHECKSUMS, checksums, file_names, is_intact, write_checksums
+from jaxlm.runs.checksums import CHECKSUMS, checksums, file_names, is_intact, read_checksums, write_checksums
 from jaxlm.runs.directory import checkpoint_steps
 from jaxlm.runs.parameter_changes import changed_parameters
+from jaxlm.runs.shared_disk import wait_to_see
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ class CheckpointWriter:
 
     def __init__(self, directory: Path, keep: int):
         self._directory, self._keep = directory, keep
-        self._dev_losses = {one.step: one.dev_loss for one in saved(directory)}
+        self._dev_losses = {one.step: one.dev_loss for one in seen_by_first(directory)}
         self._checkpointer: Any = None
         self._pending: tuple[int, Any] | None = None
         self._quiet = contextlib.ExitStack()
@@ -157,9 +158,14 @@ def saved(directory: Path) -> list[Saved]:
     return found
 
 
+def seen_by_first(directory: Path) -> list[Saved]:
+    """List the checkpoints as the first of several processes sees them, so that all load the same one."""
+    return [Saved(*one) for one in processes.from_first(lambda: saved(directory))]
+
+
 def best_first(directory: Path) -> list[Saved]:
     """List the checkpoints in the order in which sampling tries them: by dev loss, then newest first."""
-    return sorted(saved(directory), key=lambda one: (one.dev_loss, -one.step))
+    return sorted(seen_by_first(directory), key=lambda one: (one.dev_loss, -one.step))
 
 
 def load(directory: Path, one: Saved, abstract: dict[str, Any]) -> dict[str, Any] | None:
@@ -203,7 +209,8 @@ def _read(
     """Read a checkpoint with `work`; None if it is broken. `changes` says why an intact one may not fit.
 
     A refusal by the system (no permission, no memory, too many open files) is an error and not damage: setting a
-    checkpoint aside for it would lose all its steps. Orbax's messages, which name its classes, are not repeated.
+    checkpoint aside for it would lose all its steps. So is a failure in one of several processes: Orbax lets the others
+    wait for it, so that it must end them. Orbax's messages, which name its classes, are not repeated.
     """
     place = directory / str(one.step)
     with quiet_orbax.quiet():
@@ -213,10 +220,10 @@ def _read(
             raise
         except Exception as error:
             refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-            broken = not (refused or disk_reason(error) or (place / CHECKSUMS).exists())
+            damaged = not (refused or disk_reason(error) or (place / CHECKSUMS).exists())
             reason = _reason(error)
         gc.collect()  # most of what Orbax had begun, and warns of when it is collected
-        if broken:
+        if damaged and processes.count() == 1:
             return None
         changed = ""
         if reason is None:
@@ -225,6 +232,8 @@ def _read(
     left = f"checkpoint {one.step} of {str(directory.parent)!r} is left as it is, but cannot be loaded"
     if reason is not None:
         raise UserError(f"{left} ({reason})")
+    if damaged and not changed:
+        raise UserError(f"{left} by process {processes.index()}: move it away, and training goes on from the one before")
     raise UserError(
         f"{left}: {changed or 'it holds other arrays than this version trains'}; put the model back as it was, or "
         "begin anew with train.py --restart"
@@ -232,8 +241,14 @@ def _read(
 
 
 def _is_intact(place: Path) -> bool:
-    """True if a checkpoint's files have their checksums, of which each process checks its share."""
-    return processes.all_true(is_intact(place, processes.index(), processes.count()))
+    """True if a checkpoint has the files that were saved and no others, by the first process, and their checksums, of
+    which each process checks its share.
+    """
+    wanted = processes.from_first(lambda: read_checksums(place))
+    if wanted is None:
+        return False
+    wait_to_see(place.parent.parent, [place / name for name in (METADATA, *wanted)])
+    return processes.all_true(is_intact(place, wanted, processes.index(), processes.count()))
 
 
 def _reason(error: Exception) -> str | None:

@@ -34,22 +34,28 @@ def write_checksums(place: Path, found: dict[str, int]) -> None:
     write_bytes(place / CHECKSUMS, json.dumps(found).encode())
 
 
-def is_intact(place: Path, process: int = 0, processes: int = 1) -> bool:
-    """True if there are the files that were saved and no others, and those of the process's share have their checksums.
+def read_checksums(place: Path) -> dict[str, int] | None:
+    """The list of checksums of a checkpoint; None if it is damaged, or if there are other files than it names.
 
-    A checkpoint is intact if it is for every process. True without a list of checksums, which a kill right after a save
-    leaves out. Orbax does not notice a flipped bit in a larger array, and reports a missing file from other threads.
-    Raises OSError if a file or directory cannot be read.
+    Empty without a list, which a kill right after a save leaves out. Raises OSError if a file or directory cannot be
+    read.
     """
     if not (place / CHECKSUMS).exists():
-        return True
+        return {}
     try:
         wanted = json.loads((place / CHECKSUMS).read_text())
     except ValueError:
-        return False
-    if not isinstance(wanted, dict) or sorted(wanted) != file_names(place):
-        return False
-    return all(wanted[name] == crc for name, crc in checksums(place, process, processes).items())
+        return None
+    return wanted if isinstance(wanted, dict) and sorted(wanted) == file_names(place) else None
+
+
+def is_intact(place: Path, wanted: dict[str, int], process: int = 0, processes: int = 1) -> bool:
+    """True if the files of the process's share have the checksums that are `wanted`, by `read_checksums`.
+
+    A checkpoint is intact if it is for every process. Orbax does not notice a flipped bit in a larger array, and
+    reports a missing file from other threads. Raises OSError if a file cannot be read.
+    """
+    return all(wanted[name] == crc for name, crc in checksums(place, process, processes, sorted(wanted)).items())
 
 
 def file_names(place: Path) -> list[str]:

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -17,14 +16,12 @@ from jaxlm.errors import UserError, writing
 from jaxlm.runs.directory import FORMAT, RunDir, open_existing, read_json, write_arrays, write_json
 from jaxlm.runs.fingerprint import Buffers, RunData, fingerprint, refuse_changes
 from jaxlm.runs.lock import locked
+from jaxlm.runs.shared_disk import wait_to_see
 
 State = Literal["new", "resume", "done"]
 """The work left in a run directory: training from step 0, resuming from a checkpoint, or none."""
 UNNAMEABLE = re.compile(r"[*?\[\\\ud800-\udfff]|gs:(/|$)|^/(gs|s3|az|hf)/")
 """Parts of a path that Orbax reads as a pattern or a cloud storage address, or cannot encode."""
-
-SHARED = 10.0
-"""Seconds after which another host sees what was written into a shared file system."""
 
 
 @contextlib.contextmanager
@@ -71,15 +68,9 @@ def claimed(
 
 def _made_by_first(path: Path) -> RunDir:
     """The run directory that the first of several processes has made. Raises UserError if it is not here."""
-    until = time.monotonic() + SHARED
-    while not RunDir(path).fingerprint.is_file():
-        if time.monotonic() > until:
-            raise UserError(
-                f"run_dir {str(path)!r} wants a file system that all hosts share: process 0 has written into it, but "
-                f"process {processes.index()} does not see it; take another --run-dir"
-            )
-        time.sleep(0.1)
-    return RunDir(path)
+    run = RunDir(path)
+    wait_to_see(path, [run.fingerprint])
+    return run
 
 
 def check_run(path: Path, now: dict[str, Any] | None, config: RunConfig) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxlm.config import PreparedTokensConfig, RunConfig
 from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.user_code import TrustCode, is_own
+from jaxlm.devices import processes
 from jaxlm.devices.mesh import DATA_PARALLEL, make_mesh, replicated, state_sharding
 from jaxlm.errors import UserError
 from jaxlm.models.base import BUFFERS, LanguageModel, Params, PredictsVectors, axes_of, with_buffers, without_buffers
@@ -141,12 +142,12 @@ def load_parameters(
         saved = checkpoints.best_first(run.checkpoints)
         if which == "last":
             saved.sort(key=lambda one: -one.step)
-        broken = checkpoints.unreadable(run.checkpoints)
+        broken = processes.from_first(lambda: checkpoints.unreadable(run.checkpoints))
         for one in saved:
             try:
                 params = checkpoints.load_params(run.checkpoints, one, lies, average=averages and weights == "ema")
             except UserError:
-                if not _is_gone(run, one.step):
+                if processes.count() > 1 or not _is_gone(run, one.step):
                     raise
                 params = None
             if params is not None:
@@ -180,4 +181,4 @@ def _refuse_seeds(run: RunDir) -> None:
 def _is_gone(run: RunDir, step: int) -> bool:
     """True if a checkpoint that could not be read is gone a moment later, because a training deleted it."""
     time.sleep(MOMENT)
-    return not (run.checkpoints / str(step)).exists()
+    return processes.from_first(lambda: not (run.checkpoints / str(step)).exists())

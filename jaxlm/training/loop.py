@@ -108,7 +108,7 @@ def resumed(job: Job, run: RunDir, log: Callable[[str], None]) -> tuple[TrainSta
         return None
     broken = processes.from_first(lambda: checkpoints.set_aside_unreadable(run.checkpoints))
     found: tuple[TrainState, Sums, int, bool] | None = None
-    for one in reversed(checkpoints.saved(run.checkpoints)):
+    for one in reversed(checkpoints.seen_by_first(run.checkpoints)):
         items = checkpoints.load(run.checkpoints, one, like.items())
         sums, chunk = Sums.from_metadata(one.metadata), one.metadata.get("chunk")
         if items is not None and sums is not None and isinstance(chunk, int):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jaxlm.runs import checksums as sums
-from jaxlm.runs.checksums import CHECKSUMS, checksums, is_intact, write_checksums
+from jaxlm.runs.checksums import CHECKSUMS, checksums, is_intact, read_checksums, write_checksums
 
 FILES = {"a": b"", "b/c": b"one", "b/d/e": bytes(range(256)) * 40, "z": b"two"}
 
@@ -28,18 +28,20 @@ def test_the_shares_of_processes_make_up_the_whole(place, processes, monkeypatch
     merged = {name: crc for share in shares for name, crc in share.items()}
     assert merged == {name: zlib.crc32(content) for name, content in FILES.items()} == checksums(place)
     write_checksums(place, merged)
-    assert all(is_intact(place, process, processes) for process in range(processes))
+    assert read_checksums(place) == merged
+    assert all(is_intact(place, merged, process, processes) for process in range(processes))
 
 
 def test_the_process_whose_share_it_is_notices_a_changed_file(place):
     write_checksums(place, checksums(place))
     (place / "b/c").write_bytes(b"onE")
-    assert [is_intact(place, process, 2) for process in range(2)] == [True, False]
-    assert not is_intact(place)
+    wanted = read_checksums(place)
+    assert wanted is not None and [is_intact(place, wanted, process, 2) for process in range(2)] == [True, False]
+    assert not is_intact(place, wanted)
 
 
 @pytest.mark.parametrize("change", ["missing", "added", "unreadable list", "no list of names"])
-def test_every_process_notices_another_list_of_files(place, change):
+def test_another_list_of_files_is_noticed(place, change):
     write_checksums(place, checksums(place))
     if change == "missing":
         (place / "a").unlink()
@@ -47,11 +49,11 @@ def test_every_process_notices_another_list_of_files(place, change):
         (place / "b/new").write_bytes(b"")
     else:
         (place / CHECKSUMS).write_text("{" if change == "unreadable list" else "[]")
-    assert not any(is_intact(place, process, 2) for process in range(2))
+    assert read_checksums(place) is None
 
 
 def test_a_checkpoint_without_a_list_is_taken_as_it_is(place):
-    assert is_intact(place)
+    assert read_checksums(place) == {} and is_intact(place, {})
 
 
 def test_a_folder_that_is_gone_is_an_error(tmp_path):
