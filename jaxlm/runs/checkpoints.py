@@ -233,7 +233,9 @@ def _read(
     if reason is not None:
         raise UserError(f"{left} ({reason})")
     if damaged and not changed:
-        raise UserError(f"{left} by process {processes.index()}: move it away, and training goes on from the one before")
+        raise UserError(
+            f"{left} by process {processes.index()}: move it away, and training goes on from the one before"
+        )
     raise UserError(
         f"{left}: {changed or 'it holds other arrays than this version trains'}; put the model back as it was, or "
         "begin anew with train.py --restart"
