@@ -16,7 +16,7 @@ from jaxlm.errors import UserError, writing
 from jaxlm.runs.directory import FORMAT, RunDir, open_existing, read_json, write_arrays, write_json
 from jaxlm.runs.fingerprint import Buffers, RunData, fingerprint, refuse_changes
 from jaxlm.runs.lock import locked
-from jaxlm.runs.shared_disk import wait_to_see
+from jaxlm.runs.shared_disk import check_shared, mark
 
 State = Literal["new", "resume", "done"]
 """The work left in a run directory: training from step 0, resuming from a checkpoint, or none."""
@@ -39,11 +39,13 @@ def claimed(
     The fingerprint is written first and the other files after it, so that a kill at any moment leaves either a run
     that the same command completes or a directory that counts as free. Raises UserError, changing nothing, if the
     directory cannot be used or belongs to other data or settings. Of several processes the first does this, and the
-    others open the same directory.
+    others open the same directory; raises UserError, in all of them, if one does not see it.
     """
     if not processes.is_first():
-        found: State = processes.share(None)
-        yield _made_by_first(config.directory), found
+        found, marked = processes.share(None)
+        run = RunDir(config.directory)
+        check_shared(run, Path(marked) if marked else None)
+        yield run, found
         return
     path, now = config.directory, fingerprint(config, data, buffers, init_from)
     if restart:
@@ -63,14 +65,10 @@ def claimed(
             state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
             if state != "done" or not _settings_readable(run):
                 _fill(run, config, data, now, buffers)
-        yield run, processes.share(state)
-
-
-def _made_by_first(path: Path) -> RunDir:
-    """The run directory that the first of several processes has made. Raises UserError if it is not here."""
-    run = RunDir(path)
-    wait_to_see(path, [run.fingerprint])
-    return run
+            marked = mark(run)
+        processes.share([state, str(marked) if marked else None])
+        check_shared(run, marked)
+        yield run, state
 
 
 def check_run(path: Path, now: dict[str, Any] | None, config: RunConfig) -> None:

@@ -1,11 +1,11 @@
 """Jobs of two real processes on 127.0.0.1, with planted faults, and what the tests of them share."""
 
 import json
-import re
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,8 @@ if "BLIND" in os.environ:  # this process does not see yet which checkpoints the
     from jaxlm.runs import checkpoints
 
     checkpoints.checkpoint_steps = lambda place: []
+if "DIRECTORY" in os.environ:  # where the relative paths of this process begin
+    os.chdir(os.environ["DIRECTORY"])
 if "FAILS" in os.environ:  # a function that raises in this process
     import importlib
 
@@ -101,16 +103,17 @@ class Place:
         each: Any = ((), ()),
         delay: float = 0.0,
         planted: tuple[int, str, Any] = NOTHING,
+        everywhere: Mapping[str, str] | None = None,
     ) -> Job:
         """Two processes of train.py; `each` gives further arguments of one, `delay` the seconds before the second.
 
-        `planted` is a process and a variable of its environment, which CONFIG reads.
+        `everywhere` has variables of the environment, which CONFIG reads; `planted` is a process and one of its own.
         """
         port, started = free_port(), []
         for number, more in enumerate(each):
             where = ("--distributed.coordinator", f"127.0.0.1:{port}", "--distributed.processes", len(each))
             command = ("train.py", config, *args, *where, "--distributed.process", number, *more)
-            env = self.env(devices)
+            env = self.env(devices) | dict(everywhere or {})
             if planted[0] == number:
                 env[planted[1]] = str(planted[2])
             started.append(self.cli.start(*command, env=env))

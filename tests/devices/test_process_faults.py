@@ -52,3 +52,21 @@ def test_a_process_that_sees_the_checkpoints_late_takes_the_one_of_the_first(pla
     assert (first.code, second.code) == (0, 0), first.stderr + second.stderr
     assert f"resuming {run} at step " in first.stdout
     assert_same(run, whole)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_run_directory_that_each_host_has_for_itself_is_refused(place, lines, stopped, exists):
+    folders = [place.base / f"host {number}, {exists}" for number in (0, 1)]
+    for folder in folders:
+        folder.mkdir()
+        if exists:
+            shutil.copytree(stopped, folder / "run")
+    directories = {"everywhere": {"DIRECTORY": str(folders[0])}, "planted": (1, "DIRECTORY", folders[1])}
+    first, second = place.start(lines, "--run-dir", "run", **directories).ended()
+    assert (first.code, second.code) == (2, 2), first.stderr + second.stderr
+    for done in (first, second):
+        assert len(errors(done)) == 1 and "Traceback" not in done.stderr, done.stderr
+        assert "run_dir 'run' wants a file system that all hosts share" in errors(done)[0]
+        assert "process 1 (" in errors(done)[0]
+    hidden = [path.name for path in (folders[0] / "run").iterdir() if path.name.startswith(".")]
+    assert hidden == [".lock"]

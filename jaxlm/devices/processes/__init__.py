@@ -98,6 +98,22 @@ def all_true(value: bool) -> bool:
     return bool(share(values is None or all(values)))
 
 
+def check_all(value: bool, message: Callable[[str], str]) -> None:
+    """Raise UserError in all processes if the value is false in one of them.
+
+    `message` makes the error out of the names of these, as "process 1 (node7), process 2 (node8)".
+    """
+    if _channel is None:
+        if not value:
+            raise UserError(message("this process"))
+        return
+    if (found := _channel.gather(value)) is not None:
+        names = [f"process {process} ({_channel.hosts[process]})" for process, good in enumerate(found) if not good]
+        if names:
+            raise UserError(message(", ".join(preflight.few(names))))
+    share(None)
+
+
 def check_same(facts: preflight.Facts, config: RunConfig) -> None:
     """Raise UserError, in all processes, if facts about their data or devices differ, or one of them has none in time.
 

@@ -58,7 +58,7 @@ def differences(processes: Sequence[str], facts: Sequence[Facts]) -> list[str]:
             if other.get(field) != facts[0].get(field)
         ]
         if changed:
-            found.append(f"{name}: {'; '.join(_few(changed))}")
+            found.append(f"{name}: {'; '.join(few(changed))}")
     return found
 
 
@@ -66,9 +66,9 @@ def refuse(missing: Sequence[str], differing: Sequence[str], *, processes: int, 
     """Raise UserError if there are missing or differing processes."""
     parts = []
     if missing:
-        parts.append(f"after {timeout:g} s {', '.join(_few(missing))} of {processes} had not come")
+        parts.append(f"after {timeout:g} s {', '.join(few(missing))} of {processes} had not come")
     if differing:
-        parts.append(f"they differ from process 0: {'; '.join(_few(differing))}")
+        parts.append(f"they differ from process 0: {'; '.join(few(differing))}")
     if parts:
         raise UserError(f"the processes cannot train together: {'; and '.join(parts)}{hint}")
 
@@ -224,7 +224,8 @@ def _loopback_rule(settings: DistributedConfig, host: str) -> str:
     return f"distributed.coordinator {settings.coordinator!r} is a loopback address, which only {host} itself reaches"
 
 
-def _few(texts: Sequence[str]) -> list[str]:
+def few(texts: Sequence[str]) -> list[str]:
+    """The first NAMED of some texts, and how many more there are."""
     more = [f"and {len(texts) - NAMED} more"] if len(texts) > NAMED else []
     return [*texts[:NAMED], *more]
 
