@@ -1,6 +1,8 @@
 """Links between devices, and how long they take to carry what a program's devices exchange."""
 
 import dataclasses
+import functools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -74,7 +76,7 @@ class Exchange(NamedTuple):
     devices: int
     """Devices of a group."""
     hosts: int
-    """Hosts of NVIDIA's that a group lies on; 1 for TPUs, whose links do not end at a host."""
+    """Hosts of NVIDIA's that the slowest group lies on; 1 for TPUs, whose links do not end at a host."""
     bytes: int
     """Bytes in a call of the program, of the whole array, or of each device's where it is reduced or sent on."""
     times: int
@@ -86,12 +88,21 @@ class Exchange(NamedTuple):
 def exchanges(
     collectives: Iterable[Collective], places: Sequence[Place], links: GpuLinks | TpuLinks
 ) -> tuple[Exchange, ...]:
-    """The exchanges in a call of a program whose devices are at these places, the longest first."""
+    """The exchanges in a call of a program whose devices are at these places, the longest first.
+
+    Groups exchange side by side, and a collective takes as long as the slowest of them.
+    """
+
+    @functools.cache
+    def slowest(kind: str, groups: tuple[tuple[int, ...], ...]) -> list[Place]:
+        at = [[places[device] for device in group] for group in groups]
+        return max(at, key=lambda group: seconds(kind, 1.0, group, places, links))
+
     found: dict[tuple[str, str, int, int], Exchange] = {}
     for one in collectives:
-        if len(one.devices) < 2:
+        if len(one.groups[0]) < 2:
             continue
-        group = [places[device] for device in one.devices]
+        group = slowest(one.kind, one.groups)
         hosts = len({place[0] for place in group}) if isinstance(links, GpuLinks) else 1
         key = one.kind, one.dtype, len(group), hosts
         before = found.get(key, Exchange(*key, 0, 0, 0.0))
@@ -109,9 +120,10 @@ def seconds(
     """Least seconds of a collective of an array of `size` bytes among a group of the devices at `places`.
 
     An all-gather or reduce-scatter sends (n - 1) / n of the array over each of n devices' links, an all-reduce does
-    both. Between hosts, GPUs of one host share the array: of h hosts each receives (h - 1) / h of it, by as many
-    network cards as it has GPUs in the group, while the links within it work. TPUs send over all axes along which the
-    group lies, both ways round where an axis is a ring. An all-to-all is bound by the links across the group's middle.
+    both. Between hosts, GPUs of one host share the array: a host that has k of them receives (n - k) / n of it, by k
+    network cards, while the links within it work; the host with the fewest takes the longest. TPUs send over all axes
+    along which the group lies, both ways round where an axis is a ring. An all-to-all is bound by the links across the
+    group's middle.
     """
     if isinstance(links, GpuLinks):
         return _among_gpus(kind, size, group, links)
@@ -119,14 +131,13 @@ def seconds(
 
 
 def _among_gpus(kind: str, size: float, group: Sequence[Place], links: GpuLinks) -> float:
-    n, h = len(group), len({place[0] for place in group})
-    in_host = n / h
+    n, in_hosts = len(group), Counter(place[0] for place in group).values()
     if kind in PASSED_ON:
-        return size / (links.between if h > 1 else links.within)
-    rounds = 2 if kind == "all-reduce" else 1
-    cards = 1 if kind.endswith("all-to-all") else in_host
-    within = size * (n - 1) / n / links.within if in_host > 1 else 0.0
-    return rounds * max(within, size * (h - 1) / h / (cards * links.between))
+        return size / (links.between if len(in_hosts) > 1 else links.within)
+    rounds, fewest = 2 if kind == "all-reduce" else 1, min(in_hosts)
+    cards = 1 if kind.endswith("all-to-all") else fewest
+    within = size * (n - 1) / n / links.within if max(in_hosts) > 1 else 0.0
+    return rounds * max(within, size * (n - fewest) / n / (cards * links.between))
 
 
 def _among_tpus(kind: str, size: float, group: Sequence[Place], places: Sequence[Place], links: TpuLinks) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxlm.config.mesh import MeshConfig
@@ -38,8 +38,10 @@ DATA_PARALLEL = MeshConfig()
 def make_mesh(config: MeshConfig = DATA_PARALLEL, absent: Sequence[jax.Device] | None = None) -> Mesh:
     """All devices as a mesh of data x fsdp x tensor, with axis types Auto.
 
-    A size of -1 is what the other two leave. `absent` gives devices that are only compiled for. Raises UserError, with
-    the nearest mesh of all devices, where the sizes have another product than there are devices.
+    A size of -1 is what the other two leave. `absent` gives devices that are only compiled for. GPUs lie in the order
+    of their hosts, so that the last axes stay within one where they fit; TPUs so that each axis has whole axes of their
+    slice, where its size allows it. Raises UserError, with the nearest mesh of all devices, where the sizes have
+    another product than there are devices.
     """
     devices, sizes = jax.device_count() if absent is None else len(absent), config.sizes
     fixed = math.prod(size for size in sizes.values() if size != -1)
@@ -52,9 +54,11 @@ def make_mesh(config: MeshConfig = DATA_PARALLEL, absent: Sequence[jax.Device] |
             f"take {advice}"
         )
     types = (AxisType.Auto,) * len(shape)
-    if absent is not None:
-        return Mesh(np.array(absent).reshape(tuple(shape.values())), tuple(shape), axis_types=types)
-    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=types)
+    # jax.make_mesh places them alike, but refuses GPUs of several hosts, and axes by which a TPU's would be split.
+    placed = create_device_mesh(
+        tuple(shape.values()), jax.devices() if absent is None else absent, allow_split_physical_axes=True
+    )
+    return Mesh(placed, tuple(shape), axis_types=types)
 
 
 def rows_multiple(mesh: Mesh) -> int:

@@ -218,7 +218,8 @@ def planned_step(config: RunConfig, name: str, devices: Sequence[Any]) -> tuple[
     """The program of a run on absent devices, its rows and predictions a row, and its train step (see Plan)."""
     with topology.tracing_for(name):
         training, rows, length = program(config, make_mesh(config.mesh, devices))
-        return training, rows, length, _compiled(lambda: traced_step(training, rows, length), name, devices)
+        in_order = training.mesh.devices.flat  # of the numbers by which the program's text names them
+        return training, rows, length, _compiled(lambda: traced_step(training, rows, length), name, list(in_order))
 
 
 def room(config: RunConfig, name: str) -> float:

@@ -9,6 +9,9 @@ import pytest
 from jaxlm.devices.plan.collectives import Collective, collectives
 from tests.conftest import QUICK_COMPILATION, REPOSITORY
 
+ALL = (tuple(range(8)),)
+HALVES = (0, 1, 2, 3), (4, 5, 6, 7)
+EVERY_SECOND = (0, 2, 4, 6), (1, 3, 5, 7)
 SCAN = """
 import jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -67,43 +70,43 @@ def of_line(line: str) -> list[Collective]:
         (
             "%w = (f32[2]{0}, bf16[3,4]{1,0}, f32[5]{0}) all-reduce(%a, %b, %c), replica_groups=[2,4]<=[4,2]T(1,0)",
             [
-                Collective("all-reduce", "f32", 28, 1, (0, 2, 4, 6)),
-                Collective("all-reduce", "bf16", 24, 1, (0, 2, 4, 6)),
+                Collective("all-reduce", "f32", 28, 1, EVERY_SECOND),
+                Collective("all-reduce", "bf16", 24, 1, EVERY_SECOND),
             ],
         ),
         (
             "%w = (bf16[2,8]{1,0}, bf16[16,8]{1,0}) all-gather-start(%a), replica_groups=[1,8]<=[8], dimensions={0}",
-            [Collective("all-gather", "bf16", 256, 1, tuple(range(8)))],
+            [Collective("all-gather", "bf16", 256, 1, ALL)],
         ),
         (
             "%w = (f32[4], f32[4], u32[], u32[]) collective-permute-start(%a), source_target_pairs={{0,1},{1,0}}",
-            [Collective("collective-permute", "f32", 16, 1, (0, 1))],
+            [Collective("collective-permute", "f32", 16, 1, ((0, 1), (1, 0)))],
         ),
         (
             "%w = f8e4m3fn[2,8] reduce-scatter(%a), replica_groups=mesh['x'=4,'y'=2], device_ids=([2,4]T(1,0)) {'x'}",
-            [Collective("reduce-scatter", "f8e4m3fn", 64, 1, (0, 1, 2, 3))],
+            [Collective("reduce-scatter", "f8e4m3fn", 64, 1, HALVES)],
         ),
         (
             "%w = f32[8] all-to-all(%a), replica_groups=mesh['x'=8] {'x':(2)2}",
-            [Collective("all-to-all", "f32", 32, 1, (0, 2))],
+            [Collective("all-to-all", "f32", 32, 1, ((0, 2), (1, 3), (4, 6), (5, 7)))],
         ),
         (
             '%w = f32[] while(%t), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"12"}}',
             [
-                Collective("all-gather", "bf16", 12 * 1024, 12, (0, 2, 4, 6)),
-                Collective("reduce-scatter", "bf16", 12 * 256, 12, tuple(range(8))),
+                Collective("all-gather", "bf16", 12 * 1024, 12, EVERY_SECOND),
+                Collective("reduce-scatter", "bf16", 12 * 256, 12, ALL),
             ],
         ),
         (
             "%w = f32[] while(%t), condition=%condition, body=%body",
             [
-                Collective("all-gather", "bf16", 7 * 1024, 7, (0, 2, 4, 6)),
-                Collective("reduce-scatter", "bf16", 7 * 256, 7, tuple(range(8))),
+                Collective("all-gather", "bf16", 7 * 1024, 7, EVERY_SECOND),
+                Collective("reduce-scatter", "bf16", 7 * 256, 7, ALL),
             ],
         ),
         (
             "%w = f32[4] conditional(%p, %a, %b), branch_computations={%few, %many}",
-            [Collective("all-reduce", "f32", 160, 1, tuple(range(8)))],
+            [Collective("all-reduce", "f32", 160, 1, ALL)],
         ),
         ("%w = f32[4] get-tuple-element(%all-gather.3), index=0", []),
     ],
@@ -123,5 +126,5 @@ def test_a_compiled_loop_counts_as_often_as_it_runs():
     done = subprocess.run([sys.executable, "-c", SCAN], env=env, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     gathered, summed = collectives(done.stdout, 8)
-    assert gathered == Collective("all-gather", "f32", 5 * 64 * 64 * 4, 5, (0, 1, 2, 3))
-    assert summed == Collective("all-reduce", "f32", 4, 1, tuple(range(8)))
+    assert gathered == Collective("all-gather", "f32", 5 * 64 * 64 * 4, 5, HALVES)
+    assert summed == Collective("all-reduce", "f32", 4, 1, ALL)

@@ -64,16 +64,25 @@ def test_two_devices_of_one_chip_have_a_link_of_their_own():
 
 
 def test_collectives_that_are_alike_are_summed_and_the_longest_comes_first():
-    near, far = tuple(range(8)), tuple(range(0, 32, 8))
+    near, far = (tuple(range(8)),), (tuple(range(0, 32, 8)),)
     found = exchanges(
         [
             Collective("all-gather", "bf16", 100, 2, near),
             Collective("all-gather", "bf16", 50, 1, near),
             Collective("all-gather", "bf16", 100, 2, far),
-            Collective("all-reduce", "f32", 8, 1, (3,)),  # alone: nothing is sent
+            Collective("all-reduce", "f32", 8, 1, ((3,),)),  # alone: nothing is sent
         ],
         HOSTS,
         GPUS,
     )
     assert [(one.devices, one.hosts, one.bytes, one.times) for one in found] == [(4, 4, 100, 2), (8, 1, 150, 3)]
     assert found[1].seconds == pytest.approx(150 * 7 / 8 / 450e9)
+
+
+def test_a_collective_takes_as_long_as_its_slowest_group():
+    """Three hosts of eight GPUs and groups of three: the third has two GPUs of one host and one of the next."""
+    hosts = [(host, gpu, 0) for host in range(3) for gpu in range(8)]
+    groups = tuple((n, n + 1, n + 2) for n in range(0, 24, 3))
+    (found,) = exchanges([Collective("all-gather", "bf16", 9, 1, groups)], hosts, GPUS)
+    assert (found.devices, found.hosts) == (3, 2)
+    assert found.seconds == pytest.approx(9 * 2 / 3 / 50e9)  # the one GPU takes in both others' parts by its own card

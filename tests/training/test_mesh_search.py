@@ -16,6 +16,7 @@ from jaxlm.errors import UserError
 from jaxlm.training import mesh_search
 from jaxlm.training.mesh_search import Candidate, meshes, ranked, search
 from jaxlm.training.plan import Compiled, Roofline, program
+from tests.devices.absent import Device
 from tests.training.test_plan import TINY, installed
 
 MIB = 2**20
@@ -71,7 +72,7 @@ def eight_devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         asked.append("x".join(map(str, made.mesh.shape.values())))
         return made, rows, length, step()
 
-    monkeypatch.setattr(topology, "devices_of", lambda slice: list(range(8)))
+    monkeypatch.setattr(topology, "devices_of", lambda slice: [Device(n, (0, n, 0)) for n in range(8)])
     monkeypatch.setattr(mesh_search, "planned_step", planned)
     yield asked
 

@@ -1,5 +1,6 @@
 """The collectives of a compiled program: what devices send each other in a call of it, read in its text."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -29,10 +30,9 @@ CONDITION = re.compile(r"\bcondition=%([\w.\-]+)")
 CONSTANT = re.compile(r" = s32\[\][^=]* constant\((\d+)\)")
 AGAIN = (" async-update(", " async-done(")
 """Lines that name the computation of an asynchronous operation again, which its start has named."""
-LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
+LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,]+\}(?:,\{[\d,]+\})*)\}")
 IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}")
-PAIRS = re.compile(r"source_target_pairs=\{\{(\d+),(\d+)\}")
 
 
 class Collective(NamedTuple):
@@ -47,8 +47,8 @@ class Collective(NamedTuple):
     scattered, or as each device has it where it is reduced, exchanged or sent on."""
     times: int
     """How often a call of the program runs it."""
-    devices: tuple[int, ...]
-    """The devices of one of its groups, by their place in the program's; the other groups lie alike."""
+    groups: tuple[tuple[int, ...], ...]
+    """The groups that exchange at the same time, each without the others: their devices' places in the program's."""
 
 
 def collectives(text: str, devices: int) -> list[Collective]:
@@ -122,7 +122,7 @@ def _trips(line: str, computations: Mapping[str, list[str]]) -> int:
 def _of_line(line: str, match: re.Match[str], devices: int) -> Iterator[Collective]:
     """The collective of a line, for each type of its arrays."""
     result, kind, start = match.groups()
-    group = _group(line, devices)
+    groups = _groups(line, devices)
     shapes = ARRAY.findall(result)
     if start and kind != "all-reduce":  # both what it takes and what it gives, and perhaps scalars of its own
         shapes = [one for one in shapes if one[1]]
@@ -132,9 +132,9 @@ def _of_line(line: str, match: re.Match[str], devices: int) -> Iterator[Collecti
         taken, given = arrays[:half], arrays[half:]
         arrays = taken if kind == "reduce-scatter" else given
     elif kind == "reduce-scatter":
-        arrays = [(dtype, size * len(group)) for dtype, size in arrays]
+        arrays = [(dtype, size * len(groups[0])) for dtype, size in arrays]
     for dtype in dict.fromkeys(dtype for dtype, _ in arrays):
-        yield Collective(kind, dtype, sum(size for own, size in arrays if own == dtype), 1, group)
+        yield Collective(kind, dtype, sum(size for own, size in arrays if own == dtype), 1, groups)
 
 
 def _bytes(dtype: str, shape: str) -> int:
@@ -143,34 +143,41 @@ def _bytes(dtype: str, shape: str) -> int:
     return int(np.prod(_numbers(shape), dtype=np.int64)) * bits // 8
 
 
-def _group(line: str, devices: int) -> tuple[int, ...]:
-    """The devices of the first group of a collective, in each of the forms in which XLA writes groups."""
+def _groups(line: str, devices: int) -> tuple[tuple[int, ...], ...]:
+    """The groups of a collective, in each of the forms in which XLA writes them; pairs are groups of two."""
     if listed := LISTED.search(line):
-        return tuple(_numbers(listed[1]))
-    if pair := PAIRS.search(line):
-        return int(pair[1]), int(pair[2])
+        return tuple(tuple(_numbers(group)) for group in listed[1][1:-1].split("},{"))
     if iota := IOTA.search(line):
         groups, size, shape, order = iota.groups()
-        return tuple(_reordered(shape, order).reshape(int(groups), int(size))[0].tolist())
+        return _rows(_reordered(shape, order).reshape(int(groups), int(size)))
     if mesh := MESH.search(line):
         axes, shape, order, own = mesh.groups()
         sizes = {name: int(size) for name, size in re.findall(r"'([^']*)'=(\d+)", axes)}
         places = _reordered(shape, order) if shape else np.arange(devices)
-        places = places.reshape(tuple(sizes.values()))
-        return tuple(places[_first_along(sizes, own)].reshape(-1).tolist())
-    return tuple(range(devices))
+        return _along(places.reshape(tuple(sizes.values())), list(sizes), own)
+    return (tuple(range(devices)),)
 
 
-def _first_along(sizes: Mapping[str, int], own: str) -> tuple[slice | int, ...]:
-    """The index that takes all places along some axes of a mesh, and the first along the others.
+def _along(places: np.ndarray, names: list[str], own: str) -> tuple[tuple[int, ...], ...]:
+    """The groups of places that lie along some axes of a mesh.
 
     An axis may be a part of one, as 'a':(2)4: four places, the axes within it having 2 before and the rest behind.
     """
-    index: dict[str, slice | int] = dict.fromkeys(sizes, 0)
-    for name, before, size in re.findall(r"'([^']*)'(?::\((\d+)\)(\d+))?", own):
-        stride = sizes[name] // (int(before) * int(size)) if size else 1
-        index[name] = slice(0, stride * int(size), stride) if size else slice(None)
-    return tuple(index.values())
+    shape, taken = list[int](), list[int]()
+    wanted = {name: (before, size) for name, before, size in re.findall(r"'([^']*)'(?::\((\d+)\)(\d+))?", own)}
+    for name, whole in zip(names, places.shape, strict=True):
+        before, size = wanted.get(name, ("", ""))
+        parts = [int(before), int(size), whole // (int(before) * int(size))] if size else [1, whole, 1]
+        if name in wanted:
+            taken.append(len(shape) + 1)
+        shape += parts
+    places = places.reshape(shape)
+    others = [axis for axis in range(places.ndim) if axis not in taken]
+    return _rows(places.transpose(others + taken).reshape(-1, math.prod(places.shape[axis] for axis in taken)))
+
+
+def _rows(places: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(row) for row in places.tolist())
 
 
 def _reordered(shape: str, order: str | None) -> np.ndarray:
