@@ -61,6 +61,12 @@ def make_mesh(config: MeshConfig = DATA_PARALLEL, absent: Sequence[jax.Device] |
     return Mesh(placed, tuple(shape), axis_types=types)
 
 
+def mesh_of(tree: Any) -> Mesh | None:
+    """The mesh on which a tree of arrays lies; None for arrays of the host, or of a device without a mesh."""
+    lies = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(tree))
+    return next((at.mesh for at in lies if isinstance(at, NamedSharding) and isinstance(at.mesh, Mesh)), None)
+
+
 def rows_multiple(mesh: Mesh) -> int:
     """The devices along which a batch's rows are split: the number of rows must be a multiple of it."""
     return math.prod(mesh.shape[name] for name in RULES["batch"])

@@ -6,19 +6,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from jaxlm.config import RunConfig
 from jaxlm.devices import compilation
-from jaxlm.models.base import LanguageModel, Params
+from jaxlm.devices.mesh import state_sharding
+from jaxlm.models.base import LanguageModel, Params, axes_of
 from jaxlm.ops import prng
 
 InitOptimizer = Callable[[Params], Any]
 
 
-def untrained_params(config: RunConfig, model: LanguageModel[Any]) -> Params:
-    """Parameters from the run's seed, in one compiled call."""
+def untrained_params(config: RunConfig, model: LanguageModel[Any], mesh: Mesh | None = None) -> Params:
+    """Parameters from the run's seed, in one compiled call; those of a model with axes are drawn where they lie on the
+    mesh.
+    """
     key = prng.derive(config.seed, prng.PARAMETERS)
-    return init_state(model, None, key)[0] if config.model.trained_by_steps else _init(model, None, key)[0]
+    if not config.model.trained_by_steps:
+        return _init(model, None, key)[0]
+    lies = None if mesh is None else (state_sharding(mesh, abstract_state(model)[0], axes_of(model)), None)
+    return jax.block_until_ready(init_state(model, None, key, lies)[0])
 
 
 def init_state(

@@ -14,7 +14,7 @@ from jaxlm.config import PreparedTokensConfig, RunConfig
 from jaxlm.config.mesh import MeshConfig
 from jaxlm.config.user_code import TrustCode, is_own
 from jaxlm.devices import processes
-from jaxlm.devices.mesh import DATA_PARALLEL, make_mesh, replicated, state_sharding
+from jaxlm.devices.mesh import DATA_PARALLEL, make_mesh, mesh_of, replicated, state_sharding
 from jaxlm.errors import UserError
 from jaxlm.models.base import BUFFERS, LanguageModel, Params, PredictsVectors, axes_of, with_buffers, without_buffers
 from jaxlm.models.check import build
@@ -58,12 +58,15 @@ class Run:
     def untrained(self) -> Params:
         """Parameters before the first step: drawn from the seed again, or loaded from the run that init_from names.
 
-        Raises UserError naming init_from if that run has been moved, deleted or replaced.
+        They lie on the devices as those of the run do. Raises UserError naming init_from if that run has been moved,
+        deleted or replaced.
         """
         if (start := self.config.init_from) is None:
-            return with_buffers(untrained_params(self.config, self.model), self.params.get(BUFFERS))
+            drawn = untrained_params(self.config, self.model, mesh_of(self.params))
+            return with_buffers(drawn, self.params.get(BUFFERS))
         try:
-            other = load_run(start)
+            mesh = mesh_of(self.params)
+            other = load_run(start, mesh=DATA_PARALLEL if mesh is None else MeshConfig(**mesh.shape))
         except UserError as error:
             raise UserError(f"init_from {start!r}, where training began, cannot be opened: {error}") from error
         want, got = (jax.tree.map(np.shape, params) for params in (self.params, other.params))

@@ -45,7 +45,10 @@ for on, sizes in (("no mesh", MeshConfig()), ("mesh", mesh)):
     share = run.params["up"].addressable_shards[0].data.size / run.params["up"].size
     sums = {key: float(abs(leaf).sum()) for key, leaf in run.params.items()}
     nats = jaxlm.score(run, "emma").nats.tolist()
-    result[on] = {"nats": nats, "texts": texts, "share": share, "sums": sums}
+    drawn = run.untrained()
+    at_start = {key: float(abs(leaf).sum()) for key, leaf in drawn.items()}
+    alike = all(leaf.sharding.is_equivalent_to(run.params[key].sharding, leaf.ndim) for key, leaf in drawn.items())
+    result[on] = {"nats": nats, "texts": texts, "share": share, "sums": sums, "start": at_start, "alike": alike}
 try:
     jaxlm.load_run(path, mesh=MeshConfig(tensor=jax.device_count() if jax.device_count() > 2 else 3))
 except jaxlm.UserError as error:
@@ -113,6 +116,13 @@ def test_sampling_needs_no_mesh_and_takes_one(runs):
     assert runs["8"]["no mesh"]["share"] == 1
     assert runs["8"]["mesh"]["share"] == 1 / 4
     assert runs["8"]["mesh"]["sums"] == pytest.approx(runs["8"]["no mesh"]["sums"], rel=1e-6)
+
+
+def test_untrained_parameters_are_drawn_where_they_lie(runs):
+    for on in ("no mesh", "mesh"):
+        assert runs["8"][on]["alike"], on
+        assert runs["8"][on]["start"] == pytest.approx(runs["1"]["no mesh"]["start"], rel=1e-6)
+    assert runs["8"]["mesh"]["start"] != runs["8"]["mesh"]["sums"]
 
 
 def test_a_mesh_that_does_not_fit_the_run_is_a_line(runs):
