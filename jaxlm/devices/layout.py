@@ -67,6 +67,29 @@ def by_heads(attend: Callable[..., jax.Array], *heads: jax.Array) -> jax.Array:
     return jax.shard_map(attend, mesh=mesh, in_specs=tuple(specs), out_specs=specs[0], check_vma=False)(*heads)
 
 
+def summed_by_copies(sums: Callable[[Any, Any, jax.Array | None], T], whole: Any, rows: Any) -> T:
+    """sums(whole, rows, copy): sums over a batch's rows, which the copies of a model exchange once, at the end.
+
+    On a mesh of data alone each device computes those of its own rows as if there were no other, `copy` being its
+    number, and all add them up in their own type. With fsdp or tensor no device has a whole copy: the function is then
+    called for all rows, with `copy` None as on one device, and exchanges as often as its own parts do. `sums` must
+    treat each row alone.
+    """
+    mesh = traced_for()
+    if mesh is None or mesh.shape["data"] < mesh.size:
+        return sums(whole, rows, None)
+
+    def of_device(whole: Any, rows: Any) -> T:
+        token = _traced_for.set(None)
+        try:
+            return jax.lax.psum(sums(whole, rows, jax.lax.axis_index("data")), "data")
+        finally:
+            _traced_for.reset(token)
+
+    specs = PartitionSpec(), PartitionSpec("data")
+    return jax.shard_map(of_device, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)(whole, rows)
+
+
 def exchanged(tree: T) -> T:
     """Arrays in the types in which devices exchange them: the compiler moves no conversion of types over the barrier.
 

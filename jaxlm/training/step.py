@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from jaxlm.data.rows import Batch
+from jaxlm.devices.layout import summed_by_copies
 from jaxlm.models.base import LanguageModel, Params, with_buffers
 from jaxlm.ops import prng
 from jaxlm.ops.losses import mean_square, nats_and_log_z, weighted_sum
@@ -71,24 +72,38 @@ def make_step(
     The step takes (state, batch, dropout key, buffers or None) and returns (state, metrics). With `accumulate` the
     gradients of so many micro-batches are computed one after another: sums and counts are added up before they are
     divided, so that padding may be unequal. Micro-batch i has the rows i, i + accumulate, ... (those of a device stay
-    on it) and the dropout key fold_in(key, i). `grad_norm` adds the gradient's norm to the metrics.
+    on it) and the dropout key fold_in(key, i). Copies of a language model on several devices add up their gradients
+    once, after the last micro-batch, and each draws a dropout of its own. `grad_norm` adds the gradient's norm to the
+    metrics.
     """
+    treats_rows_alone = getattr(loss, "func", loss) is language_loss
+
+    def accumulated(
+        whole: tuple[Params, Params | None, jax.Array], batch: Batch, copy: jax.Array | None
+    ) -> tuple[Params, jax.Array, jax.Array]:
+        params, buffers, key = whole
+
+        def sums(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return loss(model, with_buffers(params, buffers), batch, key)
+
+        return _accumulated(sums, params, batch, key if copy is None else jax.random.fold_in(key, copy), accumulate)
 
     def step(
         state: TrainState, batch: Batch, key: jax.Array, buffers: Params | None = None
     ) -> tuple[TrainState, StepMetrics]:
-        def sums(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return loss(model, with_buffers(params, buffers), batch, key)
-
         def objective(params: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            total, count = sums(params, batch, key)
+            total, count = loss(model, with_buffers(params, buffers), batch, key)
             mean = total / jnp.maximum(count, 1.0)
             return mean + l2 * mean_square(params) if l2 else mean, (mean, count)
 
         if accumulate == 1:
             grads, (mean, count) = jax.grad(objective, has_aux=True)(state.params)
         else:
-            grads, total, count = _accumulated(sums, state.params, batch, key, accumulate)
+            whole = state.params, buffers, key
+            if treats_rows_alone:
+                grads, total, count = summed_by_copies(accumulated, whole, batch)
+            else:
+                grads, total, count = accumulated(whole, batch, None)
             mean, grads = total / jnp.maximum(count, 1.0), jax.tree.map(lambda g: g / jnp.maximum(count, 1.0), grads)
             if l2:
                 grads = jax.tree.map(lambda g, pull: g + l2 * pull, grads, jax.grad(mean_square)(state.params))

@@ -222,6 +222,28 @@ def exchanged_by_muon() -> dict[str, Any]:
     return result
 
 
+def accumulated() -> dict[str, Any]:
+    """For each mesh and number of micro-batches, the collectives of a step by kind, those with a matrix, and losses."""
+    result: dict[str, Any] = {}
+    config = dataclasses.replace(FORMS["llama"][0], n_layers=2)
+    for mesh, sizes in {"one": (1, 1, 1), **{name: MESHES[name] for name in ("data", "fsdp")}}.items():
+        for parts in (1, 4):
+            settings = dataclasses.replace(ADAM, accumulate=parts)
+            program, optimizer, chunk = program_of(config.build(), settings, mesh_of(*sizes))
+            batch = batches(program.model, program.mesh, rows=32, length=16)
+            abstract = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype, sharding=x.sharding), batch
+            )
+            compiled: Any = program.compiled_chunk(optimizer, optim.schedule(settings, STEPS))
+            text = compiled.lower(program.abstract_state(optimizer), abstract, {}, 1).compile().as_text()
+            sent: dict[str, int] = {}
+            for one in collectives(text, 8) if mesh != "one" else ():
+                sent[one.kind] = sent.get(one.kind, 0) + one.bytes
+            _, loss_K = chunk(program.initial_state(optimizer), batch)
+            result[f"{mesh}/{parts}"] = {"sent": sent, "losses": loss_K.tolist()}
+    return result
+
+
 def heads() -> dict[str, Any]:
     """A TPU's kernel by each device's rows and heads, with documents: the difference from one device's attention."""
     mesh, shape = mesh_of(2, 2, 2), (4, 128, 4, 16)
@@ -274,6 +296,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{name: partial(form, name) for name in FORMS},
     "memory": memory,
     "muon": exchanged_by_muon,
+    "accumulated": accumulated,
     "heads": heads,
     "moved": moved,
 }

@@ -96,6 +96,22 @@ def test_muon_sends_its_matrices_once_and_not_for_each_iteration(results, mesh):
     assert found[f"{mesh}/5"] < 3 * 8 / 3 * found["matrices"]
 
 
+@pytest.mark.parametrize("mesh", ["data", "fsdp"])
+def test_micro_batches_on_a_mesh_give_the_losses_of_one_device(results, mesh):
+    found = results("accumulated")
+    one, got = (np.array(found[name]["losses"]) for name in ("one/4", f"{mesh}/4"))
+    assert one[-1] < one[0] - 0.3
+    np.testing.assert_allclose(got, one, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(one, found["one/1"]["losses"], rtol=0, atol=1e-5)
+
+
+def test_copies_of_a_model_exchange_the_gradients_of_all_micro_batches_once(results):
+    """Copies that share parameters gather and scatter them for each, since none has room for a whole gradient."""
+    found = results("accumulated")
+    assert found["data/4"]["sent"] == pytest.approx(found["data/1"]["sent"], rel=0.01)
+    assert sum(found["fsdp/4"]["sent"].values()) > 3 * sum(found["fsdp/1"]["sent"].values())
+
+
 def test_a_kernel_gets_each_devices_own_rows_and_heads(results):
     found = results("heads")
     assert all(shape == [1, 128, 2, 16] for shape in found["shapes"])
