@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from jaxlm.data.rows import Batch
-from jaxlm.devices.layout import summed_by_copies
+from jaxlm.devices.layout import are_copies_on_cpus, summed_by_copies
 from jaxlm.models.base import LanguageModel, Params, with_buffers
 from jaxlm.ops import prng
 from jaxlm.ops.losses import mean_square, nats_and_log_z, weighted_sum
@@ -73,7 +73,8 @@ def make_step(
     gradients of so many micro-batches are computed one after another: sums and counts are added up before they are
     divided, so that padding may be unequal. Micro-batch i has the rows i, i + accumulate, ... (those of a device stay
     on it) and the dropout key fold_in(key, i). Copies of a language model on several devices add up their gradients
-    once, after the last micro-batch, and each draws a dropout of its own. `grad_norm` adds the gradient's norm to the
+    once, after the last micro-batch, and each draws a dropout of its own; on CPUs they do so with one batch too.
+    `grad_norm` adds the gradient's norm to the
     metrics.
     """
     treats_rows_alone = getattr(loss, "func", loss) is language_loss
@@ -96,7 +97,7 @@ def make_step(
             mean = total / jnp.maximum(count, 1.0)
             return mean + l2 * mean_square(params) if l2 else mean, (mean, count)
 
-        if accumulate == 1:
+        if accumulate == 1 and not (treats_rows_alone and are_copies_on_cpus()):
             grads, (mean, count) = jax.grad(objective, has_aux=True)(state.params)
         else:
             whole = state.params, buffers, key

@@ -22,7 +22,7 @@ from jaxlm.data.rows import Batch
 from jaxlm.devices import layout
 from jaxlm.devices.layout import on_mesh
 from jaxlm.devices.mesh import bytes_of_a_device, replicated, split_rows, state_sharding
-from jaxlm.devices.plan.collectives import collectives
+from jaxlm.devices.plan.collectives import ARRAY, COLLECTIVE, collectives
 from jaxlm.models.base import BUFFERS, axes_of, without_buffers
 from jaxlm.ops import causal_attention, flash
 from jaxlm.ops.orthogonal import newton_schulz
@@ -236,11 +236,12 @@ def accumulated() -> dict[str, Any]:
             )
             compiled: Any = program.compiled_chunk(optimizer, optim.schedule(settings, STEPS))
             text = compiled.lower(program.abstract_state(optimizer), abstract, {}, 1).compile().as_text()
+            arrays = [len(ARRAY.findall(found[1])) for found in COLLECTIVE.finditer(text)]
             sent: dict[str, int] = {}
             for one in collectives(text, 8) if mesh != "one" else ():
                 sent[one.kind] = sent.get(one.kind, 0) + one.bytes
             _, loss_K = chunk(program.initial_state(optimizer), batch)
-            result[f"{mesh}/{parts}"] = {"sent": sent, "losses": loss_K.tolist()}
+            result[f"{mesh}/{parts}"] = {"sent": sent, "arrays": arrays, "losses": loss_K.tolist()}
     return result
 
 
