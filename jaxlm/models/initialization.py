@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from jaxlm.config import RunConfig
 from jaxlm.devices import compilation
@@ -17,9 +16,9 @@ from jaxlm.ops import prng
 InitOptimizer = Callable[[Params], Any]
 
 
-def untrained_params(config: RunConfig, model: LanguageModel[Any], mesh: Mesh | None = None) -> Params:
+def untrained_params(config: RunConfig, model: LanguageModel[Any], mesh: Any = None) -> Params:
     """Parameters from the run's seed, in one compiled call; those of a model with axes are drawn where they lie on the
-    mesh.
+    mesh, if there is one.
     """
     key = prng.derive(config.seed, prng.PARAMETERS)
     if not config.model.trained_by_steps:
