@@ -11,6 +11,7 @@ import argparse
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,7 +41,9 @@ def main() -> None:
     def drawn(count: int, seed: int) -> float:
         """Tokens per second with so many draft tokens, none for 0."""
         began, made = time.perf_counter(), 0
-        options = {"draft": draft, "draft_tokens": count, "report": tallies[count].append} if count else {}
+        options: dict[str, Any] = (
+            {"draft": draft, "draft_tokens": count, "report": tallies[count].append} if count else {}
+        )
         key = jax.random.key(seed)
         for new in decode(run, rows, range(args.batch), strategy, args.tokens, key, **options):
             made += sum(map(len, new))

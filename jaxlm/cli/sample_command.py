@@ -78,8 +78,8 @@ class SampleCommand(OpensRuns):
     stop: str = ""
     """End a sample before this text."""
     draft: Path | None = None
-    """A run with the same tokenizer that proposes tokens (speculative decoding): the same distribution, in less time
-    where it is quick and often right."""
+    """A run with the same tokenizer that proposes tokens (speculative decoding).
+    The distribution stays; it takes less time where the draft is quick and often right."""
     draft_tokens: int = DRAFT_TOKENS
     """Tokens that --draft proposes for each pass of the run."""
     compare: bool = False

@@ -42,6 +42,7 @@ result = {"logged": logged, "result": json.loads((path / "eval.json").read_text(
 for on, sizes in (("no mesh", MeshConfig()), ("mesh", mesh)):
     run = jaxlm.load_run(path, which="last", mesh=sizes)
     texts = jaxlm.generate(run, n=2, max_tokens=5, key=jax.random.key(0))
+    texts += jaxlm.generate(run, n=2, max_tokens=5, draft=run, draft_tokens=2, key=jax.random.key(0))
     share = run.params["up"].addressable_shards[0].data.size / run.params["up"].size
     sums = {key: float(abs(leaf).sum()) for key, leaf in run.params.items()}
     nats = jaxlm.score(run, "emma").nats.tolist()

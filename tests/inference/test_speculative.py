@@ -48,7 +48,7 @@ def made(name: str) -> tuple[Any, Any]:
         rng = np.random.default_rng(0)
         return model, jax.tree.map(lambda leaf: leaf * jnp.asarray(rng.normal(1, 0.15, leaf.shape), leaf.dtype), params)
     if name == "gpt-short":
-        model: Any = GptConfig(context=6, n_layers=1, n_heads=2, d_model=16, vocab_size=V).build()
+        model = GptConfig(context=6, n_layers=1, n_heads=2, d_model=16, vocab_size=V).build()
         params = jax.jit(model.init)(jax.random.key(5), jnp.zeros((1, 1), jnp.int32))
     else:
         model, params = model_and_params(name)
@@ -151,8 +151,8 @@ def test_a_judged_token_is_distributed_as_the_model_says():
         assert stays.mean() == pytest.approx(np.minimum(p_TV[0], q_V).sum(), abs=0.01)
         first = np.where(stays, tok_B1[:, 0], next_B)
         for tokens, p_V in ((first, p_TV[0]), (np.asarray(next_B)[stays], p_TV[1])):
-            count, outcomes = Counter((int(token),) for token in tokens), {(v,): float(p_V[v]) for v in range(V)}
-            assert excess(count, outcomes) < 4
+            count: Counter[tuple[int, ...]] = Counter((int(token),) for token in tokens)
+            assert excess(count, {(v,): float(p_V[v]) for v in range(V)}) < 4
 
 
 def test_what_was_not_proposed_is_not_accepted():
