@@ -32,10 +32,17 @@ MODERN: dict[str, Any] = {
     "value_embeds": True,
     "logit_softcap": 15.0,
 }
+LLAMA3 = jaxlm.RopeConfig(scaling="llama3", factor=8.0, original_context=20, low=0.5, high=2.0)
+YARN = jaxlm.RopeConfig(scaling="yarn", factor=4.0, original_context=40, beta_fast=4.0, beta_slow=0.5)
 FORMS: dict[str, dict[str, Any]] = {
     "gpt2": {"tied": True},
     "plain": {"bias": False, "positions": "none", "activation": "relu2", "d_ff": 12, "zero_init": True},
     "llama": {**LLAMA, "n_kv_heads": 2, "rope_base": 100.0},
+    "qwen2": {**LLAMA, "qkv_bias": True, "d_head": 6, "norm_eps": 0.01, "tied": True},
+    "wide": {"d_head": 8, "norm_eps": 0.1, "qk_norm": True, "embed_norm": True},
+    "linear": {**LLAMA, "rope": jaxlm.RopeConfig(scaling="linear", factor=4.0)},
+    "llama3": {**LLAMA, "d_head": 12, "rope_base": 50.0, "rope": LLAMA3},
+    "yarn": {**LLAMA, "d_head": 12, "rope_base": 50.0, "rope": YARN},
     "capped": {"qk_norm": True, "attention_softcap": 0.5, "logit_softcap": 2.0, "window_pattern": "SL", "window": 3},
     "modern": {**MODERN, "n_kv_heads": 1, "window_pattern": "SSL", "documents": True},
 }
