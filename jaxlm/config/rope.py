@@ -63,4 +63,9 @@ class RopeConfig(Settings, group="model.rope."):
         """The factor of rotated queries and keys."""
         if self.scaling != "yarn":
             return 1.0
-        return 0.1 * math.log(self.factor) + 1 if self.attention_factor is None else self.attention_factor
+        return yarn_amplitude(self.factor) if self.attention_factor is None else self.attention_factor
+
+
+def yarn_amplitude(factor: float, scale: float = 1.0) -> float:
+    """YaRN's factor of rotated queries and keys, 0.1 s ln(factor) + 1 (Peng et al. 2023, equation 22)."""
+    return 0.1 * scale * math.log(factor) + 1
