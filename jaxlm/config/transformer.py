@@ -42,7 +42,7 @@ class TransformerConfig(PositionsConfig):
     """learned: a table that is added to the embeddings. rotary: queries and keys are turned by their positions."""
     rope_base: float = 10_000.0
     """rotary: the slowest pair of numbers turns by about 1 / rope_base a position."""
-    rope: RopeConfig = RopeConfig()
+    rope: RopeConfig = dataclasses.field(default_factory=RopeConfig)
     """rotary: how the rates are scaled for a longer context than that of the first training."""
     activation: Literal["gelu", "swiglu", "relu2"] = "gelu"
     """gelu: by tanh. swiglu: silu(x W) * (x V), three matrices. relu2: relu(x W) ** 2."""
@@ -98,9 +98,10 @@ class TransformerConfig(PositionsConfig):
         if not self.window_pattern or set(self.window_pattern) - {"S", "L"}:
             raise UserError(f"model.window_pattern wants letters S and L, as SSSL, got {self.window_pattern!r}")
         if self.positions == "rotary" and self.head_width % 2:
+            width = "model.d_model" if self.d_head is None else "model.d_head"
             raise UserError(
-                f"{'model.d_model' if self.d_head is None else 'model.d_head'} wants heads of an even width for model.positions rotary, got {self.n_heads} heads of "
-                f"width {self.head_width}"
+                f"{width} wants heads of an even width for model.positions rotary, got {self.n_heads} heads of width "
+                f"{self.head_width}"
             )
         if self.positions != "rotary":
             refuse_unused(self, ("rope_base",), f"model.positions {self.positions}", "model.positions rotary")

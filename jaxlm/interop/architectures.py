@@ -163,7 +163,7 @@ def _rope(settings: Json) -> tuple[float, RopeConfig]:
 
 
 def _attention_factor(found: Json, factor: float) -> float | None:
-    """yarn's attention_factor; by mscale and mscale_all_dim where those are given. None: by factor alone."""
+    """Yarn's attention_factor; by mscale and mscale_all_dim where those are given. None: by factor alone."""
     if found.get("attention_factor") is not None:
         return _number(found, "attention_factor", 1.0)
     if found.get("mscale") and found.get("mscale_all_dim"):

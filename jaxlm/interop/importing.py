@@ -39,13 +39,11 @@ class NoData:
         return {}
 
 
-def import_folder(
-    folder: Path, out: Path, *, dtype: Dtype = "float32", mesh: MeshConfig | None = None
-) -> str:
+def import_folder(folder: Path, out: Path, *, dtype: Dtype = "float32", mesh: MeshConfig | None = None) -> str:
     """Make a run directory of a local folder of GPT-2, Llama, Mistral or Qwen2; returns a line about it.
 
-    Nothing in the folder is executed. The run is written under another name first, so that there is a whole one or none.
-    Raises UserError where the folder has what this package does not, with all that is wrong of a kind at once.
+    Nothing in the folder is executed. The run is written under another name first, so that there is a whole one or
+    none. Raises UserError where the folder has what this package does not, with all that is wrong of a kind at once.
     """
     folders.check(folder)
     settings = folders.read_json(folder / "config.json")

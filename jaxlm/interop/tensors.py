@@ -1,8 +1,8 @@
 """Files of safetensors, read and written tensor by tensor.
 
-A file is a length (8 bytes, little-endian), a JSON object {name: {"dtype", "shape", "data_offsets"}} of that many bytes,
-and the tensors' bytes, row by row. Nothing in it can be run. The library of the same name maps whole files into memory
-and writes what is in memory all at once; here one tensor is, for models that barely fit.
+A file is a length (8 bytes, little-endian), a JSON object {name: {"dtype", "shape", "data_offsets"}} of that many
+bytes, and the tensors' bytes, row by row. Nothing in it can be run. The library of the same name maps whole files into
+memory and writes what is in memory all at once; here one tensor is, for models that barely fit.
 """
 
 import json
@@ -46,7 +46,9 @@ def entries(paths: Iterable[Path]) -> dict[str, Entry]:
     for path in paths:
         for name, entry in _entries(path):
             if name in found:
-                raise UserError(f"import wants each tensor once, got {name!r} in {found[name].path.name} and {path.name}")
+                raise UserError(
+                    f"import wants each tensor once, got {name!r} in {found[name].path.name} and {path.name}"
+                )
             found[name] = entry
     return found
 

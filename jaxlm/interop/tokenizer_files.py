@@ -48,7 +48,7 @@ def _read(tree: Tree, settings: Mapping[str, Any], folder: Path, ids: Mapping[st
         eos = ends[0] if ends else names.get(END)
     if eos is None:
         raise UserError(
-            f"import wants the token that ends a text, as eos_token in {str(folder / 'tokenizer_config.json')!r}, got none"
+            f"import wants eos_token, which ends a text, in {str(folder / 'tokenizer_config.json')!r}, got none"
         )
     begin = _named(settings, "bos_token", names)
     if begin is None:
@@ -98,7 +98,9 @@ def _with_special(tree: Tree, wanted: Mapping[str, int]) -> Tree:
     added = list(tree.get("added_tokens") or [])
     there = {token["content"] for token in added}
     added = [{**token, "special": True} if token["content"] in wanted else token for token in added]
-    added += [{"id": id_, "content": name, **FLAGS, "special": True} for name, id_ in wanted.items() if name not in there]
+    added += [
+        {"id": id_, "content": name, **FLAGS, "special": True} for name, id_ in wanted.items() if name not in there
+    ]
     return {**tree, "added_tokens": added}
 
 

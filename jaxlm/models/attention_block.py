@@ -80,9 +80,7 @@ def rates(config: TransformerConfig) -> jax.Array:
         return rate_I
     if rope.scaling == "llama3":
         return llama3_rates(rate_I, rope.factor, rope.original_context, rope.low, rope.high)
-    return yarn_rates(
-        rate_I, config.rope_base, rope.factor, rope.original_context, rope.beta_fast, rope.beta_slow
-    )
+    return yarn_rates(rate_I, config.rope_base, rope.factor, rope.original_context, rope.beta_fast, rope.beta_slow)
 
 
 def split_heads(x_BTD: jax.Array, p: Layer) -> list[jax.Array]:
