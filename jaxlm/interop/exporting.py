@@ -17,7 +17,7 @@ from jaxlm.interop.folder import WEIGHTS, read_json
 from jaxlm.interop.mapping import Place, places, shapes_of
 from jaxlm.interop.model_card import model_card
 from jaxlm.interop.targets import architecture_of, function_of, settings_of
-from jaxlm.interop.tokenizer_export import files_of
+from jaxlm.interop.tokenizer_export import check_opens, files_of
 from jaxlm.interop.tokenizer_files import read_tokenizer
 from jaxlm.models.base import Params
 from jaxlm.runs.directory import RunDir, write_json
@@ -48,6 +48,7 @@ def export_folder(
     assert isinstance(config, GptConfig)
     begins = run.config.data.kind != "stream"
     files = files_of(run.tokenizer, config.context, begins=begins)
+    check_opens(name, files["tokenizer.json"])
     ends = list(run.tokenizer.end_tokens)
     ids = {"bos_token_id": run.tokenizer.bos, "eos_token_id": ends if len(ends) > 1 else ends[0]}
     files["config.json"] = {**settings_of(config, name), **ids}

@@ -11,6 +11,27 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Tr
 """Every byte is a character of ALPHABET; nothing is cut, as there are no merges."""
 FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 
+QWEN2_CUTS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""The pattern by which Qwen2's tokenizer cuts a text."""
+
+
+def check_opens(name: str, tree: Tree) -> None:
+    """Raise UserError for a tokenizer that AutoTokenizer would not open as it is, beside a model of an architecture.
+
+    Of a folder with Qwen2's model transformers 5 takes the tokens alone: it normalizes and cuts a text as Qwen2 does.
+    """
+    if name != "Qwen2ForCausalLM":
+        return
+    normalizers = [step["type"] for step in huggingface.steps(tree.get("normalizer"))]
+    cuts = [step.get("pattern") for step in huggingface.steps(tree.get("pre_tokenizer"))]
+    if normalizers != ["NFC"] or cuts != [{"Regex": QWEN2_CUTS}, None]:
+        raise UserError(
+            "export wants Qwen2's tokenizer for model.qkv_bias True, which Qwen2ForCausalLM alone has, got another "
+            "one: AutoTokenizer would read it as Qwen2's; train with --model.qkv-bias False"
+        )
+
 
 def files_of(tokenizer: Tokenizer, context: int | None, *, begins: bool) -> dict[str, Any]:
     """The content of tokenizer.json and tokenizer_config.json.

@@ -14,9 +14,7 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 TRAIN = "the king and the queen rule the land near the water. It's 1999, isn't 2000!\n日本 日本 é naïve 😀😀\n" * 5
-LLAMA3_CUTS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+LLAMA3_CUTS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 V = 320
 GPT2: dict[str, Any] = {"vocab_size": V, "n_positions": 96, "n_embd": 32, "n_layer": 2, "n_head": 4}
 LLAMA: dict[str, Any] = {
@@ -124,10 +122,15 @@ def _llama2() -> Any:
     )
 
 
-def saved(folder: Path, name: str = "gpt2", kind: str = "gpt2", **options: Any) -> Path:
+def tokenizer_of(name: str) -> str:
+    """The kind of tokenizer that a family has here: Qwen2's has its own, without which transformers reads it wrongly."""
+    return "qwen2" if FAMILIES[name][0] == "Qwen2" else "gpt2"
+
+
+def saved(folder: Path, name: str = "gpt2", kind: str | None = None, **options: Any) -> Path:
     """The folder that transformers writes of a model and a tokenizer."""
     model(name).save_pretrained(folder, **options)
-    tokenizer(kind).save_pretrained(folder)
+    tokenizer(kind or tokenizer_of(name)).save_pretrained(folder)
     return folder
 
 

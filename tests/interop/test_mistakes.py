@@ -57,7 +57,12 @@ def test_a_model_that_is_not_ours_is_named(settings, message):
 
 
 def test_settings_that_older_versions_wrote_are_read():
-    old = {"model_type": "llama", **families.LLAMA, "rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2}}
+    old = {
+        "model_type": "llama",
+        **families.LLAMA,
+        "rope_theta": 500.0,
+        "rope_scaling": {"type": "linear", "factor": 2},
+    }
     config = gpt_config(old)
     assert config.rope == jaxlm.RopeConfig(scaling="linear", factor=2.0) and config.rope_base == 500
     wide = {"architectures": ["MistralForCausalLM"], **families.LLAMA, "sliding_window": 96}
