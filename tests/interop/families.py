@@ -14,7 +14,10 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 TRAIN = "the king and the queen rule the land near the water. It's 1999, isn't 2000!\n日本 日本 é naïve 😀😀\n" * 5
-LLAMA3_CUTS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3_CUTS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 V = 320
 GPT2: dict[str, Any] = {"vocab_size": V, "n_positions": 96, "n_embd": 32, "n_layer": 2, "n_head": 4}
 LLAMA: dict[str, Any] = {
@@ -123,7 +126,7 @@ def _llama2() -> Any:
 
 
 def tokenizer_of(name: str) -> str:
-    """The kind of tokenizer that a family has here: Qwen2's has its own, without which transformers reads it wrongly."""
+    """The kind of tokenizer that a family has here: Qwen2's has its own, which transformers takes for granted."""
     return "qwen2" if FAMILIES[name][0] == "Qwen2" else "gpt2"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from jaxlm.interop.importing import import_folder
 from jaxlm.interop.targets import architecture_of, function_of, settings_of
 from tests.interop import families
 
-SIZES = {"vocab_size": 30, "context": 16, "n_layers": 1, "n_heads": 2, "d_model": 8}
-LLAMA = {"architectures": ["LlamaForCausalLM"], **families.LLAMA}
-GPT2 = {"architectures": ["GPT2LMHeadModel"], **families.GPT2}
+SIZES: dict[str, Any] = {"vocab_size": 30, "context": 16, "n_layers": 1, "n_heads": 2, "d_model": 8}
+LLAMA: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], **families.LLAMA}
+GPT2: dict[str, Any] = {"architectures": ["GPT2LMHeadModel"], **families.GPT2}
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Runs that were trained here go out, are opened by transformers, and come in again."""
 
 import json
+from typing import Any
 
 import chex
 import jax
@@ -19,8 +20,8 @@ pytestmark = pytest.mark.slow
 GPT2 = jaxlm.GptConfig(n_layers=2, n_heads=2, d_model=16)
 LLAMA = jaxlm.GptConfig.llama(n_layers=2, n_heads=2, d_model=16, n_kv_heads=1)
 TEXT = "the king and the queen rule the land near the water. It's 1999!\n" * 12
-STREAM = {"kind": "stream", "example": "sequence", "max_length": 24}
-RUNS = {
+STREAM: dict[str, Any] = {"kind": "stream", "example": "sequence", "max_length": 24}
+RUNS: dict[str, Any] = {
     "characters": (GPT2, {"example": "sequence"}, "\n".join(NAMES)),
     "bytes": (LLAMA, {**STREAM, "tokens": jaxlm.BytesConfig()}, TEXT),
     "bpe": (GPT2, {**STREAM, "tokens": jaxlm.BpeConfig(vocab_size=280)}, TEXT),
@@ -59,7 +60,7 @@ def test_transformers_opens_an_exported_run_with_equal_ids_and_logits(exported):
 
 
 def test_an_exported_run_comes_in_again_bit_for_bit(exported):
-    _, run, out, again = exported
+    _, run, _, again = exported
     chex.assert_trees_all_equal(run.params, again.params)
     assert run.tokenizer.vocab_size == again.tokenizer.vocab_size
     text = run.tokenizer.decode(range(1, 20))
@@ -87,5 +88,5 @@ def test_a_character_that_the_tokenizer_lacks_is_refused_after_a_round_trip(expo
 def test_qkv_bias_goes_out_with_the_tokenizer_of_qwen2_alone(make_run, tmp_path):
     model = jaxlm.GptConfig.llama(n_layers=1, n_heads=2, d_model=8, qkv_bias=True)
     path = make_run(model, data={"example": "sequence"}, steps=1)
-    with pytest.raises(jaxlm.UserError, match="wants Qwen2's tokenizer for model.qkv_bias True"):
+    with pytest.raises(jaxlm.UserError, match=r"wants Qwen2's tokenizer for model\.qkv_bias True"):
         export_folder(path, tmp_path / "out")
