@@ -90,7 +90,8 @@ def _write(config: RunConfig, data: NoData, params: Params, out: Path) -> None:
     try:
         run = RunDir(part)
         fill(run, config, data, fingerprint(config, data), None)
-        with CheckpointWriter(run.checkpoints, keep=1) as writer:
+        largest = max(leaf.nbytes for leaf in params.values())
+        with CheckpointWriter(run.checkpoints, keep=1, largest=largest) as writer:
             writer.save(0, {"params": params}, dev_loss=None, metadata={"numerics": platform.numerics()})
         write_json(run.eval, _results(params))
         part.rename(out)

@@ -101,7 +101,9 @@ def test_short_types_are_read_exactly(dtype, tmp_path):
     families.tokenizer("gpt2").save_pretrained(tmp_path / "folder")
     import_folder(tmp_path / "folder", tmp_path / "run", dtype="bfloat16")
     run = jaxlm.load_run(tmp_path / "run")
-    assert run.config.model == jaxlm.GptConfig.gpt2(**SIZES, dtype="bfloat16") and run.params["embed"].dtype == jnp.float32
+    assert (
+        run.config.model == jaxlm.GptConfig.gpt2(**SIZES, dtype="bfloat16") and run.params["embed"].dtype == jnp.float32
+    )
     want = short.transformer.wte.weight.detach().float().numpy()
     np.testing.assert_array_equal(run.params["embed"], want)
 
