@@ -231,3 +231,31 @@ def test_the_less_is_saved_the_more_is_computed_again(scan):
     more_rows = saved_bytes("blocks", scan, rows=3) - kept[-1]
     fewer_layers = saved_bytes("blocks", scan, n_layers=3, rows=3) - saved_bytes("blocks", scan, n_layers=3)
     assert more_rows - fewer_layers == T * SIZES["d_model"] * 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rope": LLAMA3}, r"model\.rope\.scaling llama3 has no effect with model\.positions learned"),
+        ({"qkv_bias": True}, r"model\.qkv_bias True has no effect with model\.bias True"),
+        ({**LLAMA, "d_head": 5}, r"model\.d_head wants heads of an even width"),
+        ({"norm_eps": 0.0}, r"model\.norm_eps wants a number from"),
+    ],
+)
+def test_settings_of_other_families_that_have_no_effect_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        jaxlm.GptConfig(**SIZES, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"factor": 2.0}, r"model\.rope\.factor 2\.0 has no effect with model\.rope\.scaling none"),
+        ({"scaling": "linear", "low": 2.0}, r"model\.rope\.low 2\.0 has no effect with model\.rope\.scaling linear"),
+        ({"scaling": "yarn", "factor": 2.0}, r"model\.rope\.original_context wants the positions of the first"),
+        ({"scaling": "llama3", "factor": 2.0, "original_context": 8, "low": 5.0}, r"model\.rope\.high wants"),
+    ],
+)
+def test_settings_of_a_scaling_that_it_does_not_read_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        jaxlm.RopeConfig(**settings)
