@@ -16,6 +16,7 @@ from jaxlm.config.models import (
 )
 from jaxlm.config.optim import OptimConfig
 from jaxlm.config.rean import FaithfulReanConfig, ReanConfig, VectorsConfig
+from jaxlm.config.rope import RopeConfig
 from jaxlm.config.run import CheckpointConfig, EvalConfig, RunConfig, SampleConfig
 from jaxlm.config.tokens import BpeConfig, BytesConfig, CharactersConfig, ReanTokensConfig, TokensConfig, WordsConfig
 from jaxlm.config.transformer import GptConfig
@@ -45,6 +46,7 @@ __all__ = [
     "ReanConfig",
     "ReanTokensConfig",
     "RnnConfig",
+    "RopeConfig",
     "RunConfig",
     "SampleConfig",
     "TokensConfig",

@@ -49,6 +49,10 @@ class ModelConfig(Settings, abc.ABC, group="model.", example="MlpConfig(...)"):
         return dataclasses.replace(self, vocab_size=self.vocab_size or vocab_size)
 
 
+MOST_CONTEXT = 2**20
+"""Positions of a model at most."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PositionsConfig(ModelConfig):
     """Settings of a model with a table of positions."""
@@ -59,7 +63,7 @@ class PositionsConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.context is not None:
-            check.between("model.context", self.context, 1, 2**16)
+            check.between("model.context", self.context, 1, MOST_CONTEXT)
 
     def filled(self, vocab_size: int, longest: int) -> "PositionsConfig":
         """These settings with the data's vocabulary and its longest sequence."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from jaxlm.config import check
 from jaxlm.config.models import PositionsConfig
+from jaxlm.config.rope import RopeConfig
 from jaxlm.config.settings import refuse_unused
 from jaxlm.errors import UserError
 
@@ -22,25 +23,33 @@ class TransformerConfig(PositionsConfig):
     n_layers: int = 4
     """Number of blocks."""
     n_heads: int = 4
-    """Attention heads of a block; they divide d_model."""
+    """Attention heads of a block; they divide d_model, unless d_head says how wide they are."""
     d_model: int = 64
     """Width of the residual stream."""
     dropout: float = 0.0
     """Share of embeddings, attention weights and blocks' outputs dropped in training."""
     n_kv_heads: int | None = None
     """Heads of keys and values, each read by n_heads / n_kv_heads heads of queries. None: n_heads."""
+    d_head: int | None = None
+    """Width of a head. None: d_model / n_heads."""
     d_ff: int | None = None
     """Width inside an MLP. None: 4 d_model, with swiglu 8/3 d_model up to a multiple of 64 (as many parameters)."""
     norm: Literal["layer", "rms"] = "layer"
     """layer: LayerNorm. rms: division by the root mean square. Both with a learned scale."""
+    norm_eps: float = 1e-5
+    """Added to the variance, or the mean square, that a norm divides by the root of."""
     positions: Literal["learned", "rotary", "none"] = "learned"
     """learned: a table that is added to the embeddings. rotary: queries and keys are turned by their positions."""
     rope_base: float = 10_000.0
     """rotary: the slowest pair of numbers turns by about 1 / rope_base a position."""
+    rope: RopeConfig = dataclasses.field(default_factory=RopeConfig)
+    """rotary: how the rates are scaled for a longer context than that of the first training."""
     activation: Literal["gelu", "swiglu", "relu2"] = "gelu"
     """gelu: by tanh. swiglu: silu(x W) * (x V), three matrices. relu2: relu(x W) ** 2."""
     bias: bool = True
     """Biases of products and of LayerNorm."""
+    qkv_bias: bool = False
+    """Without `bias`: biases of queries, keys and values nevertheless, as in Qwen2."""
     qk_norm: bool = False
     """Divide each query and key by its root mean square, after rotary positions, without a learned scale."""
     attention_softcap: float | None = None
@@ -74,11 +83,13 @@ class TransformerConfig(PositionsConfig):
         check.at_least("model.d_model", self.d_model, 1)
         check.between("model.dropout", self.dropout, 0, 1)
         check.at_least("model.n_kv_heads", self.n_kv_heads, 1)
+        check.at_least("model.d_head", self.d_head, 1)
         check.at_least("model.d_ff", self.d_ff, 1)
+        check.between("model.norm_eps", self.norm_eps, 1e-12, 1)
         check.more_than("model.rope_base", self.rope_base, 1)
         check.more_than("model.attention_softcap", self.attention_softcap, 0)
         check.at_least("model.window", self.window, 1)
-        if self.d_model % self.n_heads:
+        if self.d_head is None and self.d_model % self.n_heads:
             raise UserError(f"model.d_model wants a multiple of the {self.n_heads} heads, got {self.d_model}")
         if self.n_heads % self.kv_heads:
             raise UserError(
@@ -87,19 +98,23 @@ class TransformerConfig(PositionsConfig):
         if not self.window_pattern or set(self.window_pattern) - {"S", "L"}:
             raise UserError(f"model.window_pattern wants letters S and L, as SSSL, got {self.window_pattern!r}")
         if self.positions == "rotary" and self.head_width % 2:
+            width = "model.d_model" if self.d_head is None else "model.d_head"
             raise UserError(
-                f"model.d_model wants heads of an even width for model.positions rotary, got {self.n_heads} heads of "
-                f"width {self.head_width}"
+                f"{width} wants heads of an even width for model.positions rotary, got {self.n_heads} heads of width "
+                f"{self.head_width}"
             )
         if self.positions != "rotary":
             refuse_unused(self, ("rope_base",), f"model.positions {self.positions}", "model.positions rotary")
+            refuse_unused(self.rope, ("scaling",), f"model.positions {self.positions}", "model.positions rotary")
+        if self.bias:
+            refuse_unused(self, ("qkv_bias",), "model.bias True", "model.bias False")
         if "S" not in self.window_pattern:
             refuse_unused(self, ("window",), f"model.window_pattern {self.window_pattern}", "model.window_pattern SSSL")
 
     @property
     def head_width(self) -> int:
         """Numbers in a query, a key or a value of one head."""
-        return self.d_model // self.n_heads
+        return self.d_model // self.n_heads if self.d_head is None else self.d_head
 
     @property
     def kv_heads(self) -> int:

@@ -90,7 +90,7 @@ class Dataset:
         """Rows that a step trains on, without padding: epochs = steps * rows_per_step / examples."""
         self.targets_per_row: int = 1 if window else width
         """Predictions in a row of a batch, padding counted."""
-        host: Any = (corpus.tokens_N, corpus.age_N, *columns, np.int32(corpus.tokenizer.eos))
+        host: Any = (corpus.tokens_N, corpus.age_N, *columns, np.int32(corpus.tokenizer.bos))
         self._tokens = place(Tokens(*host), replicated)
 
     def batches(self, step: int, K: int) -> Batch:

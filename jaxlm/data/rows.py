@@ -32,7 +32,7 @@ class Tokens(NamedTuple):
     """Predictions in a row."""
     skip_R: jax.Array
     """Leading predictions of a row that an earlier row counts (a long line's overlap)."""
-    eos: jax.Array | int = 0
+    bos: jax.Array | int = 0
     """The token before the start of a line."""
 
 
@@ -41,7 +41,7 @@ def windows_at(tokens: Tokens, place_B: jax.Array, context: int) -> Batch:
     back_1C = jnp.arange(context, 0, -1)[None]
     tok_BC = tokens.tokens_N[jnp.maximum(place_B[:, None] - back_1C, 0)].astype(jnp.int32)
     known_BC = tokens.age_N[place_B][:, None].astype(jnp.int32) >= back_1C
-    return Batch(jnp.where(known_BC, tok_BC, tokens.eos), tokens.tokens_N[place_B].astype(jnp.int32), None)
+    return Batch(jnp.where(known_BC, tok_BC, tokens.bos), tokens.tokens_N[place_B].astype(jnp.int32), None)
 
 
 def sequences_at(tokens: Tokens, first_B: jax.Array, length_B: jax.Array, skip_B: jax.Array, width: int) -> Batch:
@@ -50,10 +50,10 @@ def sequences_at(tokens: Tokens, first_B: jax.Array, length_B: jax.Array, skip_B
     place_BT = jnp.minimum(first_B[:, None] + offset_1T, tokens.tokens_N.shape[0] - 1)
     inside_BT = offset_1T < length_B[:, None]
     counts_BT = inside_BT & (offset_1T >= skip_B[:, None])
-    before_BT = jnp.where(tokens.age_N[place_BT] >= 1, tokens.tokens_N[jnp.maximum(place_BT - 1, 0)], tokens.eos)
+    before_BT = jnp.where(tokens.age_N[place_BT] >= 1, tokens.tokens_N[jnp.maximum(place_BT - 1, 0)], tokens.bos)
     return Batch(
-        jnp.where(inside_BT, before_BT, tokens.eos).astype(jnp.int32),
-        jnp.where(inside_BT, tokens.tokens_N[place_BT], tokens.eos).astype(jnp.int32),
+        jnp.where(inside_BT, before_BT, tokens.bos).astype(jnp.int32),
+        jnp.where(inside_BT, tokens.tokens_N[place_BT], tokens.bos).astype(jnp.int32),
         counts_BT.astype(jnp.float32),
     )
 

@@ -78,7 +78,7 @@ class Chat:
             if room is not None and 1 + len(before) + len(tokens) > room:
                 break
             tokens = before + tokens
-        tokens = [self.run.tokenizer.eos, *tokens]
+        tokens = [self.run.tokenizer.bos, *tokens]
         return tokens if room is None else tokens[-room:]
 
 

@@ -212,7 +212,9 @@ def by_vector(run: Run) -> Run:
 def prompt_tokens(run: Run, text: str) -> list[int]:
     """Tokens that a prompt's text is continued from, at least one. Raises UserError naming the prompt."""
     tokens = _named_tokens(run, "prompt", text)
-    return tokens or [run.tokenizer.start] if run.config.data.kind == "stream" else [run.tokenizer.eos, *tokens]
+    if run.config.data.kind != "stream":
+        return [run.tokenizer.bos, *tokens]
+    return [*run.tokenizer.prefix, *tokens] or [run.tokenizer.start]
 
 
 def tokens_of(run: Run, text: str) -> list[int]:
@@ -226,8 +228,8 @@ def drawn_tokens(run: Run) -> np.ndarray:
     """allowed_V: tokens that stand for text, and EOS but in running text without documents."""
     allowed_V = np.zeros(run.model.vocab_size, bool)
     allowed_V[: run.tokenizer.vocab_size] = run.tokenizer.bytes_of_token > 0
-    if run.config.data.kind == "stream" and not (run.marks_unknown or run.has_documents):
-        allowed_V[run.tokenizer.eos] = False
+    is_open = run.config.data.kind == "stream" and not (run.marks_unknown or run.has_documents)
+    allowed_V[list(run.tokenizer.end_tokens)] = not is_open
     return allowed_V
 
 

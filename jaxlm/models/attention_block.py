@@ -8,7 +8,7 @@ from jaxlm.config.transformer import TransformerConfig
 from jaxlm.models.norm_block import cheaply
 from jaxlm.models.spec import INIT, Spec, Specs
 from jaxlm.ops import affine, rms_norm
-from jaxlm.ops.positions import rotate
+from jaxlm.ops.positions import llama3_rates, rotary_rates, rotate, yarn_rates
 
 Layer = dict[str, jax.Array]
 """The parameters of one layer."""
@@ -24,7 +24,7 @@ def specs(config: TransformerConfig) -> Specs:
     for name in ("q", "k", "v"):
         axis, heads = ("heads", config.n_heads) if name == "q" else ("kv", config.kv_heads)
         made[name] = Spec((L, D, heads, H), ("layers", "embed", axis, "head"))
-        if config.bias:
+        if config.bias or config.qkv_bias:
             made[f"{name}_bias"] = Spec((L, heads, H), ("layers", axis, "head"), zeros)
     made["attend"] = Spec((L, config.n_heads, H, D), ("layers", "heads", "head", "embed"), into_stream(config))
     if config.bias:
@@ -59,8 +59,8 @@ def queries_keys_values(
 
     def turned(x_BTNH: jax.Array, position_BT: jax.Array) -> jax.Array:
         if config.positions == "rotary":
-            x_BTNH = rotate(x_BTNH, position_BT, config.rope_base)
-        return rms_norm(x_BTNH) if config.qk_norm else x_BTNH
+            x_BTNH = rotate(x_BTNH, position_BT, rates(config), config.rope.amplitude)
+        return rms_norm(x_BTNH, eps=config.norm_eps) if config.qk_norm else x_BTNH
 
     if config.positions == "rotary" or config.qk_norm:
         q_BTNH, k_BTKH = (cheaply(config, turned)(x, position_BT) for x in (q_BTNH, k_BTKH))
@@ -69,6 +69,18 @@ def queries_keys_values(
         gate_BTK = 2 * jax.nn.sigmoid(affine(n_BTD[..., : gate_GK.shape[0]], gate_GK))
         v_BTKH = v_BTKH + gate_BTK[..., None] * value["value"]
     return q_BTNH, k_BTKH, v_BTKH
+
+
+def rates(config: TransformerConfig) -> jax.Array:
+    """The rate of each pair of a head's numbers by the settings, rate_I in radians a position."""
+    rope, rate_I = config.rope, rotary_rates(config.head_width // 2, config.rope_base)
+    if rope.scaling == "linear":
+        return rate_I / rope.factor
+    if rope.original_context is None:
+        return rate_I
+    if rope.scaling == "llama3":
+        return llama3_rates(rate_I, rope.factor, rope.original_context, rope.low, rope.high)
+    return yarn_rates(rate_I, config.rope_base, rope.factor, rope.original_context, rope.beta_fast, rope.beta_slow)
 
 
 def split_heads(x_BTD: jax.Array, p: Layer) -> list[jax.Array]:

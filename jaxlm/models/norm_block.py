@@ -1,6 +1,7 @@
 """The norms of a transformer, and the functions of one number each: what is computed again for the gradient."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -24,9 +25,9 @@ def specs(config: TransformerConfig, name: str, layers: tuple[int, ...] = ()) ->
 def norm(config: TransformerConfig, name: str, x_BTD: jax.Array, p: dict[str, jax.Array]) -> jax.Array:
     """The normed stream, in its dtype."""
     scale_D = p[f"{name}_scale"]
-    if config.norm == "rms":
-        return cheaply(config, rms_norm)(x_BTD, scale_D)
-    return cheaply(config, layer_norm)(x_BTD, scale_D, p.get(f"{name}_bias"))
+    function = partial(rms_norm if config.norm == "rms" else layer_norm, eps=config.norm_eps)
+    bias = () if config.norm == "rms" else (p.get(f"{name}_bias"),)
+    return cheaply(config, function)(x_BTD, scale_D, *bias)
 
 
 def cheaply(config: TransformerConfig, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -208,7 +208,7 @@ class Transformer(nn.Module):
     def _entered(self, x_BTD: jax.Array, position_BTD: jax.Array | None) -> jax.Array:
         """The stream before the first block, of embedded tokens and their learned positions."""
         if self.config.embed_norm:
-            x_BTD = rms_norm(x_BTD)
+            x_BTD = rms_norm(x_BTD, eps=self.config.norm_eps)
         if position_BTD is not None:
             x_BTD = x_BTD + position_BTD
         return layout.lay(x_BTD.astype(self.config.dtype), "batch", "length", None)

@@ -51,16 +51,20 @@ class CheckpointWriter:
     """Saves the checkpoints of one run asynchronously with Orbax, and keeps the newest `keep` and the best by dev loss.
 
     `save` returns once the next step may overwrite the arrays; files are written in the background until `wait`. A
-    complete checkpoint gets a list of checksums. Leaving the context waits for the pending save and closes.
+    complete checkpoint gets a list of checksums. `largest`: bytes of the largest array, where there is no memory for a
+    second copy of all; arrays are then written one after the other, and must not change before `wait`. Leaving the
+    context waits for the pending save and closes.
     """
 
-    def __init__(self, directory: Path, keep: int):
+    def __init__(self, directory: Path, keep: int, *, largest: int | None = None):
         self._directory, self._keep = directory, keep
         self._dev_losses = {one.step: one.dev_loss for one in seen_by_first(directory)}
         self._checkpointer: Any = None
         self._pending: tuple[int, Any] | None = None
         self._quiet = contextlib.ExitStack()
         self._quiet.enter_context(quiet_orbax.quiet_asyncio())
+        if largest is not None:
+            self._quiet.enter_context(quiet_orbax.little_memory(largest))
 
     def __enter__(self) -> "CheckpointWriter":
         return self

@@ -64,7 +64,7 @@ def claimed(
             refuse_changes(open_existing(path), now, config)  # another process may have written it first
             state: State = "done" if run.eval.exists() else "resume" if run.checkpoints.exists() else "new"
             if state != "done" or not _settings_readable(run):
-                _fill(run, config, data, now, buffers)
+                fill(run, config, data, now, buffers)
             marked = mark(run)
         processes.share([state, str(marked) if marked else None])
         check_shared(run, marked)
@@ -115,12 +115,13 @@ def is_free(path: Path) -> bool:
 
     Raises UserError if Orbax cannot keep checkpoints under such a path.
     """
-    _check_name(path)
+    check_name(path)
     begun = {RunDir(path).lock.name, f"{RunDir(path).fingerprint.name}.part"}
     return not path.exists() or (path.is_dir() and {entry.name for entry in path.iterdir()} <= begun)
 
 
-def _check_name(run_dir: Path) -> None:
+def check_name(run_dir: Path) -> None:
+    """Raise UserError if Orbax cannot keep checkpoints under such a path."""
     try:
         place = os.path.realpath(run_dir)
     except OSError as error:  # the current directory is gone
@@ -151,7 +152,7 @@ def _settings_readable(run: RunDir) -> bool:
     return True
 
 
-def _fill(run: RunDir, config: RunConfig, data: RunData, now: dict[str, Any], buffers: Buffers | None) -> None:
+def fill(run: RunDir, config: RunConfig, data: RunData, now: dict[str, Any], buffers: Buffers | None) -> None:
     """Write every file that describes the run, restoring lost ones."""
     write_json(run.config, {"format": FORMAT, **to_json(config)})
     write_json(run.tokenizer, data.tokenizer.to_json())

@@ -60,3 +60,21 @@ def quiet_asyncio() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+LEAST_MEMORY = 2**26
+"""Bytes that are written at once where memory is short, or those of the largest array."""
+
+
+def little_memory(largest: int) -> Any:
+    """Context in which a checkpoint is saved with little memory beside its arrays, of which one has so many bytes.
+
+    An import of 475 MiB of weights takes 810 MiB in place of 940 (benchmarks/interop.py): the default keeps a copy, and
+    collects all bytes of a file.
+    """
+    options, largest = api().options, max(largest + 1, LEAST_MEMORY)
+    limits = {"write_concurrent_bytes": largest, "transfer_concurrent_bytes": largest}
+    return api().Context(
+        memory_options=options.MemoryOptions(deepcopy_host_arrays=False, **limits),
+        array_options=options.ArrayOptions(saving=options.ArrayOptions.Saving(use_ocdbt=False)),
+    )

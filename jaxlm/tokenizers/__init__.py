@@ -8,6 +8,7 @@ from jaxlm.tokenizers.base import EOS, Tokenizer, UnknownCharacter, visible
 from jaxlm.tokenizers.byte_pairs import BpeTokenizer
 from jaxlm.tokenizers.byte_tokens import ByteTokenizer
 from jaxlm.tokenizers.characters import CharTokenizer
+from jaxlm.tokenizers.imported import ImportedTokenizer
 from jaxlm.tokenizers.rean_tokens import ReanTokenizer
 from jaxlm.tokenizers.word_list import WordTokenizer
 
@@ -16,6 +17,7 @@ __all__ = [
     "BpeTokenizer",
     "ByteTokenizer",
     "CharTokenizer",
+    "ImportedTokenizer",
     "ReanTokenizer",
     "Tokenizer",
     "UnknownCharacter",
@@ -30,6 +32,7 @@ KINDS: dict[str, Callable[[dict[str, Any]], Tokenizer]] = {
     "bytes": ByteTokenizer.from_json,
     "bpe": BpeTokenizer.from_json,
     "rean": ReanTokenizer.from_json,
+    "huggingface": ImportedTokenizer.from_json,
 }
 """The reader of each kind of tokenizer.json."""
 

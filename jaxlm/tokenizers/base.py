@@ -51,6 +51,26 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Tokens that end a text or a turn, `eos` first."""
+        ...
+
+    @property
+    def bos(self) -> int:
+        """The token before the first of a text, from which that is predicted."""
+        ...
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Tokens that stand before running text that a model continues."""
+        ...
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template by which the turns of a chat become a text; None where there is none."""
+        ...
+
+    @property
     def words(self) -> Sequence[str]:
         """The texts of the vocabulary's last tokens, in order; those before (special ones, bytes) are no words."""
         ...
@@ -84,3 +104,36 @@ class Tokenizer(Protocol):
     def to_json(self) -> dict[str, Any]:
         """All that is needed to encode and decode, and the "kind" of tokenizer."""
         ...
+
+
+class HasEos(Protocol):
+    """A tokenizer's EOS."""
+
+    @property
+    def eos(self) -> int:
+        """The token that ends every text."""
+        ...
+
+
+class OneEnd:
+    """The members of a tokenizer whose EOS is its only special token: it ends every text and stands before it."""
+
+    @property
+    def end_tokens(self: HasEos) -> tuple[int, ...]:
+        """EOS alone."""
+        return (self.eos,)
+
+    @property
+    def bos(self: HasEos) -> int:
+        """EOS."""
+        return self.eos
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """None."""
+        return ()
+
+    @property
+    def chat_template(self) -> str | None:
+        """None."""
+        return None

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxlm.errors import UserError, naming
 from jaxlm.tokenizers import huggingface
-from jaxlm.tokenizers.base import EOS, utf8, visible
+from jaxlm.tokenizers.base import EOS, OneEnd, utf8, visible
 from jaxlm.tokenizers.long_texts import CUT, PROBE, batches, pieces
 
 SEVERAL = 8
@@ -19,7 +19,7 @@ SEVERAL = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class BpeTokenizer:
+class BpeTokenizer(OneEnd):
     """Tokens of one byte and more, for any text. Encodes by Hugging Face's `tokenizers` (extra `bpe`), decodes alone.
 
     Special tokens, EOS among them, stand for no text, and a text that spells one is encoded as any other.
@@ -33,7 +33,7 @@ class BpeTokenizer:
     @classmethod
     def of_texts(cls, texts: Iterable[str], vocab_size: int) -> "BpeTokenizer":
         """Train a tokenizer of at most `vocab_size` tokens: EOS is 0, the bytes are 1 to 256, merges come after."""
-        return cls(_compact(huggingface.trained(texts, vocab_size)), EOS)
+        return cls(huggingface.compact(huggingface.trained(texts, vocab_size)), EOS)
 
     @classmethod
     def open(cls, path: Path, eos: str | None = None) -> "BpeTokenizer":
@@ -42,7 +42,7 @@ class BpeTokenizer:
         """
         try:
             tree = huggingface.opened(path)
-            tokenizer = cls(_compact(tree), huggingface.end_of(tree, path, eos))
+            tokenizer = cls(huggingface.compact(tree), huggingface.end_of(tree, path, eos))
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"data.tokens.path wants Hugging Face's tokenizer.json, got {str(path)!r} with other parts "
@@ -57,7 +57,7 @@ class BpeTokenizer:
         """The tokenizer that `to_json` wrote."""
         if tree.get("kind") != "bpe":
             raise UserError(f"tokenizer.json wants kind 'bpe', got {tree.get('kind')!r}")
-        return cls(_compact(tree["huggingface"]), tree["eos"])
+        return cls(huggingface.compact(tree["huggingface"]), tree["eos"])
 
     def to_json(self) -> dict[str, Any]:
         """All that is needed to encode and decode: "huggingface" is a tokenizer.json for other programs too."""
@@ -122,19 +122,17 @@ class BpeTokenizer:
                 tokens += one.ids
                 tokens += after
             parts.append(np.array(tokens, np.int32))
-            if self.bytes_of_token[parts[-1]].sum(dtype=np.int64) != size + len(after) * len(batch):
-                raise UserError(
-                    "data.tokens.path wants a tokenizer that keeps every text as it is, got one that does not"
-                )
+            self._check_whole(parts[-1], size + len(after) * len(batch))
         return np.concatenate(parts)
+
+    def _check_whole(self, token_N: np.ndarray, size: int) -> None:
+        """Raise UserError unless tokens stand for as many bytes as the text has."""
+        if self.bytes_of_token[token_N].sum(dtype=np.int64) != size:
+            raise UserError("data.tokens.path wants a tokenizer that keeps every text as it is, got one that does not")
 
     @functools.cached_property
     def _encoder(self) -> Any:
-        library, plain = huggingface.library(), _compact(huggingface.without_special(self._tree))
-        try:
-            return library.Tokenizer.from_str(plain)
-        except Exception as error:  # the library has no class of its own for what it cannot read
-            raise UserError(f"tokenizers {library.__version__} cannot read this tokenizer.json: {error}") from None
+        return huggingface.encoder(huggingface.without_special(self._tree))
 
     @functools.cached_property
     def _may_cut(self) -> bool:
@@ -155,7 +153,3 @@ class BpeTokenizer:
     @functools.cached_property
     def _special(self) -> dict[int, str]:
         return {token: name for name, token in huggingface.special(self._tree).items()}
-
-
-def _compact(tree: huggingface.Tree) -> str:
-    return json.dumps(tree, ensure_ascii=False, separators=(",", ":"))

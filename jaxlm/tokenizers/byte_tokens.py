@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.errors import UserError
-from jaxlm.tokenizers.base import EOS, utf8
+from jaxlm.tokenizers.base import EOS, OneEnd, utf8
 
 BYTES = 256
 NO_BYTE = b"\xff"
@@ -15,7 +15,7 @@ NO_BYTE = b"\xff"
 
 
 @dataclasses.dataclass(frozen=True)
-class ByteTokenizer:
+class ByteTokenizer(OneEnd):
     """One token for each byte of UTF-8, for any text: token 0 is EOS, token 1 + b the byte b."""
 
     @classmethod

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from jaxlm.errors import UserError
-from jaxlm.tokenizers.base import EOS, UnknownCharacter
+from jaxlm.tokenizers.base import EOS, OneEnd, UnknownCharacter
 
 
 @dataclasses.dataclass(frozen=True)
-class CharTokenizer:
+class CharTokenizer(OneEnd):
     """One token for each Unicode character; token 0 is EOS. Token i > 0 is characters[i - 1]."""
 
     characters: str

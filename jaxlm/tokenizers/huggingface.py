@@ -69,7 +69,7 @@ def trained(texts: Iterable[str], vocab_size: int) -> Tree:
                 yield piece
 
     tokenizer.train_from_iterator(parts(), trainer)
-    return _brief(json.loads(tokenizer.to_str()))
+    return brief(json.loads(tokenizer.to_str()))
 
 
 def opened(path: Path) -> Tree:
@@ -96,7 +96,7 @@ def opened(path: Path) -> Tree:
 def checked(tree: Tree, path: Path) -> Tree:
     """The tree, brief. Raises UserError unless it is byte-level BPE that gives every text back."""
     model, vocab = tree["model"], tree["model"].get("vocab")
-    splitters = list(_flat(tree.get("pre_tokenizer")))
+    splitters = list(steps(tree.get("pre_tokenizer")))
     kinds = [splitter.get("type") for splitter in splitters]
     bytes_of = [splitter for splitter in splitters if splitter.get("type") == "ByteLevel"]
     added = {token["content"]: token["id"] for token in _added(tree)}
@@ -109,11 +109,11 @@ def checked(tree: Tree, path: Path) -> Tree:
         reason = "one that adds a blank before a text (add_prefix_space)"
     elif any(splitter.get("behavior") == "Removed" for splitter in splitters):
         reason = "one that drops what it cuts at (behavior Removed)"
-    elif normalizers := list(_flat(tree.get("normalizer"))):
+    elif normalizers := list(steps(tree.get("normalizer"))):
         reason = f"one that changes a text first (normalizer {normalizers[0].get('type')})"
     elif model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         reason = "one that marks the ends of words"
-    elif stripping := [token["content"] for token in _ordinary(tree) if token.get("lstrip") or token.get("rstrip")]:
+    elif stripping := [token["content"] for token in ordinary(tree) if token.get("lstrip") or token.get("rstrip")]:
         reason = f"one whose token {stripping[0]!r} takes the blanks beside it"
     elif missing := [byte for char, byte in ALPHABET.items() if char not in vocab]:
         reason = f"one without the byte 0x{min(missing):02X}"
@@ -125,12 +125,28 @@ def checked(tree: Tree, path: Path) -> Tree:
         raise UserError(
             f"data.tokens.path wants byte-level BPE that keeps every text as it is, got {reason} in {str(path)!r}"
         )
-    return _brief(tree)
+    return brief(tree)
 
 
 def special(tree: Tree) -> dict[str, int]:
     """The special tokens by name; a single character that is one too stays text."""
     return {token["content"]: token["id"] for token in _added(tree) if _is_special(token)}
+
+
+def ordinary(tree: Tree) -> list[Mapping[str, Any]]:
+    """Added tokens that are text."""
+    return [token for token in _added(tree) if not _is_special(token)]
+
+
+def steps(part: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """The steps of a pre-tokenizer, normalizer or decoder, those of a Sequence one by one."""
+    if part is None:
+        return
+    if part.get("type") == "Sequence":
+        for inner in part.get("pretokenizers") or part.get("normalizers") or part.get("decoders") or []:
+            yield from steps(inner)
+    else:
+        yield part
 
 
 def end_of(tree: Tree, path: Path, name: str | None) -> int:
@@ -153,18 +169,35 @@ def end_of(tree: Tree, path: Path, name: str | None) -> int:
     )
 
 
-def without_special(tree: Tree) -> Tree:
-    """The tree by which texts are encoded: special tokens are not in it, so that no text has one."""
+def without_special(tree: Tree, unknown: str | None = None) -> Tree:
+    """The tree by which texts are encoded: special tokens are not in it, so that no text has one.
+
+    `unknown` names the one that stands for what has no token, if there is one.
+    """
     names, model = special(tree), tree["model"]
-    vocab = {text: token for text, token in model["vocab"].items() if text not in names}
-    return {
-        **tree,
-        "model": {**model, "vocab": vocab, "dropout": None, "unk_token": None},
-        "added_tokens": _ordinary(tree),
-        "post_processor": None,
-        "truncation": None,
-        "padding": None,
-    }
+    vocab = {text: token for text, token in model["vocab"].items() if text not in names or text == unknown}
+    model = {**model, "vocab": vocab, "unk_token": unknown}
+    return encoding_alone({**tree, "model": model, "added_tokens": ordinary(tree)})
+
+
+def encoding_alone(tree: Tree) -> Tree:
+    """The tree without chance, and without what is done to tokens afterwards."""
+    rest = {"post_processor": None, "truncation": None, "padding": None}
+    return {**tree, "model": {**tree["model"], "dropout": None}, **rest}
+
+
+def encoder(tree: Tree) -> Any:
+    """The library's tokenizer of a tree. Raises UserError where the library cannot read it."""
+    hugging = library()
+    try:
+        return hugging.Tokenizer.from_str(compact(tree))
+    except Exception as error:  # the library has no class of its own for what it cannot read
+        raise UserError(f"tokenizers {hugging.__version__} cannot read this tokenizer.json: {error}") from None
+
+
+def compact(tree: Tree) -> str:
+    """A tree as JSON, without blanks."""
+    return json.dumps(tree, ensure_ascii=False, separators=(",", ":"))
 
 
 def token_bytes(tree: Tree) -> list[bytes]:
@@ -172,7 +205,7 @@ def token_bytes(tree: Tree) -> list[bytes]:
     made: dict[int, bytes] = {}
     for text, token in tree["model"]["vocab"].items():
         made[token] = bytes(map(ALPHABET.__getitem__, text)) if _is_bytes(text) else b""
-    made |= {token["id"]: token["content"].encode() for token in _ordinary(tree)}
+    made |= {token["id"]: token["content"].encode() for token in ordinary(tree)}
     made |= dict.fromkeys(special(tree).values(), b"")
     return [made.get(token, b"") for token in range(max(made) + 1)]
 
@@ -219,7 +252,7 @@ def _json(path: Path) -> Any:
         raise UserError(f"data.tokens.path wants JSON in {str(path)!r}: {error}") from None
 
 
-def _brief(tree: Tree) -> Tree:
+def brief(tree: Tree) -> Tree:
     """The tree with merges as strings: a fifth of the lines of pairs in a file."""
     model = tree["model"]
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model.get("merges", [])]
@@ -230,24 +263,8 @@ def _added(tree: Tree) -> list[Mapping[str, Any]]:
     return list(tree.get("added_tokens") or [])
 
 
-def _ordinary(tree: Tree) -> list[Mapping[str, Any]]:
-    """Added tokens that are text."""
-    return [token for token in _added(tree) if not _is_special(token)]
-
-
 def _is_special(token: Mapping[str, Any]) -> bool:
     return bool(token.get("special")) and len(token["content"]) > 1
-
-
-def _flat(part: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
-    """The steps of a pre-tokenizer or normalizer, those of a Sequence one by one."""
-    if part is None:
-        return
-    if part.get("type") == "Sequence":
-        for inner in part.get("pretokenizers") or part.get("normalizers") or []:
-            yield from _flat(inner)
-    else:
-        yield part
 
 
 def _is_bytes(text: str) -> bool:

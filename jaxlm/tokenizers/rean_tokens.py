@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.errors import UserError
-from jaxlm.tokenizers.base import EOS, visible
+from jaxlm.tokenizers.base import EOS, OneEnd, visible
 from jaxlm.tokenizers.unicode_words import finder
 
 BYTES = 256
@@ -21,7 +21,7 @@ PATTERN = r"(?:[^\W_][\u0300-\u036f]*)+\s*|[\W_]\s*"
 
 
 @dataclasses.dataclass(frozen=True)
-class ReanTokenizer:
+class ReanTokenizer(OneEnd):
     """Token FIRST_WORD + i is words[i]: a run of letters and digits, or one other character, each with the white space
     that follows it. What is not among the words is spelled in bytes, so that every text can be encoded.
     """

@@ -32,6 +32,7 @@ PREFIXES = {
     "PrepareConfig": "",
     "VectorsConfig": "model.vectors_from.",
     "MeshConfig": "mesh.",
+    "RopeConfig": "model.rope.",
     "DistributedConfig": "distributed.",
     "WordsConfig": "data.tokens.",
     "ReanTokensConfig": "data.tokens.",

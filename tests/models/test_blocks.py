@@ -32,10 +32,17 @@ MODERN: dict[str, Any] = {
     "value_embeds": True,
     "logit_softcap": 15.0,
 }
+LLAMA3 = jaxlm.RopeConfig(scaling="llama3", factor=8.0, original_context=20, low=0.5, high=2.0)
+YARN = jaxlm.RopeConfig(scaling="yarn", factor=4.0, original_context=40, beta_fast=4.0, beta_slow=0.5)
 FORMS: dict[str, dict[str, Any]] = {
     "gpt2": {"tied": True},
     "plain": {"bias": False, "positions": "none", "activation": "relu2", "d_ff": 12, "zero_init": True},
     "llama": {**LLAMA, "n_kv_heads": 2, "rope_base": 100.0},
+    "qwen2": {**LLAMA, "qkv_bias": True, "d_head": 6, "norm_eps": 0.01, "tied": True},
+    "wide": {"d_head": 8, "norm_eps": 0.1, "qk_norm": True, "embed_norm": True},
+    "linear": {**LLAMA, "rope": jaxlm.RopeConfig(scaling="linear", factor=4.0)},
+    "llama3": {**LLAMA, "d_head": 12, "rope_base": 50.0, "rope": LLAMA3},
+    "yarn": {**LLAMA, "d_head": 12, "rope_base": 50.0, "rope": YARN},
     "capped": {"qk_norm": True, "attention_softcap": 0.5, "logit_softcap": 2.0, "window_pattern": "SL", "window": 3},
     "modern": {**MODERN, "n_kv_heads": 1, "window_pattern": "SSL", "documents": True},
 }
@@ -224,3 +231,31 @@ def test_the_less_is_saved_the_more_is_computed_again(scan):
     more_rows = saved_bytes("blocks", scan, rows=3) - kept[-1]
     fewer_layers = saved_bytes("blocks", scan, n_layers=3, rows=3) - saved_bytes("blocks", scan, n_layers=3)
     assert more_rows - fewer_layers == T * SIZES["d_model"] * 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rope": LLAMA3}, r"model\.rope\.scaling llama3 has no effect with model\.positions learned"),
+        ({"qkv_bias": True}, r"model\.qkv_bias True has no effect with model\.bias True"),
+        ({**LLAMA, "d_head": 5}, r"model\.d_head wants heads of an even width"),
+        ({"norm_eps": 0.0}, r"model\.norm_eps wants a number from"),
+    ],
+)
+def test_settings_of_other_families_that_have_no_effect_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        jaxlm.GptConfig(**SIZES, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"factor": 2.0}, r"model\.rope\.factor 2\.0 has no effect with model\.rope\.scaling none"),
+        ({"scaling": "linear", "low": 2.0}, r"model\.rope\.low 2\.0 has no effect with model\.rope\.scaling linear"),
+        ({"scaling": "yarn", "factor": 2.0}, r"model\.rope\.original_context wants the positions of the first"),
+        ({"scaling": "llama3", "factor": 2.0, "original_context": 8, "low": 5.0}, r"model\.rope\.high wants"),
+    ],
+)
+def test_settings_of_a_scaling_that_it_does_not_read_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        jaxlm.RopeConfig(**settings)
