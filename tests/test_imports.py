@@ -33,7 +33,7 @@ FLOORS = (
     {"any_text"},
     {"sweep"},
     {"cli"},
-    {"leaderboard", "lr_range", "exercises", "compare"},
+    {"leaderboard", "lr_range", "exercises", "compare", "interop"},
     {"evaluate"},
 )
 """The rooms from the ground up: each imports from lower floors and from itself."""

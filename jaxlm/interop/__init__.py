@@ -1,0 +1,1 @@
+"""Models come and go: folders of Hugging Face in and out."""
