@@ -1,6 +1,7 @@
 """The file of an exported program: a zip of a JSON header, the tokenizer, the weights and two programs. No pickle."""
 
 import datetime
+import importlib.metadata
 import json
 import zipfile
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.export
-import jaxlib
 import numpy as np
 
 import jaxlm
@@ -84,7 +84,7 @@ def header_of(run: Run, programs: Programs) -> dict[str, Any]:
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "jaxlm": jaxlm.__version__,
             "jax": jax.__version__,
-            "jaxlib": jaxlib.__version__,
+            "jaxlib": importlib.metadata.version("jaxlib"),
         },
         "platforms": list(PLATFORMS),
         "model": type(run.config.model).__name__,

@@ -24,6 +24,8 @@ from jaxlm.interop import program, program_file
 from jaxlm.interop.__main__ import main
 from jaxlm.ops.target import Target, compiling_for
 from jaxlm.tokenizers import BpeTokenizer, ReanTokenizer
+from jaxlm.tokenizers.rean_tokens import PATTERN
+from jaxlm.tokenizers.unicode_words import with_marks
 from tests.conftest import NAMES, REPOSITORY, TINY, opened
 
 READER = REPOSITORY / "examples" / "run_exported.py"
@@ -284,6 +286,6 @@ def test_byte_pairs_are_merged_as_the_library_merges_them(byte_pairs, text):
 @given(TEXT)
 def test_words_are_found_as_the_house_finds_them(text):
     house = ReanTokenizer.of_texts([TEXTS["stream"], "é중 हिन्दी "])
-    read = reader().Words(list(house.words), program_file.with_marks(program_file.PATTERN))
+    read = reader().Words(list(house.words), with_marks(PATTERN))
     assert read.encode(text) == house.encode(text).tolist()
     assert b"".join(map(read.bytes_of, read.encode(text))).decode() == text
