@@ -1,5 +1,6 @@
 """Exported programs: the texts of jaxlm.generate without jaxlm, files whole or not there, readers of tokens."""
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -9,8 +10,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -53,11 +56,12 @@ def reader() -> Any:
 
 
 def run_of(model: jaxlm.ModelConfig, kind: Any = "stream", **data: Any) -> jaxlm.Run:
-    """A run in memory whose logits are far apart."""
+    """A run in memory in which a token depends on those before it, and a memory does not begin with zeros."""
     config = jaxlm.DataConfig(kind=kind, split=(1, 0, 0), **data)
     run = opened(model, config, READ[kind](TEXTS[kind], config), C)
     if model.trained_by_steps:
-        object.__setattr__(run, "params", jax.tree.map(lambda x: 3 * x, run.params))
+        larger = jax.tree.map(lambda x: 4 * x + 0.3 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), run.params)
+        run = dataclasses.replace(run, params=larger)
     return run
 
 
@@ -98,6 +102,21 @@ def test_every_model_writes_the_same_texts(model, kind, tmp_path):
     by_sequences = isinstance(model, jaxlm.GptConfig | jaxlm.ReanConfig | jaxlm.RnnConfig)
     run = run_of(model, kind, example="sequence" if by_sequences else "window")
     texts(run, tmp_path / "a.zip", PROMPTS[kind], 3, 30)
+
+
+@pytest.mark.slow
+def test_prefill_begins_a_text_anew_or_goes_on():
+    run = run_of(jaxlm.RnnConfig(cell="lstm", d_embed=4, d_hidden=8), example="sequence")
+    made = program.export_programs(run)
+    prefill = jax.export.deserialize(bytearray(made.prefill)).call
+    tokens, number = np.arange(made.prompt, dtype=np.int32)[None] % run.model.vocab_size, np.array([5], np.int32)
+    junk = [np.full(leaf.shape, 7, leaf.dtype) for leaf in made.cache]
+    once = prefill(made.weights, junk, np.array(True), tokens, number)
+    twice = prefill(made.weights, once, np.array(False), tokens, number)
+    cache = run.model.init_cache(run.params, 1, made.prompt)
+    for found in (once, twice):
+        _, cache = run.model.extend(run.params, cache, tokens, number)
+        chex.assert_trees_all_close(found, jax.tree.leaves(cache), rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -188,7 +207,7 @@ def test_no_program_has_a_kernel_of_one_platform(tmp_path):
 def test_numbers_that_numpy_lacks_come_back(tmp_path):
     run = run_of(jaxlm.GptConfig(context=C, dtype="bfloat16", **SMALL), example="sequence")
     params = jax.tree.map(lambda x: x.astype("bfloat16"), run.params)
-    object.__setattr__(run, "params", params)
+    run = dataclasses.replace(run, params=params)
     program_file.export_program(run, tmp_path / "a.zip")
     weights = reader().Program(str(tmp_path / "a.zip"))._weights
     for name, array in program.named_weights(run).items():
