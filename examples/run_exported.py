@@ -92,16 +92,18 @@ class ByteLevelBpe:
         self._rank = {pair: rank for rank, pair in enumerate(pairs)}
         self._whole = model.get("ignore_merges", False)
         self._cutters = list(cutters(tree.get("pre_tokenizer")))
-        self._normalizer = tree.get("normalizer")
+        self._form = (tree.get("normalizer") or {}).get("type")
         self._letter, byte_of = byte_letters(), {letter: byte for byte, letter in enumerate(byte_letters())}
-        self._bytes = {token: bytes(map(byte_of.__getitem__, text)) for text, token in self._vocab.items()}
+        if not {*self._letter} <= {*self._vocab} or self._form not in (None, "NFC", "NFD", "NFKC", "NFKD"):
+            raise SystemExit("this reader knows byte-level BPE alone, of texts in a normal form at most")
+        self._bytes = {token: bytes(byte_of.get(char, 0) for char in text) for text, token in self._vocab.items()}
         self._bytes |= {token["id"]: token["content"].encode() for token in added if token["content"] in self._ordinary}
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text; what spells a special token is text."""
-        if self._normalizer or any(token in text for token in self._ordinary):
-            raise SystemExit("this reader has no normalizers and no added tokens: encode the prompt with `tokenizers`")
-        pieces = [text]
+        if any(token in text for token in self._ordinary):
+            raise SystemExit("this reader does not encode added tokens: take `tokenizers` for this prompt")
+        pieces = [unicodedata.normalize(self._form, text) if self._form else text]
         for cut in self._cutters:
             pieces = [part for piece in pieces for part in cut(piece)]
         return [self._vocab[part] for piece in pieces for part in self._merged(piece)]
@@ -147,7 +149,7 @@ def cutters(part: dict[str, Any] | None) -> Iterator[Callable[[str], list[str]]]
     elif kind == "Digits":
         yield isolating(r"\p{N}" if part.get("individual_digits") else r"\p{N}+")
     else:
-        raise SystemExit(f"this reader does not know how {kind} cuts a text: encode the prompt with `tokenizers`")
+        raise SystemExit(f"this reader does not know how {kind} cuts a text: take `tokenizers` for this prompt")
 
 
 def isolating(pattern: str) -> Callable[[str], list[str]]:
@@ -171,7 +173,7 @@ def as_python(pattern: str) -> str:
         if part.startswith(r"\p"):
             part = f"[{of_category(part[3:-1])}]"
         elif in_set and part == r"\S":
-            raise SystemExit(r"this reader does not know \S in a set: encode the prompt with `tokenizers`")
+            raise SystemExit(r"this reader does not know \S in a set: take `tokenizers` for this prompt")
         part = other.get(part, part)
         if len(part) > 2 and in_set:
             part = part[1:-1]
@@ -214,6 +216,7 @@ class Program:
             "characters": lambda: Characters(tree["characters"]),
             "rean": lambda: Words(tree["words"], self._text["words"]),
             "bpe": lambda: ByteLevelBpe(tree["huggingface"]),
+            "huggingface": lambda: ByteLevelBpe(tree["huggingface"]),
         }
         if tree["kind"] not in kinds:
             raise SystemExit(f"this reader does not know tokenizers of kind {tree['kind']!r}")
@@ -274,7 +277,7 @@ class Program:
         """What a prompt is continued from: where turns end with a token, so do the prompt's lines."""
         eos, parts = self._text["eos"], prompt.split("\n") if self._text["eos_text"] else [prompt]
         tokens = [token for part in parts for token in [*self._tokenizer.encode(part), eos]][:-1]
-        return [*self._text["start"], *tokens] if self._text["starts_prompts"] else tokens or self._text["start"]
+        return [*self._text["prefix"], *tokens] or self._text["start"]
 
     def _decoded(self, tokens: list[int]) -> str:
         eos, between = self._text["eos"], self._text["eos_text"].encode()

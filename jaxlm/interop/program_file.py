@@ -13,6 +13,7 @@ import numpy as np
 
 import jaxlm
 from jaxlm.errors import UserError, check_folder
+from jaxlm.inference.generate import prompt_tokens
 from jaxlm.interop.program import PLATFORMS, SETTINGS, Programs, export_programs
 from jaxlm.runs.loading import Run
 from jaxlm.tokenizers.rean_tokens import PATTERN, ReanTokenizer
@@ -60,13 +61,13 @@ def check_place(path: Path) -> None:
 
 def header_of(run: Run, programs: Programs) -> dict[str, Any]:
     """What a reader must know of the programs, and of how this run's texts begin and end."""
-    kind, tokenizer = run.config.data.kind, run.tokenizer
+    kind, tokenizer, start = run.config.data.kind, run.tokenizer, prompt_tokens(run, "")
     turns = kind == "dialogues"
     ends = kind == "lines" or run.marks_unknown or run.has_documents
     text: dict[str, Any] = {
         "kind": kind,
-        "start": [tokenizer.start] if kind == "stream" else [tokenizer.eos],
-        "starts_prompts": kind != "stream",
+        "start": start,
+        "prefix": list(getattr(tokenizer, "prefix", ())) if kind == "stream" else start,
         "eos": tokenizer.eos,
         "end_tokens": list(getattr(tokenizer, "end_tokens", (tokenizer.eos,))) if ends else [],
         "stop_tokens": [tokenizer.eos] * 2 if turns else [],

@@ -115,7 +115,7 @@ def test_prefill_begins_a_text_anew_or_goes_on():
     twice = prefill(made.weights, once, np.array(False), tokens, number)
     cache = run.model.init_cache(run.params, 1, made.prompt)
     for found in (once, twice):
-        _, cache = run.model.extend(run.params, cache, tokens, number)
+        _, cache = run.model.extend(run.params, cache, jnp.asarray(tokens), jnp.asarray(number))
         chex.assert_trees_all_close(found, jax.tree.leaves(cache), rtol=1e-5)
 
 
@@ -300,6 +300,21 @@ def test_byte_pairs_are_merged_as_the_library_merges_them(byte_pairs, text):
         assert tokens == house.encode(text).tolist()
         assert b"".join(map(read.bytes_of, tokens)).decode() == text
         assert read.bytes_of(house.eos) == b""
+
+
+def test_what_the_reader_cannot_encode_is_refused(byte_pairs):
+    tree = json.loads(byte_pairs["gpt2"][0].model)
+    read = reader().ByteLevelBpe
+    assert read(tree | {"normalizer": {"type": "NFC"}}).encode("e\u0301") == read(tree).encode("é")
+    added = {"id": 900, "content": "<tool>", "special": False}
+    other = read(tree | {"added_tokens": [*tree["added_tokens"], added]})
+    assert other.bytes_of(900) == b"<tool>" and other.encode("tool") == read(tree).encode("tool")
+    with pytest.raises(SystemExit, match="does not encode added tokens"):
+        other.encode("a <tool>")
+    with pytest.raises(SystemExit, match="byte-level BPE alone"):
+        read(tree | {"normalizer": {"type": "Lowercase"}})
+    with pytest.raises(SystemExit, match="does not know how Metaspace cuts a text"):
+        read(tree | {"pre_tokenizer": {"type": "Metaspace"}})
 
 
 @given(TEXT)
