@@ -151,6 +151,7 @@ def test_mathematics_knows_no_flax(module):
         ("tyro", {"cli"}),
         ("sklearn", {"embeddings"}),
         ("tokenizers", {"tokenizers"}),
+        ("flatbuffers", {"interop"}),
         ("argparse", set()),
         ("pickle", set()),
     ],

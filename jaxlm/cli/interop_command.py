@@ -14,9 +14,11 @@ PROG = "python -m jaxlm.interop"
 USAGE = f"""\
 usage: {PROG} import FOLDER --out RUN
        {PROG} export RUN --out FOLDER
+       {PROG} export RUN --program FILE
 
 import: a local folder of Hugging Face (config.json, *.safetensors, tokenizer.json) becomes a run directory
-export: a run of a GPT becomes such a folder, for transformers
+export --out: a run of a GPT becomes such a folder, for transformers
+export --program: any run becomes a file that JAX runs without this project
 Their options: import --help, export --help"""
 
 
@@ -38,12 +40,14 @@ class ImportCommand:
 
 @dataclasses.dataclass(frozen=True)
 class ExportCommand(OpensRuns):
-    """Write a run of a GPT as a folder that transformers opens."""
+    """Write a run of a GPT as a folder that transformers opens, or any run as a program for JAX alone."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run directory."""
     out: Path | None = None
     """The folder to make: config.json, model.safetensors, the tokenizer's files, README.md."""
+    program: Path | None = None
+    """The file to make: the model's programs for CPUs, NVIDIA GPUs and TPUs, its weights and its tokenizer."""
     checkpoint: Literal["best", "last"] = "best"
     """best: by dev loss."""
     weights: Literal["ema", "raw"] = "ema"
@@ -61,7 +65,8 @@ def parse_interop(args: list[str]) -> ImportCommand | ExportCommand | None:
         return parse(ImportCommand, rest, prog=f"{PROG} import")
     if name == "export":
         command = parse(ExportCommand, trust_last(rest), prog=f"{PROG} export")
-        if command.out is None:
-            raise UserError("--out wants the folder to make")
+        if (command.out is None) == (command.program is None):
+            given = "neither" if command.out is None else "both"
+            raise UserError(f"export wants --out FOLDER, for transformers, or --program FILE, for JAX, got {given}")
         return command
     raise UserError(f"jaxlm.interop wants import or export, got {name or 'nothing'!r} (--help)")

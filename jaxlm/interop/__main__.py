@@ -1,4 +1,7 @@
-"""Models of other programs: python -m jaxlm.interop import FOLDER --out RUN | export RUN --out FOLDER."""
+"""python -m jaxlm.interop import FOLDER --out RUN | export RUN --out FOLDER | --program FILE."""
+
+import sys
+from pathlib import Path
 
 from jaxlm.cli.interop_command import USAGE, ExportCommand, ImportCommand, parse_interop
 from jaxlm.cli.process import run_main, show
@@ -26,15 +29,33 @@ def import_folder(command: ImportCommand) -> str:
 
 
 def export_run(command: ExportCommand) -> str:
-    """Make a folder of a run; returns a line about it."""
+    """Make a folder or a program of a run; returns a line about it."""
     from jaxlm.devices import platform
-    from jaxlm.interop.exporting import export_folder
 
     platform.choose_device(command.device)
+    if command.program is not None:
+        return export_program(command, command.program)
+    from jaxlm.interop.exporting import export_folder
+
     assert command.out is not None
     return export_folder(
         command.run, command.out, which=command.checkpoint, weights=command.weights, trust_code=command.trusted
     )
+
+
+def export_program(command: ExportCommand, path: Path) -> str:
+    """Make a program of a run; returns a line about it."""
+    from jaxlm.interop import program, program_file
+    from jaxlm.runs.loading import load_run
+
+    program.serializer()
+    program_file.check_place(path)
+    run = load_run(command.run, which=command.checkpoint, weights=command.weights, trust_code=command.trusted, log=_log)
+    return program_file.export_program(run, path)
+
+
+def _log(line: str) -> None:
+    show(line, file=sys.stderr)
 
 
 if __name__ == "__main__":
