@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.cli.process import run_main, show
+from jaxlm.cli.server_command import ServerCommand, parse_server, read_keys
 from jaxlm.errors import UserError
-from jaxlm.server.command import ServerCommand, parse_server, read_keys
 
 
 def main(args: list[str]) -> int:

@@ -4,12 +4,12 @@ import dataclasses
 import secrets
 from typing import Any
 
+from jaxlm.cli.server_command import Limits
 from jaxlm.errors import UserError
 from jaxlm.inference.sampling import Strategy
 from jaxlm.inference.slots import MOST_TOP
 from jaxlm.server.failures import ApiError
 from jaxlm.server.fields import Fields
-from jaxlm.server.limits import Limits
 
 MOST_CHOICES, MOST_STOPS = 128, 16
 

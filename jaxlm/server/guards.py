@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 
+from jaxlm.cli.server_command import Limits
 from jaxlm.server.failures import ApiError
-from jaxlm.server.limits import Limits
 from jaxlm.server.state import State
 
 OPEN_PATHS = ("/", "/health")

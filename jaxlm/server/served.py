@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jaxlm.cli.server_command import Limits
 from jaxlm.errors import UserError
 from jaxlm.inference.batcher import Batcher
 from jaxlm.inference.chat import Chat, open_end
@@ -20,7 +21,6 @@ from jaxlm.ops import prng
 from jaxlm.runs.loading import Run
 from jaxlm.server import templates
 from jaxlm.server.failures import ApiError, refused
-from jaxlm.server.limits import Limits
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from typing import Any
 
 import uvicorn
 
+from jaxlm.cli.server_command import ServerCommand, is_loopback
 from jaxlm.errors import UserError
 from jaxlm.server.app import build
-from jaxlm.server.command import ServerCommand, is_loopback
 from jaxlm.server.state import State
 
 SWITCH_SECONDS = 0.0005

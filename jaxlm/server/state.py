@@ -4,8 +4,8 @@ import collections
 import time
 from collections.abc import Sequence
 
+from jaxlm.cli.server_command import Limits
 from jaxlm.server.failures import ApiError
-from jaxlm.server.limits import Limits
 from jaxlm.server.metrics import SECONDS, TOKEN_SECONDS, Counter, Gauge, Histogram
 from jaxlm.server.served import Served
 from jaxlm.server.worker import Job, Worker
