@@ -72,7 +72,9 @@ def build(state: State, hosts: Sequence[str] | None = None) -> Starlette:
         posted("/tokenize", tokenize),
         posted("/detokenize", detokenize),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _no_such_path, Exception: _bug})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_path, Exception: _bug})
+    app.router.redirect_slashes = False
+    return app
 
 
 class Guarded:

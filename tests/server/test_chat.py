@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxlm
+from jaxlm.inference import engine
 from jaxlm.inference.chat import Chat
 from jaxlm.inference.sampling import Strategy
 from jaxlm.tokenizers import ByteTokenizer
@@ -46,7 +47,7 @@ def test_an_answer_is_that_of_chat(client: Client, runs):
 def test_limits_and_stops_of_an_answer(client: Client):
     fields: dict[str, Any] = {"model": "talk", "messages": ONE, "seed": 0}
     for ask in (answered, streamed):
-        assert ask(client, **fields, max_completion_tokens=3) == ("1 is ", "length")
+        assert ask(client, **fields, max_completion_tokens=4) == ("1 is", "length")
         assert ask(client, **fields, stop="is one") == ("1 ", "stop")
 
 
@@ -117,12 +118,23 @@ def imported(runs: dict[str, jaxlm.Run]):
 def test_a_template_makes_the_prompt_and_its_end_tokens_end_the_answer(imported):
     client, run = imported
     messages = [{"role": "user", "content": "hi"}]
-    prompt = "\n<user>hi|\n<assistant>"
-    text, reason = answered(client, messages=messages, seed=4, max_tokens=40)
-    (want,) = jaxlm.generate(run, prompt=prompt, max_tokens=40, key=jax.random.key(4), stop="|")
-    want = want.removeprefix(prompt)
-    assert text == want and reason == ("stop" if len(want.encode()) < 40 else "length")
-    assert streamed(client, messages=messages, seed=4, max_tokens=40) == (text, reason)
+    tokens = run.tokenizer.encode("<user>hi|\n<assistant>").tolist()
+    (new,) = engine.decode(
+        run.model,
+        run.params,
+        [tokens],
+        settings=Strategy().rows(1),
+        key=jax.random.key(4),
+        place_B=np.zeros(1, np.int32),
+        limit_B=np.array([40], np.int32),
+        allowed_V=np.ones(run.tokenizer.vocab_size, bool),
+        goes_on=True,
+    )
+    ends = [place for place, token in enumerate(new[0]) if token in run.tokenizer.end_tokens]
+    assert ends, "another seed is wanted"
+    want = run.tokenizer.decode(new[0][: ends[0]]), "stop"
+    for ask in (answered, streamed):
+        assert ask(client, messages=messages, seed=4, max_tokens=40) == want
 
 
 def test_a_template_may_refuse_and_may_not_reach_out(imported, runs):
