@@ -16,7 +16,7 @@ from jaxlm.server.chat import chat
 from jaxlm.server.completions import completions
 from jaxlm.server.failures import ApiError, refused
 from jaxlm.server.fields import Fields
-from jaxlm.server.served import Served
+from jaxlm.server.served import EOS_NAME, Served
 from jaxlm.server.state import State
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -61,6 +61,11 @@ def build(state: State, hosts: Sequence[str] | None = None) -> Starlette:
     async def model(request: Request) -> Response:
         return JSONResponse(_about(state.served(request.path_params["name"])))
 
+    async def tokenizer_info(request: Request) -> Response:
+        served = state.served(request.query_params.get("model"))
+        info = {"tokenizer_class": type(served.run.tokenizer).__name__, "eos_token": EOS_NAME, "bos_token": None}
+        return JSONResponse({**info, "chat_template": served.template})
+
     routes = [
         route("/", page),
         route("/health", health),
@@ -69,6 +74,7 @@ def build(state: State, hosts: Sequence[str] | None = None) -> Starlette:
         route("/v1/models/{name:path}", model),
         posted("/v1/completions", completions),
         posted("/v1/chat/completions", chat),
+        route("/tokenizer_info", tokenizer_info),
         posted("/tokenize", tokenize),
         posted("/detokenize", detokenize),
     ]

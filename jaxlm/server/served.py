@@ -22,6 +22,9 @@ from jaxlm.runs.loading import Run
 from jaxlm.server import templates
 from jaxlm.server.failures import ApiError, refused
 
+EOS_NAME = "<|endoftext|>"
+"""What stands for the token that ends a text, which has none itself."""
+
 
 @contextlib.contextmanager
 def naming(param: str) -> Iterator[None]:
@@ -210,7 +213,9 @@ class Served:
         )
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, without what precedes it. Raises ApiError."""
+        """Tokens of a text, without what precedes it; EOS_NAME alone is the token. Raises ApiError."""
+        if text == EOS_NAME:
+            return [self.run.tokenizer.eos]
         with naming("prompt"):
             return tokens_of(self.run, text)
 
@@ -226,7 +231,7 @@ class Served:
 
     def _spelled(self, token: int) -> str:
         if token == self.run.tokenizer.eos:
-            return "\n" if self.kind == "dialogues" else "<|endoftext|>"
+            return "\n" if self.kind == "dialogues" else EOS_NAME
         text = self.run.tokenizer.decode([token])
         if "\ufffd" in text and (raw := self.bytes_of(token)) is not None:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
