@@ -16,17 +16,33 @@ from jaxlm.server.state import State
 
 SWITCH_SECONDS = 0.0005
 """After which Python lets another thread go on: its default of 5 ms is as long as some models take for ten tokens."""
+BACKLOG = 2048
+"""Connections that wait to be accepted."""
 AFTER_GRACE = 2.0
 """Seconds that answers of errors have after the grace period."""
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises UserError where the address or the port cannot be had."""
+    """A socket that listens. Raises UserError where the address or the port cannot be had.
+
+    It names TCP as its protocol, as socket.create_server does not: asyncio sends small parts at once (TCP_NODELAY) on
+    such sockets alone, and others hold a token back for 40 ms until the part before it is acknowledged.
+    """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            bound.listen(BACKLOG)
+        except OSError:
+            bound.close()
+            raise
     except OSError as error:
         raise UserError(f"--host {host} --port {port} cannot be listened on: {error.strerror or error}") from None
+    return bound
 
 
 class Server(uvicorn.Server):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxlm
-from tests.server.running import SECONDS, serving
+from tests.server.running import SECONDS, serving, wait_until
 
 MESSAGES: Any = [{"role": "user", "content": "one?"}]
 KEY = "a-key-for-the-peers"
