@@ -54,7 +54,7 @@ class Batcher:
         self._compiled = slots.programs(**compilation.sampling_options(params, places))
         self._must_block = len(jax.devices()) > 1 and jax.default_backend() == "cpu"
         self._unread = self._compiled.empty(model, params, batch=1, room=room).cache
-        self._kept = Kept(kept)
+        self._kept = Kept(kept, model)
         self._reset()
 
     def _reset(self) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxlm.inference import slots
 from jaxlm.inference.sampling import Strategy
+from jaxlm.models.base import LanguageModel
 
 Reason = Literal["stop", "length"]
 """Why a row ended: a token that ends a text, or its limit (or the model's positions)."""
@@ -107,8 +108,8 @@ class Kept:
     LEAST = 16
     """Tokens that must be shared: fewer are as quickly read again."""
 
-    def __init__(self, most: int):
-        self._most = most
+    def __init__(self, most: int, model: LanguageModel[Any]):
+        self._most, self._model = most, model
         self._caches: collections.OrderedDict[tuple[int, ...], Any] = collections.OrderedDict()
 
     def __len__(self) -> int:
@@ -131,14 +132,14 @@ class Kept:
         best, count = None, 0
         for kept in self._caches:
             shared = _shared(kept, tokens)
-            is_usable = shared == len(kept) or slots.taken_back(self._caches[kept], shared) is not None
+            is_usable = shared == len(kept) or slots.taken_back(self._model, self._caches[kept], shared) is not None
             if is_usable and shared >= self.LEAST and shared > count:
                 best, count = kept, shared
         if best is None:
             return 0, None
         self._caches.move_to_end(best)
         row_cache = self._caches[best]
-        return count, row_cache if count == len(best) else slots.taken_back(row_cache, count)
+        return count, row_cache if count == len(best) else slots.taken_back(self._model, row_cache, count)
 
 
 def _shared(a: tuple[int, ...], b: list[int]) -> int:

@@ -188,9 +188,12 @@ def likelihoods(logits_NV: jax.Array, tok_N: jax.Array) -> Likelihoods:
     return Likelihoods(chosen_N, top_NK.astype(jnp.int32), log_p_NK)
 
 
-def taken_back(row_cache: Any, count: int) -> Any | None:
-    """The cache with its first `count` tokens alone, where it is one with positions (see models/base.py), else None."""
-    if isinstance(row_cache, Mapping) and "position" in row_cache:
+def taken_back(model: LanguageModel[Any], row_cache: Any, count: int) -> Any | None:
+    """The cache with its first `count` tokens alone; None of a model that can only read them again.
+
+    Those are all whose cache is more than tokens at positions, behind which nothing is seen.
+    """
+    if hasattr(getattr(model, "module", None), "rolled_back") and isinstance(row_cache, Mapping):
         return {**row_cache, "position": np.full(1, count, np.int32)}
     return None
 
