@@ -63,7 +63,7 @@ class Choice:
             self._text += self._stream.finish()
         if self._stream.ended:
             reason = "stop"
-        if event.score is not None:
+        if event.score is not None and not self._stream.ended:  # the token that completes a stop is not given
             known = self._stream.known
             self._scored.append((Scored(event.token, self._known, event.score), known))
             self._known = known
