@@ -290,7 +290,7 @@ class Batcher:
         self._rows = [*(self._rows[i] for i in used), *[None] * size][:size]
 
     def _blocked(self, result: Any) -> Any:
-        """The result, once it is there if several CPU devices deadlock on queued collectives."""
+        """The result, once it is there on several CPU devices, which deadlock on queued collectives."""
         return jax.block_until_ready(result) if self._must_block else result
 
 

@@ -66,7 +66,7 @@ class Client:
             return Answer(response.status, response.headers, response.read())
 
     def get(self, path: str, **headers: str) -> Answer:
-        return self.ask("GET", path, **headers)
+        return self.ask("GET", path, None, **headers)
 
     def post(self, path: str, **fields: Any) -> Answer:
         return self.ask("POST", path, json.dumps(fields).encode(), Content_Type="application/json")

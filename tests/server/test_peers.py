@@ -33,7 +33,8 @@ def test_openai_completes(openai_client):
     whole = client.completions.create(**fields)
     assert [choice.index for choice in whole.choices] == [0, 1] and whole.usage.completion_tokens == 40
     assert len(whole.choices[0].logprobs.token_logprobs) == 20
-    texts, log_p = ["", ""], [[], []]
+    texts = ["", ""]
+    log_p: list[list[float]] = [[], []]
     for chunk in client.completions.create(**fields, stream=True, stream_options={"include_usage": True}):
         for choice in chunk.choices:
             texts[choice.index] += choice.text
@@ -121,6 +122,7 @@ def test_the_harness_finds_the_likelihoods_of_score(runs, tmp_path, name):
         assert done.returncode == 0, done.stderr[-3000:]
         result = json.loads(done.stdout.partition("RESULT ")[2].splitlines()[0])
         right = 0
+        document: Any
         for document, scores, texts in zip(documents, result["scores"], result["texts"], strict=True):
             context, wants = document["context"], []
             for choice in document["choices"]:

@@ -77,7 +77,7 @@ def run(caches, cli) -> Iterator[str]:
 def test_a_signal_ends_it_after_the_requests_in_flight(cli, run, signum, code):
     process = cli.start("-m", "jaxlm.server", run, "--port", "0", "--batch", "1")
     assert process.stdout is not None
-    lines = []
+    lines: list[str] = []
     while not (lines and lines[-1].startswith("serving")):
         lines.append(process.stdout.readline())
         assert lines[-1], process.communicate()
