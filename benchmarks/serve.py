@@ -179,7 +179,8 @@ async def ask(
     writer.write(f"{head}{len(body)}\r\n\r\n".encode() + body)
     status = await reader.readuntil(b"\r\n\r\n")
     assert status.startswith(b"HTTP/1.1 200"), status
-    text, parts, tokens = "", [], 0
+    text, tokens = "", 0
+    parts: list[float] = []
     while size := int((await reader.readuntil(b"\r\n")).strip(), 16):
         chunk = await reader.readexactly(size + 2)
         now = time.perf_counter()

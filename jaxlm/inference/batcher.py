@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxlm.devices import compilation
 from jaxlm.inference import slots
-from jaxlm.inference.rows import Drawn, Event, Kept, PromptScored, Reason, Row, TokenScore
+from jaxlm.inference.rows import Drawn, Event, Kept, PromptScored, Reason, Row, TokenScore, scores_of
 from jaxlm.inference.sampling import RowSettings, Strategy
 from jaxlm.models.base import LanguageModel, Params
 
@@ -159,7 +159,7 @@ class Batcher:
             row.made.append(tok_B[i])
             score = None
             if row.top is not None and scores is not None:
-                score = _scores(slots.Likelihoods(*(x[i : i + 1] for x in scores)), row.top)[0]
+                score = scores_of(slots.Likelihoods(*(x[i : i + 1] for x in scores)), row.top)[0]
             reason = self._reason(row)
             if reason is not None:
                 self._end(row)
@@ -226,7 +226,7 @@ class Batcher:
         target_T[: len(new)] = row.seen[row.read + 1 : row.read + 1 + len(new)]
         row.cache, found = self._blocked(self._compiled.read_scored(*args, target_T))
         row.read += len(new)
-        return _scores(slots.Likelihoods(*(x[: len(new)] for x in jax.device_get(found))), row.top or 0)
+        return scores_of(slots.Likelihoods(*(x[: len(new)] for x in jax.device_get(found))), row.top or 0)
 
     def _join(self, row: Row) -> None:
         """Put a row whose prompt is read into a free place."""
@@ -292,16 +292,6 @@ class Batcher:
     def _blocked(self, result: Any) -> Any:
         """The result, once it is there on several CPU devices, which deadlock on queued collectives."""
         return jax.block_until_ready(result) if self._must_block else result
-
-
-def _scores(found: slots.Likelihoods, top: int) -> list[TokenScore]:
-    """Those of some tokens, each with so many of the most likely ones."""
-    chosen_N, top_NK, log_p_NK = found
-    pairs = zip(np.asarray(top_NK)[:, :top].tolist(), np.asarray(log_p_NK)[:, :top].tolist(), strict=True)
-    return [
-        TokenScore(log_p, list(zip(tokens, values, strict=True)))
-        for log_p, (tokens, values) in zip(np.asarray(chosen_N).tolist(), pairs, strict=True)
-    ]
 
 
 def _power_of_2(number: int, least: int) -> int:

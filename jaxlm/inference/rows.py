@@ -142,6 +142,16 @@ class Kept:
         return count, row_cache if count == len(best) else slots.taken_back(self._model, row_cache, count)
 
 
+def scores_of(found: slots.Likelihoods, top: int) -> list[TokenScore]:
+    """Those of some tokens, each with so many of the most likely ones."""
+    chosen_N, top_NK, log_p_NK = found
+    pairs = zip(np.asarray(top_NK)[:, :top].tolist(), np.asarray(log_p_NK)[:, :top].tolist(), strict=True)
+    return [
+        TokenScore(log_p, list(zip(tokens, values, strict=True)))
+        for log_p, (tokens, values) in zip(np.asarray(chosen_N).tolist(), pairs, strict=True)
+    ]
+
+
 def _shared(a: tuple[int, ...], b: list[int]) -> int:
     """Tokens that two texts begin with alike."""
     size = min(len(a), len(b))
