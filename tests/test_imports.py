@@ -33,7 +33,7 @@ FLOORS = (
     {"any_text"},
     {"sweep"},
     {"cli"},
-    {"leaderboard", "lr_range", "exercises", "compare", "interop"},
+    {"leaderboard", "lr_range", "exercises", "compare", "interop", "server"},
     {"evaluate"},
 )
 """The rooms from the ground up: each imports from lower floors and from itself."""
@@ -152,6 +152,9 @@ def test_mathematics_knows_no_flax(module):
         ("sklearn", {"embeddings"}),
         ("tokenizers", {"tokenizers"}),
         ("flatbuffers", {"interop"}),
+        ("starlette", {"server"}),
+        ("uvicorn", {"server"}),
+        ("jinja2", {"server"}),
         ("argparse", set()),
         ("pickle", set()),
     ],

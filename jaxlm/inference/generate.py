@@ -14,6 +14,7 @@ from jaxlm.inference import engine, speculative
 from jaxlm.inference.sampling import Strategy
 from jaxlm.inference.speculative import Draft
 from jaxlm.inference.speculative_loop import Tally
+from jaxlm.inference.texts import TextStream, cut, text_of
 from jaxlm.models.base import Params, PredictsVectors
 from jaxlm.models.check import check_decodes
 from jaxlm.ops import prng
@@ -21,8 +22,6 @@ from jaxlm.runs.loading import Run
 
 MOST_TOKENS = 2**28
 """In one call of `generate`: 1 GB while they are drawn."""
-INCOMPLETE = "\ufffd"
-"""The end of a text whose last character has bytes that are still to come."""
 
 
 def generate(
@@ -59,7 +58,7 @@ def generate(
     rows = [tokens for tokens in [prompt_tokens(run, text) for text in prompts] for _ in range(n)]
     if not rows:
         return []
-    places, stops = range(len(rows)), _stops(run, stop)
+    places, stops = range(len(rows)), stops_of(run, stop)
     made: list[list[int]] = [[] for _ in rows]
     new_of = decode(
         run, rows, places, strategy, max_tokens, key, stop=stops[0], params=params, draft=draft,
@@ -68,7 +67,7 @@ def generate(
     for new in new_of:
         for row, tokens in zip(made, new, strict=True):
             row += tokens
-    return [text + _cut(text_of(run, tokens), stops) for text, tokens in zip(starts, made, strict=True)]
+    return [text + cut(text_of(run, tokens), stops) for text, tokens in zip(starts, made, strict=True)]
 
 
 def stream(
@@ -99,7 +98,7 @@ def stream(
     check.between("place", place, 0, check.MOST)
     check.between("every", every, 1, MOST_SAMPLES)
     strategy = Strategy(temperature, top_k, top_p, min_p, repetition_penalty)
-    stops, rows = _stops(run, stop), [prompt_tokens(run, prompt)]
+    stops, rows = stops_of(run, stop), [prompt_tokens(run, prompt)]
     new = decode(
         run, rows, [place], strategy, max_tokens, key, stop=stops[0], params=params, draft=draft,
         draft_tokens=draft_tokens, every=every,
@@ -128,8 +127,7 @@ def decode(
     By `engine.decode`, with a draft by `speculative.decode`.
     """
     check_decodes(run.config.model, run.model)
-    kind = run.config.data.kind
-    ends = kind == "lines" or run.marks_unknown or run.has_documents or ends_turn
+    end = end_of(run, ends_turn=ends_turn)
     by = engine.decode
     if draft is not None:
         check_draft(run, draft)
@@ -145,9 +143,9 @@ def decode(
         limit_B=np.full(len(rows), max_tokens, np.int32),
         allowed_V=drawn_tokens(run),
         eos=run.tokenizer.eos,
-        end=run.tokenizer.eos if ends else None,
+        end=end,
         stop=_named_tokens(run, "stop", stop),
-        goes_on=kind != "lines",
+        goes_on=goes_on(run),
         every=every,
     )
 
@@ -167,35 +165,18 @@ def pieces(
     run: Run, new: Iterator[Sequence[int]], stops: Sequence[str], made: list[int] | None = None
 ) -> Iterator[str]:
     """Text that tokens add, piece by piece, up to the first of some stops. `made` grows by the tokens that are read."""
-    made, given, text = [] if made is None else made, 0, ""
+    text, made = TextStream(run, stops), [] if made is None else made
     for tokens in new:
         made += tokens
-        whole = text_of(run, made)
-        text = _cut(whole, stops)
-        if text != whole:
+        piece = ""
+        for token in tokens:
+            piece += "" if text.ended else text.push(token)
+        if piece:
+            yield piece
+        if text.ended:
             break
-        end = len(text) - max(_overlap(text, stop) for stop in (*stops, INCOMPLETE * 4))
-        if end > given:
-            yield text[given:end]
-            given = end
-    if text[given:]:
-        yield text[given:]
-
-
-def text_of(run: Run, tokens: Sequence[int]) -> str:
-    """Text of a run's tokens; EOS of a dialogue is a line end, where it stands for an unknown vector "[NIV]"."""
-    if run.marks_unknown:
-        known = [token for token in tokens if token != run.tokenizer.eos]
-        return run.tokenizer.decode(known) + "[NIV]" * (len(known) < len(tokens))
-    if run.config.data.kind != "dialogues":
-        return run.tokenizer.decode(tokens)
-    turns: list[list[int]] = [[]]
-    for token in tokens:
-        if token == run.tokenizer.eos:
-            turns.append([])
-        else:
-            turns[-1].append(token)
-    return "\n".join(map(run.tokenizer.decode, turns))
+    if piece := text.finish():
+        yield piece
 
 
 def by_vector(run: Run) -> Run:
@@ -224,6 +205,17 @@ def tokens_of(run: Run, text: str) -> list[int]:
     return run.tokenizer.encode(text).tolist()
 
 
+def end_of(run: Run, *, ends_turn: bool = False) -> int | None:
+    """The token that ends a text, None if none does; ends_turn: EOS ends a dialogue's text too."""
+    kind = run.config.data.kind
+    return run.tokenizer.eos if kind == "lines" or run.marks_unknown or run.has_documents or ends_turn else None
+
+
+def goes_on(run: Run) -> bool:
+    """True if a text goes on where the model's positions end: all but lines."""
+    return run.config.data.kind != "lines"
+
+
 def drawn_tokens(run: Run) -> np.ndarray:
     """allowed_V: tokens that stand for text, and EOS but in running text without documents."""
     allowed_V = np.zeros(run.model.vocab_size, bool)
@@ -240,17 +232,7 @@ def _named_tokens(run: Run, setting: str, text: str) -> list[int]:
         raise UserError(f"{setting} {text!r} cannot be used: {error}") from None
 
 
-def _stops(run: Run, stop: str) -> list[str]:
+def stops_of(run: Run, stop: str) -> list[str]:
     """Texts that end a text, the one that the engine looks for first; "" where there is none."""
     dialogues = run.config.data.kind == "dialogues"
     return ([stop] if stop else []) + ["\n\n"] * dialogues or [""]
-
-
-def _cut(text: str, stops: Sequence[str]) -> str:
-    """Text before the first of the stops in it."""
-    return text[: min((place for stop in stops if stop and (place := text.find(stop)) >= 0), default=len(text))]
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of a text that is a beginning of a stop."""
-    return next((size for size in range(min(len(stop), len(text)), 0, -1) if text.endswith(stop[:size])), 0)
