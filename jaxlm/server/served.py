@@ -70,8 +70,7 @@ class Served:
         room = limits.context if most is None else min(most, limits.context)
         self._most = room if self._is_bounded(room) else None
         """Tokens of a prompt and its answer together, at most; None: any number, the oldest ones are forgotten."""
-        ends = getattr(run.tokenizer, "end_tokens", (run.tokenizer.eos,))
-        self.template: str | None = getattr(run.tokenizer, "chat_template", None)
+        ends, self.template = run.tokenizer.end_tokens, run.tokenizer.chat_template
         allowed_V = drawn_tokens(run)
         if self.template is not None:
             allowed_V[list(ends)] = True
@@ -110,7 +109,7 @@ class Served:
         return self.kind != "lines" and self._most is None
 
     def prompt(self, given: str | Sequence[int], param: str = "prompt") -> Prompt:
-        """The prompt of a text, as `jaxlm.generate` takes it, or of tokens, before which EOS stands as before a text.
+        """The prompt of a text, as `jaxlm.generate` takes it, or of tokens, before which EOS stands as before a line.
 
         Raises ApiError for what the tokenizer does not have.
         """
@@ -118,7 +117,8 @@ class Served:
         if isinstance(given, str):
             with naming(param):
                 tokens = prompt_tokens(self.run, given)
-            text, hidden = given, int(self.kind != "stream" or not given)
+            begins = len(self.run.tokenizer.prefix) or int(not given)
+            text, hidden = given, begins if self.kind == "stream" else 1
         else:
             tokens, hidden = self.checked(given, param), 0
             text = text_of(self.run, tokens)

@@ -21,8 +21,8 @@ def rendered(template: str, messages: Sequence[dict[str, str]], tokenizer: Any) 
         return _compiled(template).render(
             messages=messages,
             add_generation_prompt=True,
-            bos_token=getattr(tokenizer, "bos_text", ""),
-            eos_token=getattr(tokenizer, "eos_text", ""),
+            bos_token=tokenizer.bos_text,
+            eos_token=tokenizer.eos_text,
             tools=None,
             documents=None,
         )

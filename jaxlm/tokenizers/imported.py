@@ -69,6 +69,16 @@ class ImportedTokenizer(BpeTokenizer):
         return self.ends
 
     @property
+    def bos_text(self) -> str:
+        """The name by which `encode_special` reads bos, "" where it has none: what a chat template calls bos_token."""
+        return self._names.get(self.begin, "")
+
+    @property
+    def eos_text(self) -> str:
+        """The name by which `encode_special` reads eos, "" where it has none: what a chat template calls eos_token."""
+        return self._names.get(self.eos, "")
+
+    @property
     def start(self) -> int:
         """The token before the first of a text."""
         return self.bos
@@ -90,6 +100,10 @@ class ImportedTokenizer(BpeTokenizer):
     def _check_whole(self, token_N: np.ndarray, size: int) -> None:
         if self.keeps_text and self.bytes_of_token[token_N].sum(dtype=np.int64) != size:
             raise UserError("the text has a character that no token of the imported tokenizer stands for")
+
+    @functools.cached_property
+    def _names(self) -> dict[int, str]:
+        return {token: name for name, token in huggingface.special(self._tree).items()}
 
     @functools.cached_property
     def _special_encoder(self) -> Any:

@@ -98,6 +98,8 @@ class Templated(ByteTokenizer):
     """Bytes, with a chat template as an imported tokenizer has it: "<end>" is the token that ends a turn."""
 
     chat_template: str = TEMPLATE
+    bos_text: str = ""
+    eos_text: str = ""
 
     @property
     def end_tokens(self) -> tuple[int, ...]:
