@@ -90,11 +90,11 @@ class EvaluateCommand(OpensRuns):
     text: Path | None = None
     """A text to predict: perplexity, nats per token, bits per byte."""
     stride: int | None = None
-    """Tokens by which the windows of a model with a context move over the text: each token sees at least context -
-    stride before it. None: half the context."""
+    """Tokens by which the windows of a model with a context move over the text. None: half the context.
+    Each token sees at least context - stride tokens before it."""
     choices: Path | None = None
-    """Questions of multiple choice, a JSON object a line: {"context" or "question": TEXT, "choices": [TEXT, ...],
-    "answer": NUMBER FROM 0}."""
+    """Questions of multiple choice, a JSON object a line.
+    {"context" or "question": TEXT, "choices": [TEXT, ...], "answer": NUMBER FROM 0}."""
     checkpoint: Literal["best", "last"] = "best"
     """best: that with the lowest dev loss."""
     json: bool = False

@@ -25,7 +25,7 @@ def score_in_one_pass(run: Run, corpus: Corpus) -> Score:
     a piece's logits are held. Raises UserError for a user's own model that cannot go on from a cache.
     """
     check_decodes(run.config.model, run.model)
-    token_N, eos = corpus.tokens_N, run.tokenizer.eos
+    token_N, bos = corpus.tokens_N, run.tokenizer.bos
     first_L = np.flatnonzero(corpus.age_N == 0)
     length_L = np.diff(np.append(first_L, len(token_N)))
     most = max(1, min(EVAL_TOKENS, EVAL_LOGITS // run.model.vocab_size))
@@ -38,14 +38,14 @@ def score_in_one_pass(run: Run, corpus: Corpus) -> Score:
     for group_B in np.array_split(order_L, range(B, len(order_L), B)):
         cache = _start(run.model, run.params, B)
         for start in range(0, int(length_L[group_B].max()), T):
-            tok_BT, target_BT = np.full((2, B, T), eos, np.int32)
+            tok_BT, target_BT = np.full((2, B, T), bos, np.int32)
             left_B = np.zeros(B, np.int32)
             for b, line in enumerate(group_B.tolist()):
                 left = int(np.clip(length_L[line] - start, 0, T))
                 place = int(first_L[line]) + start
                 left_B[b], target_BT[b, :left] = left, token_N[place : place + left]
                 tok_BT[b, 1:left] = target_BT[b, : max(left - 1, 0)]
-                tok_BT[b, 0] = token_N[place - 1] if start and left else eos
+                tok_BT[b, 0] = token_N[place - 1] if start and left else bos
             sums, cache = _read(run.model, run.params, cache, tok_BT, target_BT, left_B, bytes_V)
             total_4 += np.array(jax.device_get(sums), np.float64)
     return Score(float(total_4[0]), *(int(value) for value in total_4[1:]))

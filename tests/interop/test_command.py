@@ -31,7 +31,9 @@ def test_arguments_are_checked_before_anything_is_read(capsys):
     command = parse_interop(["import", "a", "--out", "b", "--dtype", "bfloat16", "--mesh.fsdp", "2"])
     assert isinstance(command, ImportCommand) and command.dtype == "bfloat16" and command.mesh.fsdp == 2
     assert isinstance(parse_interop(["export", "a", "--out", "b"]), ExportCommand)
-    with pytest.raises(UserError, match="--out wants the folder to make"):
+    with pytest.raises(
+        UserError, match="export wants --out FOLDER, for transformers, or --program FILE, for JAX, got neither"
+    ):
         parse_interop(["export", "a"])
     with pytest.raises(UserError, match="wants import or export, got 'imprt'"):
         parse_interop(["imprt"])

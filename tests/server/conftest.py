@@ -49,8 +49,8 @@ def runs(caches: Any) -> dict[str, jaxlm.Run]:
     return made()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def client(runs: dict[str, jaxlm.Run]) -> Iterator[Client]:
-    """A client of a server of all runs."""
+    """A client of a server of all runs, which must not live on while other tests change what the time is."""
     with serving(*runs.items()) as client:
         yield client

@@ -83,7 +83,7 @@ def test_json_keeps_it_and_refuses_another_kind():
     assert tokenizer_from_json(json.loads(json.dumps(tokenizer.to_json()))) == tokenizer
     with pytest.raises(UserError, match="wants kind 'rean', got 'characters'"):
         ReanTokenizer.from_json({"kind": "characters", "characters": "ab"})
-    with pytest.raises(UserError, match="wants kind 'characters', 'bytes', 'bpe', 'rean', got 'words'"):
+    with pytest.raises(UserError, match="wants kind 'characters', 'bytes', 'bpe', 'rean', 'huggingface', got 'words'"):
         tokenizer_from_json({"kind": "words"})
 
 
