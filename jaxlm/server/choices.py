@@ -1,6 +1,7 @@
 """One text of an answer: what a row's tokens add to it, as text and as likelihoods that belong to it."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from jaxlm.inference.rows import Drawn, PromptScored, Reason, Row, TokenScore
@@ -26,6 +27,16 @@ class Part(NamedTuple):
     scored: list[Scored]
     reason: Reason | None
     """Why it ended with this part, None if it goes on."""
+
+
+def merged(parts: Iterable[Part]) -> list[Part]:
+    """Parts of several texts with those of the same text as one: what a text costs a busy event loop is its parts."""
+    found: dict[Choice, Part] = {}
+    for part in parts:
+        if (before := found.get(part.choice)) is not None:
+            part = Part(part.choice, before.text + part.text, [*before.scored, *part.scored], part.reason)
+        found[part.choice] = part
+    return list(found.values())
 
 
 @dataclasses.dataclass(eq=False)

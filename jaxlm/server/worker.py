@@ -8,7 +8,7 @@ import traceback
 from collections.abc import AsyncIterator, Sequence
 
 from jaxlm.inference.rows import Row
-from jaxlm.server.choices import Choice, Part
+from jaxlm.server.choices import Choice, Part, merged
 from jaxlm.server.failures import ApiError
 from jaxlm.server.served import Served
 
@@ -36,7 +36,7 @@ class Job:
         self._wake.set()
 
     async def parts(self) -> AsyncIterator[list[Part]]:
-        """The parts that have come since the last ones were asked for, until all texts have ended.
+        """The parts that have come since the last ones were asked for, one of a text, until all texts have ended.
 
         Raises ApiError where the request has failed.
         """
@@ -45,7 +45,7 @@ class Job:
             self._wake.clear()
             if self._failure is not None:
                 raise self._failure
-            parts, self._parts = self._parts, []
+            parts, self._parts = merged(self._parts), []
             self._open -= sum(part.reason is not None for part in parts)
             if parts:
                 yield parts

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxlm
+from jaxlm.server.choices import Part, Scored, merged
 from tests.server.running import Answer, Client
 
 ALL = ("names", "bigram", "verses", "gpt")
@@ -184,3 +185,16 @@ def test_tokens_of_a_text_and_back(client: Client, runs):
         "max_model_len": 64,
     }
     assert client.post("/detokenize", model="gpt", tokens=tree["tokens"]).tree == {"prompt": "a é"}
+
+
+def test_parts_of_a_text_that_wait_are_one():
+    one: Any = object()
+    other: Any = object()
+    first, second, third = (Scored(token, token, None) for token in range(3))
+    parts = [
+        Part(one, "a", [first], None),
+        Part(other, "x", [], None),
+        Part(one, "", [second], None),
+        Part(one, "b", [third], "stop"),
+    ]
+    assert merged(parts) == [Part(one, "ab", [first, second, third], "stop"), Part(other, "x", [], None)]
