@@ -27,8 +27,11 @@ ENTRIES = ("train.py", "sample.py", "configs", "docs", "examples", "benchmarks")
 BLOCK = re.compile(
     r"^(?:<!-- (?P<marker>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-APPENDING = 'python() {{ if [ "$1" = train.py ]; then command python "$@" {}; else command python "$@"; fi; }}'
-"""A function of the shell: python with more arguments for train.py."""
+APPENDING = """python() {{
+    if [ "$1" = train.py ]; then set -- "$@" {}; fi
+    if [ "$BASHPID" = "$$" ]; then command python "$@"; else exec python "$@"; fi
+}}"""
+"""A function of the shell: python with more arguments for train.py. In the background it is python that a block ends."""
 MOST_WORDS = 1000
 """README's, code included."""
 

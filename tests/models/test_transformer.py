@@ -20,7 +20,7 @@ def test_each_place_of_dropout_drops_on_its_own_and_makes_up_for_it(monkeypatch)
     What is kept is doubled, w before the sum with b is, so a logit is 2 (e + (2 a + b) + c + (2 a + b) + c), of which
     each term is there or not. They are powers of two: its digits tell what was kept.
     """
-    monkeypatch.setattr("jaxlm.models.norm_block.layer_norm", lambda x, scale, bias: x)
+    monkeypatch.setattr("jaxlm.models.norm_block.layer_norm", lambda x, scale, bias, eps: x)
     model = jaxlm.GptConfig(context=1, n_layers=2, dropout=0.5, **SIZES).build()
     tok_BT = jnp.zeros((512, 1), jnp.int32)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), jax.eval_shape(model.init, jax.random.key(0), tok_BT))
