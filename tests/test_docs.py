@@ -31,7 +31,7 @@ APPENDING = """python() {{
     if [ "$1" = train.py ]; then set -- "$@" {}; fi
     if [ "$BASHPID" = "$$" ]; then command python "$@"; else exec python "$@"; fi
 }}"""
-"""A function of the shell: python with more arguments for train.py. In the background it is python that a block ends."""
+"""A function of the shell: python with more arguments for train.py, in the background without a shell around it."""
 MOST_WORDS = 1000
 """README's, code included."""
 
